@@ -1,0 +1,1 @@
+//! elastic (under construction).

@@ -1,0 +1,1 @@
+//! runtime (under construction).

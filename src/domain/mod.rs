@@ -1,1 +1,17 @@
-//! domain (under construction).
+//! The vocabulary: ids, roles, assignments, grants and their life cycle, the member aggregate, audit events.
+//!
+//! Owns every rule that can be decided from values alone. Time is always an argument. It never does I/O, never
+//! reads a clock, never logs, and knows nothing of gRPC, SQL or HTTP.
+
+pub mod assignment;
+pub mod catalogue;
+pub mod event;
+pub mod grant;
+pub mod ids;
+pub mod member;
+pub mod observation;
+pub mod request;
+pub mod ttl;
+
+/// Wall time as it decides access: UTC, microsecond precision in the ledger.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

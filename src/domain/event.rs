@@ -1,0 +1,264 @@
+//! Audit events: what happened to access, why, and through which call.
+//!
+//! Owns the vocabulary of the audit. Never holds a secret, an invitation token or a response body.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::grant::EndCause;
+use super::ids::{CallerName, GrantId, IntegrationName};
+use super::member::{MemberKey, WriteKind};
+
+/// One entry of the audit, written in the transaction of the state it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// When, by the connector's clock.
+    pub at: Timestamp,
+    /// Which organization; absent for events of the connector itself.
+    pub integration: Option<IntegrationName>,
+    /// Whose access.
+    pub subject: Option<String>,
+    /// Which grant, where one is concerned.
+    pub grant_id: Option<GrantId>,
+    /// The caller that the grant belongs to, where one is concerned.
+    pub caller: Option<CallerName>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+impl AuditEvent {
+    /// An event about a member.
+    #[must_use]
+    pub fn member(at: Timestamp, key: &MemberKey, kind: EventKind) -> Self {
+        Self {
+            at,
+            integration: Some(key.integration.clone()),
+            subject: Some(key.subject.to_string()),
+            grant_id: None,
+            caller: None,
+            kind,
+        }
+    }
+
+    /// An event about a grant.
+    #[must_use]
+    pub fn grant(at: Timestamp, grant: &super::grant::Grant, kind: EventKind) -> Self {
+        Self {
+            at,
+            integration: Some(grant.integration.clone()),
+            subject: Some(grant.subject.to_string()),
+            grant_id: Some(grant.id),
+            caller: Some(grant.caller.clone()),
+            kind,
+        }
+    }
+
+    /// An event about an integration as a whole.
+    #[must_use]
+    pub fn integration(at: Timestamp, integration: &IntegrationName, kind: EventKind) -> Self {
+        Self {
+            at,
+            integration: Some(integration.clone()),
+            subject: None,
+            grant_id: None,
+            caller: None,
+            kind,
+        }
+    }
+}
+
+/// How a call went, as evidence: no bodies, no headers but the provider's request id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct CallEvidence {
+    /// Method and path template, for example `POST /users/{user_id}/role_assignments`.
+    pub call: String,
+    /// Times sent.
+    pub attempts: u32,
+    /// HTTP status of the last answer, if one came.
+    pub status: Option<u16>,
+    /// The provider's error code, if one came.
+    pub code: Option<String>,
+    /// The provider's request id, if one came.
+    pub request_id: Option<String>,
+    /// Wall time in milliseconds from first byte to last answer.
+    pub elapsed_ms: u64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum EventKind {
+    /// A grant was accepted.
+    GrantAccepted {
+        /// State it began in.
+        state: String,
+        /// What it gives, in words.
+        assignments: Vec<String>,
+        /// Seconds asked for.
+        duration_s: i64,
+        /// Who asked.
+        requester: String,
+        /// Why.
+        justification: String,
+    },
+    /// A request was refused before anything was durable.
+    RequestRefused {
+        /// Stable code.
+        code: String,
+        /// Which operation.
+        operation: String,
+    },
+    /// A grant went from one state to another.
+    GrantChanged {
+        /// Name of the state before.
+        from: String,
+        /// Name of the state after.
+        to: String,
+        /// Why, when it is on its way out.
+        cause: Option<EndCause>,
+        /// When access must be gone, when active.
+        expires_at: Option<Timestamp>,
+    },
+    /// An active grant was extended.
+    GrantExtended {
+        /// End before.
+        from: Timestamp,
+        /// End after.
+        to: Timestamp,
+        /// Who asked.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A request id was closed before its grant arrived.
+    Tombstoned {
+        /// The request id.
+        request_id: String,
+    },
+    /// A mutation is about to be sent. Durable before its first byte.
+    CallIntended {
+        /// Which way.
+        write: WriteKind,
+        /// The assignments it carries.
+        assignments: Vec<String>,
+        /// Entries of the same role that must survive a removal.
+        must_survive: Vec<String>,
+    },
+    /// A mutation was answered, refused, or left unknown.
+    CallEnded {
+        /// Which way.
+        write: WriteKind,
+        /// The assignments it carried.
+        assignments: Vec<String>,
+        /// `done`, `refused` or `unknown`.
+        outcome: String,
+        /// Evidence of the call.
+        evidence: CallEvidence,
+    },
+    /// A call other than a role mutation was made: a read, an invitation, a key look-up.
+    CallMade {
+        /// `done`, `refused` or `unknown`.
+        outcome: String,
+        /// Evidence of the call.
+        evidence: CallEvidence,
+    },
+    /// A read showed what was expected, or proved it gone.
+    Observed {
+        /// When that read started.
+        read_started_at: Timestamp,
+        /// Assignments verified present.
+        present: Vec<String>,
+        /// Assignments proven gone.
+        gone: Vec<String>,
+        /// Assignments found standing, which are left alone.
+        standing: Vec<String>,
+    },
+    /// Upstream differs from what the ledger expects.
+    Drift {
+        /// `missing`, `resurrected` or `survivor_missing`.
+        kind: String,
+        /// Which assignment.
+        assignment: String,
+        /// What is done about it.
+        action: String,
+    },
+    /// The second look found an assignment gone for good.
+    SecondLook {
+        /// Which assignment.
+        assignment: String,
+    },
+    /// A removal is refused for a reason that retrying alone does not cure.
+    RemovalBlocked {
+        /// Which assignment.
+        assignment: String,
+        /// Stable code.
+        code: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
+    /// Waiting grants of an address moved to the member who joined.
+    MemberJoined {
+        /// The address.
+        email: String,
+        /// The user id.
+        user_id: String,
+    },
+    /// The member is no longer in the organization.
+    MemberLeft {
+        /// When the second complete read without the member started.
+        read_started_at: Timestamp,
+    },
+    /// An invitation is about to be sent or cancelled.
+    InvitationIntended {
+        /// `send` or `cancel`.
+        action: String,
+    },
+    /// An invitation was sent, adopted, cancelled or found gone.
+    InvitationChanged {
+        /// What happened.
+        action: String,
+        /// When it expires.
+        expires_at: Option<Timestamp>,
+    },
+    /// The secret was fetched and the key in use changed, or fetching failed.
+    KeyChanged {
+        /// `loaded`, `rotated` or `failed`.
+        action: String,
+        /// First 8 hexadecimal digits of the SHA-256 of the key, never the key.
+        fingerprint: Option<String>,
+    },
+    /// The connector started or stopped.
+    Lifecycle {
+        /// `started` or `stopped`.
+        action: String,
+        /// Version of the binary.
+        version: String,
+    },
+}
+
+impl EventKind {
+    /// Stable name, as stored and filtered on.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::GrantAccepted { .. } => "grant_accepted",
+            Self::RequestRefused { .. } => "request_refused",
+            Self::GrantChanged { .. } => "grant_changed",
+            Self::GrantExtended { .. } => "grant_extended",
+            Self::Tombstoned { .. } => "tombstoned",
+            Self::CallIntended { .. } => "call_intended",
+            Self::CallEnded { .. } => "call_ended",
+            Self::CallMade { .. } => "call_made",
+            Self::Observed { .. } => "observed",
+            Self::Drift { .. } => "drift",
+            Self::SecondLook { .. } => "second_look",
+            Self::RemovalBlocked { .. } => "removal_blocked",
+            Self::MemberJoined { .. } => "member_joined",
+            Self::MemberLeft { .. } => "member_left",
+            Self::InvitationIntended { .. } => "invitation_intended",
+            Self::InvitationChanged { .. } => "invitation_changed",
+            Self::KeyChanged { .. } => "key_changed",
+            Self::Lifecycle { .. } => "lifecycle",
+        }
+    }
+}

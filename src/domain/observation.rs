@@ -1,0 +1,122 @@
+//! What a read of upstream showed.
+//!
+//! Owns the difference between "not there" and "not shown". Never turns a partial or filtered read into proof of
+//! absence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::assignment::Assignment;
+use super::ids::{Email, UserId};
+
+/// One member as a read showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedMember {
+    /// Elastic Cloud user id.
+    pub user_id: UserId,
+    /// When this membership began; a person who left and came back has another one.
+    pub member_since: Timestamp,
+    /// Address, where the read showed one that is well formed.
+    pub email: Option<Email>,
+    /// Display name; may be empty.
+    pub name: String,
+    /// Every assignment shown, role ids canonical.
+    pub assignments: BTreeSet<Assignment>,
+}
+
+/// One read of the members of an organization, filtered to those of interest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembersRead {
+    /// When the first byte was sent, by the wall clock.
+    pub started_at: Timestamp,
+    /// When the last byte had arrived.
+    pub finished_at: Timestamp,
+    /// Why this read proves presence only; `None` for a complete read.
+    pub incomplete: Option<Incomplete>,
+    /// Members of interest that were shown.
+    pub members: BTreeMap<UserId, ObservedMember>,
+    /// How many members were shown in all.
+    pub total: usize,
+    /// Members that hold `organization-admin`, in all.
+    pub owners: usize,
+}
+
+/// Why a read cannot prove absence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Incomplete {
+    /// No member showed `organization-admin`: the key sees a filtered list.
+    KeyIsNotOwner,
+    /// A member of another organization was shown.
+    OtherOrganization,
+    /// The answer hinted at further pages.
+    MorePages,
+    /// Several members were shown under one user id or address.
+    Ambiguous,
+}
+
+impl MembersRead {
+    /// The member of that id, if shown.
+    #[must_use]
+    pub fn member(&self, user: &UserId) -> Option<&ObservedMember> {
+        self.members.get(user)
+    }
+
+    /// The members that were shown under an address.
+    pub fn by_email<'a>(&'a self, email: &'a Email) -> impl Iterator<Item = &'a ObservedMember> {
+        self.members
+            .values()
+            .filter(move |member| member.email.as_ref() == Some(email))
+    }
+
+    /// Whether absence from this read is proof.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.incomplete.is_none()
+    }
+}
+
+/// Which members a read should keep; everything else is counted and dropped while streaming.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interest {
+    /// By user id.
+    pub users: BTreeSet<UserId>,
+    /// By address.
+    pub emails: BTreeSet<Email>,
+    /// A page of members in order of user id: those after the id, at most so many.
+    pub page: Option<(Option<UserId>, usize)>,
+}
+
+impl Interest {
+    /// One member.
+    #[must_use]
+    pub fn user(user: UserId) -> Self {
+        Self {
+            users: BTreeSet::from([user]),
+            ..Self::default()
+        }
+    }
+
+    /// One address.
+    #[must_use]
+    pub fn email(email: Email) -> Self {
+        Self {
+            emails: BTreeSet::from([email]),
+            ..Self::default()
+        }
+    }
+
+    /// Adds what another one asks for.
+    pub fn merge(&mut self, other: Self) {
+        let Self {
+            users,
+            emails,
+            page,
+        } = other;
+        self.users.extend(users);
+        self.emails.extend(emails);
+        self.page = self.page.take().or(page);
+    }
+}

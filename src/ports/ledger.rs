@@ -1,0 +1,326 @@
+//! The ledger: what was promised, what is ours, what is still owed, and the audit of all of it.
+//!
+//! Owns the durability contract. Every state change and its audit events are one transaction; the state itself is
+//! the queue. Never calls upstream and never decides.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::domain::Timestamp;
+use crate::domain::assignment::Target;
+use crate::domain::event::AuditEvent;
+use crate::domain::grant::Grant;
+use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
+use crate::domain::member::{Due, MemberKey, MemberRecord};
+use crate::domain::request::Fingerprint;
+
+/// Why the ledger could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Somebody else changed the member since it was loaded: load again and decide again.
+    #[error("member {key} was changed meanwhile")]
+    Conflict {
+        /// Which member.
+        key: MemberKey,
+    },
+    /// The ledger cannot be written: disk full, read-only, away. Nothing of the transaction happened.
+    #[error("{action}: the ledger is unavailable")]
+    Unavailable {
+        /// What was being done.
+        action: &'static str,
+        /// The cause; for our log only.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Whether the transaction was committed is not known: read back before deciding.
+    #[error("{action}: the outcome of the commit is unknown")]
+    CommitUnknown {
+        /// What was being done.
+        action: &'static str,
+        /// The cause; for our log only.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row is not what any release wrote: refuse rather than guess.
+    #[error("{action}: the ledger holds a record that cannot be read")]
+    Corrupt {
+        /// What was being done.
+        action: &'static str,
+        /// The cause; for our log only.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another integration already claims this organization.
+    #[error("organization {organization} already belongs to integration {owner}")]
+    OrganizationTaken {
+        /// The organization.
+        organization: OrganizationId,
+        /// Who has it.
+        owner: IntegrationName,
+    },
+}
+
+impl LedgerError {
+    /// Stable code for metrics and audit.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "ledger_conflict",
+            Self::Unavailable { .. } => "ledger_unavailable",
+            Self::CommitUnknown { .. } => "ledger_commit_unknown",
+            Self::Corrupt { .. } => "ledger_corrupt",
+            Self::OrganizationTaken { .. } => "organization_taken",
+        }
+    }
+}
+
+/// Short for the results of this port.
+pub type Result<T> = std::result::Result<T, LedgerError>;
+
+/// A grant to make durable.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    /// The grant, version 1.
+    pub grant: Grant,
+    /// Fingerprint of the request it came from.
+    pub fingerprint: Fingerprint,
+    /// Until when the request id is remembered.
+    pub remember_until: Timestamp,
+    /// When its member needs a pass because of it.
+    pub due: Due,
+    /// Audit events of the same transaction.
+    pub audit: Vec<AuditEvent>,
+}
+
+/// What became of a request to accept.
+#[derive(Debug, Clone)]
+pub enum Accepted {
+    /// The grant is durable.
+    Created(Grant),
+    /// The same request was accepted before; this is its grant as it stands now.
+    Replayed(Grant),
+    /// The request id was used with another body; no effect.
+    Mismatch,
+    /// The request id was revoked before its grant arrived; no effect.
+    Tombstoned,
+}
+
+/// What a request id stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestRecord {
+    /// A grant.
+    Grant {
+        /// Which.
+        id: GrantId,
+        /// Fingerprint of the body it came with.
+        fingerprint: Fingerprint,
+    },
+    /// Another mutating call that was done; its answer is recomputed from state.
+    Done {
+        /// Fingerprint of the body it came with.
+        fingerprint: Fingerprint,
+        /// The grant it was about, if one.
+        grant: Option<GrantId>,
+    },
+    /// Revoked before it arrived.
+    Tombstone,
+}
+
+/// One compare-and-swap of a member.
+#[derive(Debug, Clone)]
+pub struct MemberCommit {
+    /// The record to store; its `version` is the one that was loaded and is raised by the ledger. Grants that have
+    /// ended are stored and leave the aggregate. A quiet record (nothing wanted, owned or owed) may be dropped.
+    pub record: MemberRecord,
+    /// Audit events of the same transaction.
+    pub audit: Vec<AuditEvent>,
+    /// A mutating call whose request id is remembered in the same transaction.
+    pub request: Option<(CallerName, RequestId, RequestRecord, Timestamp)>,
+}
+
+/// Which grants to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GrantFilter {
+    /// Only of this caller.
+    pub caller: Option<CallerName>,
+    /// Only of this organization.
+    pub integration: Option<IntegrationName>,
+    /// Only in these states, by name; empty means all.
+    pub states: Vec<String>,
+    /// Only of this subject, as `user:…` or `email:…`, or of a beneficiary as written by the caller.
+    pub subject: Option<String>,
+    /// Only those that name this target.
+    pub target: Option<Target>,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T, C> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<C>,
+}
+
+/// A member that is due, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueMember {
+    /// Who.
+    pub key: MemberKey,
+    /// When and for what.
+    pub due: Due,
+}
+
+/// One audit event with its place in the order of commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Strictly rising in the order in which events became visible.
+    pub sequence: u64,
+    /// The event.
+    pub event: AuditEvent,
+}
+
+/// Which events to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only of grants of this caller.
+    pub caller: Option<CallerName>,
+    /// Only of this organization.
+    pub integration: Option<IntegrationName>,
+    /// Only of this grant.
+    pub grant_id: Option<GrantId>,
+    /// Only of these kinds, by name; empty means all.
+    pub kinds: Vec<String>,
+}
+
+/// Numbers for metrics and health.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Grants that have not ended, by integration and state name.
+    pub grants: Vec<(IntegrationName, String, u64)>,
+    /// Assignments owned.
+    pub owned: u64,
+    /// Removals that are blocked.
+    pub blocked: u64,
+    /// Members whose removal is overdue at the instant asked about.
+    pub overdue: u64,
+    /// The oldest removal that is overdue.
+    pub oldest_overdue: Option<Timestamp>,
+}
+
+/// The durable record.
+#[async_trait]
+pub trait Ledger: Debug + Send + Sync {
+    /// Makes a grant durable and its member due, or answers what the request id already stands for.
+    async fn accept(&self, accept: Accept) -> Result<Accepted>;
+
+    /// What a request id of a caller stands for.
+    async fn find_request(
+        &self,
+        caller: &CallerName,
+        request: &RequestId,
+    ) -> Result<Option<RequestRecord>>;
+
+    /// Closes a request id whose grant has not arrived. Answers what it stood for already, if anything.
+    async fn tombstone(
+        &self,
+        caller: &CallerName,
+        request: &RequestId,
+        remember_until: Timestamp,
+        audit: Vec<AuditEvent>,
+    ) -> Result<Option<RequestRecord>>;
+
+    /// One grant, ended ones included.
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>>;
+
+    /// Grants in descending order of id, at most `limit`, beginning below `before`.
+    async fn list_grants(
+        &self,
+        filter: &GrantFilter,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Grant, GrantId>>;
+
+    /// The aggregate of one subject; an empty one at version 0 when nothing is known.
+    async fn member(&self, key: &MemberKey) -> Result<MemberRecord>;
+
+    /// Stores a member if nobody changed it meanwhile; answers the new version.
+    async fn commit(&self, commit: MemberCommit) -> Result<u64>;
+
+    /// Moves the grants of an invitee to the member who joined, in one transaction: `from` must still be at its
+    /// version and becomes quiet, `into` is stored like a commit.
+    async fn rekey(&self, from: MemberRecord, into: MemberCommit) -> Result<u64>;
+
+    /// Members due at or before `until`, removals first, then by power, then by time; at most `limit`.
+    async fn due(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueMember>>;
+
+    /// The earliest due after `after`, for the next wake-up.
+    async fn next_due(
+        &self,
+        integration: &IntegrationName,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>>;
+
+    /// Members of an integration in order of subject, those with grants or ownership only, after `after`.
+    async fn members(
+        &self,
+        integration: &IntegrationName,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, UserId>>;
+
+    /// Subjects of an integration with grants that have not ended, optionally those that name a target.
+    async fn subjects(
+        &self,
+        integration: &IntegrationName,
+        target: Option<&Target>,
+    ) -> Result<Vec<MemberKey>>;
+
+    /// Appends events that belong to no other change.
+    async fn append(&self, events: Vec<AuditEvent>) -> Result<()>;
+
+    /// Events after a sequence, oldest first.
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>>;
+
+    /// The sequence of the newest event; 0 when there is none.
+    async fn last_sequence(&self) -> Result<u64>;
+
+    /// Binds an organization to an integration, once.
+    async fn claim_organization(
+        &self,
+        integration: &IntegrationName,
+        organization: &OrganizationId,
+    ) -> Result<()>;
+
+    /// Forgets request ids and ended grants that are old enough. Audit events are not touched. Answers how many.
+    async fn prune(
+        &self,
+        requests_before: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<u64>;
+
+    /// Numbers for metrics and health at `now`.
+    async fn census(&self, now: Timestamp) -> Result<Census>;
+
+    /// Follows the sequence of the newest visible event; it changes after every commit that wrote one.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Proves that the ledger can be written.
+    async fn check(&self) -> Result<()>;
+
+    /// Flushes and closes; further calls fail.
+    async fn close(&self);
+}

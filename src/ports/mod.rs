@@ -1,0 +1,15 @@
+//! What the core needs from the world, as traits: time, ledger, access provider, secret store.
+//!
+//! Owns the contracts between the core and its adapters. Never contains an implementation that does I/O.
+
+pub mod clock;
+pub mod ledger;
+pub mod provider;
+pub mod secrets;
+pub mod wake;
+
+pub use clock::Clock;
+pub use ledger::Ledger;
+pub use provider::AccessProvider;
+pub use secrets::SecretStore;
+pub use wake::Wake;

@@ -1,0 +1,125 @@
+//! Single-flight reads of an organization's members.
+//!
+//! Owns who shares which read: whoever needs an observation newer than an instant joins the next read, and one
+//! read serves everybody who waits. Never lets a caller use a read that started too early for it, and never
+//! decides what a read means.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, oneshot};
+
+use crate::domain::event::AuditEvent;
+use crate::domain::event::EventKind;
+use crate::domain::ids::IntegrationName;
+use crate::domain::observation::{Interest, MembersRead};
+use crate::ports::provider::{Priority, ReadError};
+use crate::ports::{AccessProvider, Clock, Ledger};
+
+type Shared = Result<Arc<MembersRead>, ReadError>;
+
+/// Reads members on behalf of many.
+#[derive(Debug)]
+pub struct Observer {
+    integration: IntegrationName,
+    provider: Arc<dyn AccessProvider>,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    /// Those waiting for the next read to start.
+    waiting: std::sync::Mutex<Vec<Waiter>>,
+    /// Held by whoever performs the read.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    interest: Interest,
+    priority: Priority,
+    answer: oneshot::Sender<Shared>,
+}
+
+impl Observer {
+    /// An observer of one organization.
+    #[must_use]
+    pub fn new(
+        integration: IntegrationName,
+        provider: Arc<dyn AccessProvider>,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            integration,
+            provider,
+            ledger,
+            clock,
+            waiting: std::sync::Mutex::default(),
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Reads the members of interest with a read that starts after this call. Everybody who asks while another
+    /// read is on its way shares the one that follows it.
+    ///
+    /// # Errors
+    /// [`ReadError`] when upstream gave no usable answer; all who shared the read get the same.
+    pub async fn observe(&self, interest: Interest, priority: Priority) -> Shared {
+        let (answer, mut mine) = oneshot::channel();
+        self.lock_waiting().push(Waiter {
+            interest,
+            priority,
+            answer,
+        });
+        loop {
+            // Whoever gets the turn reads for all who wait; a waiter that is dropped leaves its place to others.
+            tokio::select! {
+                biased;
+                answered = &mut mine => {
+                    return answered.unwrap_or_else(|_| {
+                        Err(ReadError::Unavailable { code: "reader_gone".to_owned() })
+                    });
+                }
+                turn = self.turn.lock() => {
+                    self.read_for_all().await;
+                    drop(turn);
+                }
+            }
+        }
+    }
+
+    async fn read_for_all(&self) {
+        let waiters = std::mem::take(&mut *self.lock_waiting());
+        let Some(priority) = waiters.iter().map(|waiter| waiter.priority).min() else {
+            return;
+        };
+        let mut interest = Interest::default();
+        for waiter in &waiters {
+            interest.merge(waiter.interest.clone());
+        }
+        let at = self.clock.now();
+        let (result, outcome, evidence) =
+            match self.provider.read_members(&interest, priority).await {
+                Ok((read, evidence)) => (Ok(Arc::new(read)), "done", evidence),
+                Err((error, evidence)) => (Err(error), "refused", evidence),
+            };
+        let event = EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence,
+        };
+        if let Err(error) = self
+            .ledger
+            .append(vec![AuditEvent::integration(at, &self.integration, event)])
+            .await
+        {
+            tracing::warn!(integration = %self.integration, error = error.code(), "Read of members left no audit event");
+        }
+        for waiter in waiters {
+            // A waiter that gave up meanwhile needs no answer.
+            drop(waiter.answer.send(result.clone()));
+        }
+    }
+
+    fn lock_waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiter>> {
+        self.waiting
+            .lock()
+            .expect("no code panics while it holds this lock")
+    }
+}

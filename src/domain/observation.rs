@@ -85,8 +85,8 @@ pub struct Interest {
     pub users: BTreeSet<UserId>,
     /// By address.
     pub emails: BTreeSet<Email>,
-    /// A page of members in order of user id: those after the id, at most so many.
-    pub page: Option<(Option<UserId>, usize)>,
+    /// Pages of members in order of user id: those after the id, at most so many each.
+    pub pages: BTreeSet<(Option<UserId>, usize)>,
 }
 
 impl Interest {
@@ -117,6 +117,6 @@ impl Interest {
         } = other;
         self.users.extend(users);
         self.emails.extend(emails);
-        self.page = self.page.take().or(page);
+        self.pages.extend(pages);
     }
 }

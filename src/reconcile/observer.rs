@@ -62,25 +62,27 @@ impl Observer {
     /// # Errors
     /// [`ReadError`] when upstream gave no usable answer; all who shared the read get the same.
     pub async fn observe(&self, interest: Interest, priority: Priority) -> Shared {
-        let (answer, mut mine) = oneshot::channel();
-        self.lock_waiting().push(Waiter {
-            interest,
-            priority,
-            answer,
-        });
         loop {
-            // Whoever gets the turn reads for all who wait; a waiter that is dropped leaves its place to others.
-            tokio::select! {
-                biased;
-                answered = &mut mine => {
-                    return answered.unwrap_or_else(|_| {
-                        Err(ReadError::Unavailable { code: "reader_gone".to_owned() })
-                    });
+            let (answer, mut mine) = oneshot::channel();
+            self.lock_waiting().push(Waiter {
+                interest: interest.clone(),
+                priority,
+                answer,
+            });
+            let answered = loop {
+                tokio::select! {
+                    biased;
+                    answered = &mut mine => break answered,
+                    // Whoever gets the turn reads for all who wait.
+                    turn = self.turn.lock() => {
+                        self.read_for_all().await;
+                        drop(turn);
+                    }
                 }
-                turn = self.turn.lock() => {
-                    self.read_for_all().await;
-                    drop(turn);
-                }
+            };
+            // The reader's own caller may have gone away in the middle of the read: ask again.
+            if let Ok(shared) = answered {
+                return shared;
             }
         }
     }

@@ -113,7 +113,7 @@ impl Interest {
         let Self {
             users,
             emails,
-            page,
+            pages,
         } = other;
         self.users.extend(users);
         self.emails.extend(emails);

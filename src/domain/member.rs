@@ -244,6 +244,9 @@ pub struct MemberRecord {
     pub backoff: Option<Backoff>,
     /// When active grants are to be read again.
     pub check_at: Option<Timestamp>,
+    /// A set of additions was refused: they are tried one by one until none is left.
+    #[serde(default)]
+    pub isolate_adds: bool,
     /// When the next pass is due; `None` when nothing is owed.
     pub due: Option<Due>,
 }
@@ -263,6 +266,7 @@ impl MemberRecord {
             absent_since: None,
             backoff: None,
             check_at: None,
+            isolate_adds: false,
             due: None,
         }
     }

@@ -1,0 +1,49 @@
+# `just` lists the recipes. Every check also runs from scripts/test, which needs no `just`.
+
+_default:
+    @just --list --unsorted
+
+# Show the whole job in one terminal: simulator, connector, a grant that ends by itself
+demo *args:
+    cargo run --release -- demo {{ args }}
+
+# Everything that continuous integration checks
+ci:
+    .ci/run
+
+# Is the code formatted?
+fmt-check:
+    scripts/test format
+
+# Format the code and the protobuf files
+fmt:
+    cargo fmt
+    -buf format --write
+
+# Clippy, warnings are errors
+lint:
+    scripts/test clippy
+
+# All tests: Rust, then Python against the built binary
+test:
+    scripts/test rust python
+
+# The documentation builds without a warning
+doc:
+    scripts/test docs
+
+# Licences, sources and banned crates
+deny:
+    scripts/test deny
+
+# Known vulnerabilities; fetches the RustSec database, so it is not part of `ci`
+advisories:
+    cargo deny check advisories
+
+# Lint and format check of the protobuf files
+buf:
+    scripts/test proto
+
+# Measure accepts and lateness on this machine
+bench *args:
+    cargo run --release -- bench {{ args }}

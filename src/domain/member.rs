@@ -65,7 +65,7 @@ impl fmt::Display for MemberKey {
 }
 
 /// What a mutation did to an assignment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteKind {
     /// POST.
@@ -130,8 +130,11 @@ pub struct Blocked {
 pub struct Survivor {
     /// What must still be there afterwards.
     pub assignment: Assignment,
-    /// When it was put back, if it had to be.
+    /// When it was last put back, if it had to be.
     pub restored_at: Option<Timestamp>,
+    /// Times it was put back.
+    #[serde(default)]
+    pub restores: u32,
 }
 
 /// One assignment that is ours to remove.

@@ -16,6 +16,9 @@ use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind};
 /// Role whose last holder must not lose it.
 pub const OWNER_ROLE: &str = "organization-admin";
 
+/// Times that a vanished neighbour is put back before its absence is taken for somebody else's doing.
+pub const MAX_RESTORES: u32 = 3;
+
 /// Bounds that the planner works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -76,7 +79,11 @@ impl Expected {
     #[must_use]
     pub fn of(record: &MemberRecord, now: Timestamp) -> Self {
         let mut wanted = BTreeMap::new();
-        for grant in record.grants.iter().filter(|grant| grant.expects_access(now)) {
+        for grant in record
+            .grants
+            .iter()
+            .filter(|grant| grant.expects_access(now))
+        {
             for held in &grant.assignments {
                 let standing = wanted.entry(held.assignment.clone()).or_insert(false);
                 *standing |= held.holding == Holding::Standing;
@@ -115,6 +122,8 @@ pub struct Plan {
     pub last_owner: Vec<Assignment>,
     /// Survivors that were found in place: nothing more is owed to them.
     pub survived: Vec<Assignment>,
+    /// Survivors that keep vanishing after they were put back: somebody else takes them away.
+    pub lost: Vec<Assignment>,
     /// Rows whose calls of unknown outcome can no longer land.
     pub echo_over: Vec<Assignment>,
     /// A read that starts at or after this instant would settle something.
@@ -127,7 +136,10 @@ impl Plan {
     /// Whether the plan changes anything, upstream or in the ledger.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.add.is_empty() && self.remove.is_empty() && self.restore.is_empty() && !self.has_findings()
+        self.add.is_empty()
+            && self.remove.is_empty()
+            && self.restore.is_empty()
+            && !self.has_findings()
     }
 
     /// Whether the plan holds facts to write down.
@@ -139,7 +151,14 @@ impl Plan {
             && self.resurrected.is_empty()
             && self.last_owner.is_empty()
             && self.survived.is_empty()
+            && self.lost.is_empty()
             && self.echo_over.is_empty())
+    }
+
+    /// Asks for a read now; where this pass has made one already, it was of no use.
+    fn look_now(&mut self, view: &View<'_>, now: Timestamp) {
+        self.blind |= view.snapshot.is_some();
+        self.look(now);
     }
 
     fn look(&mut self, at: Timestamp) {
@@ -165,7 +184,11 @@ impl fmt::Display for Plan {
                 wrote = true;
             }
         }
-        if wrote { Ok(()) } else { f.write_str("nothing to do") }
+        if wrote {
+            Ok(())
+        } else {
+            f.write_str("nothing to do")
+        }
     }
 }
 
@@ -182,15 +205,14 @@ pub struct View<'a> {
     pub last_seen: Option<&'a BTreeSet<Assignment>>,
     /// Reads have failed: removals do not wait for one any longer.
     pub reads_fail: bool,
-    /// Additions are tried one by one.
-    pub isolate_adds: bool,
 }
 
 /// Decides what to do for one member at `now`.
 #[must_use]
 pub fn plan(view: &View<'_>, now: Timestamp, bounds: &Bounds) -> Plan {
     let mut plan = Plan::default();
-    let row_of = |assignment: &Assignment| view.owned.iter().find(|row| row.assignment == *assignment);
+    let row_of =
+        |assignment: &Assignment| view.owned.iter().find(|row| row.assignment == *assignment);
     let member_absent = view.snapshot.is_some_and(|snapshot| !snapshot.shown);
 
     for assignment in view.expected.0.keys() {
@@ -206,12 +228,10 @@ pub fn plan(view: &View<'_>, now: Timestamp, bounds: &Bounds) -> Plan {
         plan_survivors(&mut plan, view, row, now, bounds);
         plan_echo(&mut plan, view, row);
     }
-    if view.isolate_adds {
-        plan.add.truncate(1);
-    }
     isolate_removals(&mut plan, view);
-    plan.blind = plan.observe_at.is_some_and(|at| {
-        view.snapshot.is_some_and(|snapshot| !snapshot.complete && snapshot.started_at >= at)
+    plan.blind |= plan.observe_at.is_some_and(|at| {
+        view.snapshot
+            .is_some_and(|snapshot| !snapshot.complete && snapshot.started_at >= at)
     });
     plan
 }
@@ -224,16 +244,21 @@ fn plan_expected(
     now: Timestamp,
     bounds: &Bounds,
 ) {
-    let seen = view.snapshot.map_or(Seen::Unknown, |snapshot| snapshot.seen(assignment, row, bounds));
+    let seen = view.snapshot.map_or(Seen::Unknown, |snapshot| {
+        snapshot.seen(assignment, row, bounds)
+    });
     let Some(row) = row else {
         let covered = view.snapshot.is_some_and(|snapshot| {
-            snapshot.assignments.iter().any(|held| held.covers(assignment) && is_standing(view, held))
+            snapshot
+                .assignments
+                .iter()
+                .any(|held| held.covers(assignment) && is_standing(view, held))
         });
         match seen {
             _ if covered => plan.covered.push(assignment.clone()),
             Seen::Yes => plan.covered.push(assignment.clone()),
             Seen::No => plan.add.push(assignment.clone()),
-            Seen::Unknown => plan.look(now),
+            Seen::Unknown => plan.look_now(view, now),
         }
         return;
     };
@@ -245,10 +270,16 @@ fn plan_expected(
     match seen {
         Seen::Yes => plan.present.push(assignment.clone()),
         Seen::Unknown => {
-            let read_since_write = view.snapshot.is_some_and(|snapshot| snapshot.started_at >= row.last_write.at);
+            let read_since_write = view
+                .snapshot
+                .is_some_and(|snapshot| snapshot.started_at >= row.last_write.at);
             if !row.seen {
                 // Any later read that shows it proves it; only one that starts late enough disproves it.
-                plan.look(if read_since_write { row.last_write.at + bounds.read_staleness } else { now });
+                plan.look(if read_since_write {
+                    row.last_write.at + bounds.read_staleness
+                } else {
+                    now
+                });
             }
         }
         Seen::No if !row.seen => plan.add.push(assignment.clone()),
@@ -266,20 +297,33 @@ fn is_own_echo(view: &View<'_>, row: &Owned, assignment: &Assignment) -> bool {
         (None, _) => false,
     };
     late_call
-        || view.owned.iter().any(|other| other.must_survive.iter().any(|survivor| survivor.assignment == *assignment))
+        || view.owned.iter().any(|other| {
+            other
+                .must_survive
+                .iter()
+                .any(|survivor| survivor.assignment == *assignment)
+        })
 }
 
 fn plan_unwanted(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp, bounds: &Bounds) {
     let assignment = &row.assignment;
-    let seen = view.snapshot.map_or(Seen::Unknown, |snapshot| snapshot.seen(assignment, Some(row), bounds));
+    let seen = view.snapshot.map_or(Seen::Unknown, |snapshot| {
+        snapshot.seen(assignment, Some(row), bounds)
+    });
     if let Phase::Closing { look_at, .. } = row.phase {
-        let looked = view.snapshot.is_some_and(|snapshot| snapshot.started_at >= look_at);
+        let looked = view
+            .snapshot
+            .is_some_and(|snapshot| snapshot.started_at >= look_at);
         match seen {
             Seen::Yes => {
                 plan.resurrected.push(assignment.clone());
                 plan_removal(plan, view, row, now);
             }
-            Seen::No if looked => plan.closed.push(assignment.clone()),
+            // Closed only once nothing is owed to its neighbours; plan_survivors says when to look for them.
+            Seen::No if looked && row.must_survive.is_empty() => {
+                plan.closed.push(assignment.clone())
+            }
+            Seen::No if looked => {}
             Seen::No | Seen::Unknown => plan.look(look_at),
         }
         return;
@@ -294,7 +338,11 @@ fn plan_unwanted(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp, 
 }
 
 fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
-    if row.blocked.as_ref().is_some_and(|blocked| blocked.retry_at > now) {
+    if row
+        .blocked
+        .as_ref()
+        .is_some_and(|blocked| blocked.retry_at > now)
+    {
         return;
     }
     if row.assignment.role == OWNER_ROLE {
@@ -305,7 +353,7 @@ fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
                 return;
             }
             _ => {
-                plan.look(now);
+                plan.look_now(view, now);
                 return;
             }
         }
@@ -314,7 +362,8 @@ fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
     let stale_neighbours = view.snapshot.is_none()
         && !view.reads_fail
         && view.last_seen.is_some_and(|seen| {
-            seen.iter().any(|held| held.is_neighbour_of(&row.assignment) && is_standing(view, held))
+            seen.iter()
+                .any(|held| held.is_neighbour_of(&row.assignment) && is_standing(view, held))
         });
     if stale_neighbours {
         plan.look(now);
@@ -329,14 +378,25 @@ fn plan_survivors(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp,
     }
     for survivor in &row.must_survive {
         // What is ours and wanted is put back by its own row; what is ours and unwanted need not survive.
-        if view.owned.iter().any(|owned| owned.assignment == survivor.assignment) {
+        if view
+            .owned
+            .iter()
+            .any(|owned| owned.assignment == survivor.assignment)
+        {
             if view.expected.wants(&survivor.assignment) {
-                let own = view.owned.iter().find(|owned| owned.assignment == survivor.assignment);
+                let own = view
+                    .owned
+                    .iter()
+                    .find(|owned| owned.assignment == survivor.assignment);
                 let shown = view.snapshot.is_some_and(|snapshot| {
                     snapshot.started_at >= row.last_write.at + bounds.read_staleness
                         && snapshot.seen(&survivor.assignment, own, bounds) == Seen::Yes
                 });
-                if shown { plan.survived.push(survivor.assignment.clone()) } else { look_again(plan, view, row, bounds) }
+                if shown {
+                    plan.survived.push(survivor.assignment.clone())
+                } else {
+                    look_again(plan, view, row, bounds)
+                }
             } else {
                 plan.survived.push(survivor.assignment.clone());
             }
@@ -348,7 +408,9 @@ fn plan_survivors(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp,
                 if snapshot.assignments.contains(&survivor.assignment) || !snapshot.shown {
                     plan.survived.push(survivor.assignment.clone());
                 } else if !snapshot.complete {
-                    plan.look(now);
+                    plan.look_now(view, now);
+                } else if survivor.restores >= MAX_RESTORES {
+                    plan.lost.push(survivor.assignment.clone());
                 } else {
                     plan.restore.push(survivor.assignment.clone());
                 }
@@ -360,14 +422,20 @@ fn plan_survivors(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp,
 
 fn look_again(plan: &mut Plan, view: &View<'_>, row: &Owned, bounds: &Bounds) {
     let settled = row.last_write.at + bounds.read_staleness;
-    if view.snapshot.is_none_or(|snapshot| snapshot.started_at < settled) {
+    if view
+        .snapshot
+        .is_none_or(|snapshot| snapshot.started_at < settled)
+    {
         plan.look(settled);
     }
 }
 
 fn plan_echo(plan: &mut Plan, view: &View<'_>, row: &Owned) {
     let Some(until) = row.echo_until else { return };
-    if view.snapshot.is_some_and(|snapshot| snapshot.complete && snapshot.started_at >= until) {
+    if view
+        .snapshot
+        .is_some_and(|snapshot| snapshot.complete && snapshot.started_at >= until)
+    {
         plan.echo_over.push(row.assignment.clone());
     } else {
         plan.look(until);
@@ -381,11 +449,25 @@ fn is_standing(view: &View<'_>, held: &Assignment) -> bool {
 /// One refused id refuses a whole set: rows under suspicion go alone, the others together and first.
 fn isolate_removals(plan: &mut Plan, view: &View<'_>) {
     let suspect = |assignment: &Assignment| {
-        view.owned.iter().find(|row| row.assignment == *assignment).filter(|row| row.isolate).map(|row| row.attempts)
+        view.owned
+            .iter()
+            .find(|row| row.assignment == *assignment)
+            .filter(|row| row.isolate)
+            .map(|row| row.attempts)
     };
-    if plan.remove.iter().any(|assignment| suspect(assignment).is_none()) {
-        plan.remove.retain(|assignment| suspect(assignment).is_none());
-    } else if let Some(next) = plan.remove.iter().min_by_key(|assignment| suspect(assignment)).cloned() {
+    if plan
+        .remove
+        .iter()
+        .any(|assignment| suspect(assignment).is_none())
+    {
+        plan.remove
+            .retain(|assignment| suspect(assignment).is_none());
+    } else if let Some(next) = plan
+        .remove
+        .iter()
+        .min_by_key(|assignment| suspect(assignment))
+        .cloned()
+    {
         plan.remove = vec![next];
     }
 }
@@ -399,7 +481,9 @@ pub fn must_survive(
     expected: &Expected,
 ) -> BTreeSet<Assignment> {
     let ours = |assignment: &Assignment| owned.iter().any(|row| row.assignment == *assignment);
-    let wanted_ours = owned.iter().filter(|row| row.phase == Phase::Live && expected.wants(&row.assignment));
+    let wanted_ours = owned
+        .iter()
+        .filter(|row| row.phase == Phase::Live && expected.wants(&row.assignment));
     held.iter()
         .filter(|assignment| !ours(assignment))
         .chain(wanted_ours.map(|row| &row.assignment))
@@ -408,6 +492,3 @@ pub fn must_survive(
         .cloned()
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

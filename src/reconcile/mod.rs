@@ -9,6 +9,7 @@ pub mod observer;
 pub mod pass;
 pub mod plan;
 pub mod settle;
+pub mod sweep;
 
 use std::time::Duration;
 

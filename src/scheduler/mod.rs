@@ -1,1 +1,12 @@
-//! scheduler (under construction).
+//! When members are reconciled: a window of deadlines, one timer, a floor poll, a watchdog, periodic sweeps.
+//!
+//! Owns waiting. Never decides about access, never holds the only copy of a deadline (the ledger does), and never
+//! hands a revocation to a cron job.
+
+pub mod driver;
+pub mod queue;
+pub mod sweeps;
+pub mod watchdog;
+
+pub use driver::{Driver, Limits, Waker};
+pub use queue::DueQueue;

@@ -1,0 +1,329 @@
+//! Runs the passes of one organization when they are due.
+//!
+//! Owns the loop: one timer for the next deadline, a floor poll of the ledger, one pass per member at a time.
+//! Never keeps what the ledger does not: a lost wake-up costs at most one poll.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::queue::DueQueue;
+use crate::domain::Timestamp;
+use crate::domain::ids::IntegrationName;
+use crate::domain::member::{Due, DueKind, MemberKey};
+use crate::ports::{Clock, Ledger, Wake};
+use crate::reconcile::{Reconciler, Report};
+
+/// Sizes and pauses of the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The ledger is asked at least this often, whatever the timers say.
+    pub floor_poll: Duration,
+    /// How far ahead deadlines are held in memory.
+    pub horizon: TimeDelta,
+    /// Most members held in memory, and most that one page brings.
+    pub window: usize,
+    /// Passes at a time that may change access; more would only wait for the rate budget.
+    pub changing: usize,
+    /// Passes at a time that only read: they share reads, so many may wait together.
+    pub reading: usize,
+    /// Pause after a pass that the ledger refused.
+    pub ledger_retry: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            floor_poll: Duration::from_secs(1),
+            horizon: TimeDelta::seconds(30),
+            window: 4096,
+            changing: 64,
+            reading: 1024,
+            ledger_retry: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Hands wake-ups to the drivers of all organizations.
+#[derive(Debug, Clone, Default)]
+pub struct Waker {
+    senders: BTreeMap<IntegrationName, mpsc::UnboundedSender<(MemberKey, Due)>>,
+}
+
+impl Waker {
+    /// Opens the channel of one organization; its driver takes the receiving end.
+    pub fn open(
+        &mut self,
+        integration: IntegrationName,
+    ) -> mpsc::UnboundedReceiver<(MemberKey, Due)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.senders.insert(integration, sender);
+        receiver
+    }
+}
+
+impl Wake for Waker {
+    fn wake(&self, key: &MemberKey, due: Due) {
+        if let Some(sender) = self.senders.get(&key.integration) {
+            // A driver that has stopped needs no wake-up: the ledger holds what is due.
+            drop(sender.send((key.clone(), due)));
+        }
+    }
+}
+
+/// What a watchdog needs to know: when the loop last turned, and since when the oldest due member waits.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    turned_at_ms: AtomicI64,
+    oldest_due_ms: AtomicI64,
+}
+
+impl Pulse {
+    fn beat(&self, clock: &dyn Clock, oldest: Option<Timestamp>) {
+        let boot = i64::try_from(clock.since_boot().as_millis()).unwrap_or(i64::MAX);
+        self.turned_at_ms.store(boot, Ordering::Relaxed);
+        let waiting = oldest.map_or(0, |at| (clock.now() - at).num_milliseconds().max(0));
+        self.oldest_due_ms.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn.
+    #[must_use]
+    pub fn turned_at_ms(&self) -> i64 {
+        self.turned_at_ms.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest due member has been waiting for its pass to start, in milliseconds.
+    #[must_use]
+    pub fn oldest_due_ms(&self) -> i64 {
+        self.oldest_due_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// The loop of one organization.
+#[derive(Debug)]
+pub struct Driver {
+    reconciler: Arc<Reconciler>,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    pulse: Arc<Pulse>,
+    wakes: mpsc::UnboundedReceiver<(MemberKey, Due)>,
+    queue: DueQueue,
+    /// Members whose pass is running, and what came up for them meanwhile.
+    running: BTreeMap<MemberKey, (DueKind, Option<Due>)>,
+    passes: JoinSet<(MemberKey, Result<Report, &'static str>)>,
+}
+
+impl Driver {
+    /// A driver for one organization.
+    #[must_use]
+    pub fn new(
+        reconciler: Arc<Reconciler>,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        wakes: mpsc::UnboundedReceiver<(MemberKey, Due)>,
+    ) -> Self {
+        Self {
+            reconciler,
+            ledger,
+            clock,
+            limits,
+            pulse: Arc::default(),
+            wakes,
+            queue: DueQueue::default(),
+            running: BTreeMap::new(),
+            passes: JoinSet::new(),
+        }
+    }
+
+    /// Shared with the watchdog.
+    #[must_use]
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    /// Runs until `stop`, then lets the passes that have begun finish.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut poll = tokio::time::interval(self.limits.floor_poll);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.start_due();
+            self.pulse
+                .beat(self.clock.as_ref(), self.queue.oldest_ready());
+            let wait = self.until_next();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
+                Some((key, due)) = self.wakes.recv() => self.woken(key, due),
+                () = tokio::time::sleep(wait) => {}
+                _ = poll.tick() => self.refill().await,
+            }
+        }
+        while let Some(done) = self.passes.join_next().await {
+            self.finished(done);
+        }
+    }
+
+    /// Waits are capped by the floor poll, so a jump of the wall clock costs at most one.
+    fn until_next(&self) -> Duration {
+        let now = self.clock.now();
+        self.queue
+            .next_wakeup()
+            .map_or(self.limits.floor_poll, |at| {
+                (at - now).to_std().unwrap_or(Duration::ZERO)
+            })
+            .min(self.limits.floor_poll)
+    }
+
+    fn start_due(&mut self) {
+        let now = self.clock.now();
+        loop {
+            let changing = self
+                .running
+                .values()
+                .filter(|(kind, _)| is_changing(*kind))
+                .count();
+            let reading = self.running.len() - changing;
+            let (changing_left, reading_left) = (
+                changing < self.limits.changing,
+                reading < self.limits.reading,
+            );
+            let admit = |kind: DueKind| {
+                if is_changing(kind) {
+                    changing_left
+                } else {
+                    reading_left
+                }
+            };
+            let Some((key, due)) = self.queue.pop_due(now, admit) else {
+                return;
+            };
+            if let Some((_, again)) = self.running.get_mut(&key) {
+                *again = Some(again.map_or(due, |earlier| earlier.min(due)));
+                continue;
+            }
+            self.running.insert(key.clone(), (due.kind, None));
+            let reconciler = Arc::clone(&self.reconciler);
+            self.passes.spawn(async move {
+                let result = match reconciler.pass(&key).await {
+                    Ok(report) => Ok(report),
+                    Err(error) => {
+                        let code = error.code();
+                        tracing::error!(member = %key, code, error = %Chain(&error), "Pass was ended by the ledger");
+                        Err(code)
+                    }
+                };
+                (key, result)
+            });
+        }
+    }
+
+    fn woken(&mut self, key: MemberKey, due: Due) {
+        match self.running.get_mut(&key) {
+            Some((_, again)) => *again = Some(again.map_or(due, |earlier| earlier.min(due))),
+            None if due.at <= self.clock.now() + self.limits.horizon => {
+                self.queue.schedule_earlier(key, due)
+            }
+            None => {}
+        }
+    }
+
+    fn finished(
+        &mut self,
+        done: Result<(MemberKey, Result<Report, &'static str>), tokio::task::JoinError>,
+    ) {
+        let (key, result) = match done {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                // A panic in a pass is a bug that must not be survived in silence.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return,
+            },
+        };
+        let again = self.running.remove(&key).and_then(|(_, again)| again);
+        let now = self.clock.now();
+        let next = match result {
+            Ok(report) => {
+                if let Some(failure) = &report.failure {
+                    tracing::warn!(member = %key, code = failure, "Pass did not get through; it is tried again");
+                }
+                report.next
+            }
+            Err(_) => {
+                let pause =
+                    TimeDelta::from_std(self.limits.ledger_retry).unwrap_or(TimeDelta::seconds(1));
+                Some(Due {
+                    at: now + pause,
+                    kind: DueKind::Remove,
+                    weight: 0,
+                })
+            }
+        };
+        let next = match (next, again) {
+            (Some(next), Some(again)) => Some(next.min(again)),
+            (next, again) => next.or(again),
+        };
+        if let Some(due) = next
+            && due.at <= now + self.limits.horizon
+        {
+            self.queue.schedule(key, due);
+        }
+    }
+
+    /// Brings in what the ledger says is due within the horizon. What runs already says itself when it is due again.
+    async fn refill(&mut self) {
+        let now = self.clock.now();
+        let room = self.limits.window.saturating_sub(self.queue.len());
+        if room == 0 {
+            return;
+        }
+        match self
+            .ledger
+            .due(
+                self.reconciler.integration(),
+                now + self.limits.horizon,
+                self.limits.window,
+            )
+            .await
+        {
+            Ok(members) => {
+                for member in members {
+                    if !self.running.contains_key(&member.key)
+                        && self.queue.len() < self.limits.window
+                    {
+                        self.queue.schedule_earlier(member.key, member.due);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(code = error.code(), error = %Chain(&error), "Ledger cannot be asked for what is due");
+            }
+        }
+    }
+}
+
+fn is_changing(kind: DueKind) -> bool {
+    matches!(kind, DueKind::Remove | DueKind::Grant)
+}
+
+/// An error with its causes, for logs.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

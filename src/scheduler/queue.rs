@@ -1,0 +1,217 @@
+//! The window of members that are due soon. Pure: time is an argument.
+//!
+//! Owns the order: among what is due, removals first, then by power left open, then by time. Never grows past its
+//! capacity; what does not fit stays in the ledger and comes with a later page.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::Timestamp;
+use crate::domain::member::{Due, DueKind, MemberKey};
+
+/// Members by deadline, at most one entry each.
+#[derive(Debug, Default)]
+pub struct DueQueue {
+    by_time: BTreeSet<(Timestamp, MemberKey)>,
+    dues: BTreeMap<MemberKey, Due>,
+    ready: BTreeSet<Ready>,
+}
+
+/// Place in the order among those that are due.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Ready {
+    kind: DueKind,
+    weight: std::cmp::Reverse<u32>,
+    at: Timestamp,
+    key: MemberKey,
+}
+
+impl Ready {
+    fn new(key: MemberKey, due: Due) -> Self {
+        Self {
+            kind: due.kind,
+            weight: std::cmp::Reverse(due.weight),
+            at: due.at,
+            key,
+        }
+    }
+}
+
+impl DueQueue {
+    /// Members in the window.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.dues.len()
+    }
+
+    /// Whether nobody is in the window.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.dues.is_empty()
+    }
+
+    /// Sets when a member is due; replaces an earlier entry.
+    pub fn schedule(&mut self, key: MemberKey, due: Due) {
+        self.remove(&key);
+        self.by_time.insert((due.at, key.clone()));
+        self.dues.insert(key, due);
+    }
+
+    /// Sets when a member is due unless it is due earlier already.
+    pub fn schedule_earlier(&mut self, key: MemberKey, due: Due) {
+        if self.dues.get(&key).is_none_or(|known| due < *known) {
+            self.schedule(key, due);
+        }
+    }
+
+    /// Forgets a member.
+    pub fn remove(&mut self, key: &MemberKey) {
+        if let Some(due) = self.dues.remove(key) {
+            self.by_time.remove(&(due.at, key.clone()));
+            self.ready.remove(&Ready::new(key.clone(), due));
+        }
+    }
+
+    /// Takes the most urgent member that is due at `now`, among the kinds that `admit` lets through.
+    pub fn pop_due(
+        &mut self,
+        now: Timestamp,
+        admit: impl Fn(DueKind) -> bool,
+    ) -> Option<(MemberKey, Due)> {
+        while let Some((at, key)) = self.by_time.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.by_time.remove(&(at, key.clone()));
+            if let Some(due) = self.dues.get(&key) {
+                self.ready.insert(Ready::new(key, *due));
+            }
+        }
+        let chosen = self.ready.iter().find(|ready| admit(ready.kind))?.clone();
+        self.ready.remove(&chosen);
+        let due = self.dues.remove(&chosen.key)?;
+        Some((chosen.key, due))
+    }
+
+    /// Whether something is due that waits only for admission.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next member becomes due; those that are due already do not count.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// The earliest deadline among those that are due but not started.
+    #[must_use]
+    pub fn oldest_ready(&self) -> Option<Timestamp> {
+        self.ready.iter().map(|ready| ready.at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::ids::{IntegrationName, UserId};
+    use crate::domain::member::Subject;
+
+    fn at(second: i64) -> Timestamp {
+        chrono::DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+    }
+
+    fn key(name: u32) -> MemberKey {
+        MemberKey {
+            integration: IntegrationName::parse("main").expect("valid"),
+            subject: Subject::Member(UserId::parse(name.to_string()).expect("valid")),
+        }
+    }
+
+    fn due(second: i64, kind: DueKind, weight: u32) -> Due {
+        Due {
+            at: at(second),
+            kind,
+            weight,
+        }
+    }
+
+    #[test]
+    fn rescheduling_replaces_the_old_deadline() {
+        let mut queue = DueQueue::default();
+        queue.schedule(key(1), due(10, DueKind::Remove, 1));
+        queue.schedule(key(1), due(9, DueKind::Remove, 1));
+        assert_eq!(
+            queue.pop_due(at(9), |_| true),
+            Some((key(1), due(9, DueKind::Remove, 1)))
+        );
+        assert_eq!(queue.pop_due(at(10), |_| true), None);
+    }
+
+    #[test]
+    fn removals_come_first_then_power_then_age() {
+        let mut queue = DueQueue::default();
+        queue.schedule(key(1), due(1, DueKind::Grant, 100));
+        queue.schedule(key(2), due(3, DueKind::Remove, 20));
+        queue.schedule(key(3), due(4, DueKind::Remove, 80));
+        queue.schedule(key(4), due(2, DueKind::Remove, 20));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop_due(at(5), |_| true))
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(order, [key(3), key(4), key(2), key(1)]);
+    }
+
+    #[test]
+    fn what_is_not_admitted_stays_ready() {
+        let mut queue = DueQueue::default();
+        queue.schedule(key(1), due(1, DueKind::Remove, 1));
+        queue.schedule(key(2), due(1, DueKind::Verify, 1));
+        assert_eq!(
+            queue
+                .pop_due(at(1), |kind| kind == DueKind::Verify)
+                .map(|(key, _)| key),
+            Some(key(2))
+        );
+        assert!(queue.has_ready());
+        assert_eq!(queue.oldest_ready(), Some(at(1)));
+        assert_eq!(
+            queue.pop_due(at(1), |_| true).map(|(key, _)| key),
+            Some(key(1))
+        );
+    }
+
+    #[test]
+    fn a_ready_member_can_be_rescheduled_and_forgotten() {
+        let mut queue = DueQueue::default();
+        queue.schedule(key(1), due(1, DueKind::Remove, 1));
+        assert_eq!(queue.pop_due(at(2), |_| false), None);
+        queue.schedule(key(1), due(50, DueKind::Look, 1));
+        assert_eq!(queue.pop_due(at(2), |_| true), None);
+        queue.remove(&key(1));
+        assert!(queue.is_empty());
+        assert_eq!(queue.pop_due(at(99), |_| true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_doubled_or_early(entries in prop::collection::vec((0_u32..20, 0_i64..50, 0_u32..5), 0..60)) {
+            let mut queue = DueQueue::default();
+            let mut model = BTreeMap::new();
+            for (name, second, weight) in entries {
+                let entry = due(second, DueKind::Remove, weight);
+                queue.schedule(key(name), entry);
+                model.insert(key(name), entry);
+            }
+            for now in 0..50 {
+                while let Some((key, entry)) = queue.pop_due(at(now), |_| true) {
+                    prop_assert!(entry.at <= at(now));
+                    prop_assert_eq!(model.remove(&key), Some(entry));
+                }
+                prop_assert!(model.values().all(|entry| entry.at > at(now)));
+            }
+            prop_assert!(model.is_empty() && queue.is_empty());
+        }
+    }
+}

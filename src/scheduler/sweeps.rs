@@ -1,0 +1,111 @@
+//! Periodic sweeps, driven by cron expressions in UTC.
+//!
+//! Owns when sweeps run and that none overlaps itself. Each asks the ledger or upstream what is due. Never carries
+//! a revocation: a sweep that is lost costs nothing but time until the next one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+
+/// One run of a sweep: what it did, in a few words, or the code of its failure.
+pub type Run = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// A named sweep with its schedule.
+pub struct Sweep {
+    /// Stable name, for logs and metrics.
+    pub name: &'static str,
+    /// Cron expression with seconds, in UTC.
+    pub schedule: String,
+    /// Starts one run.
+    pub run: Arc<dyn Fn() -> Run + Send + Sync>,
+}
+
+impl std::fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweep")
+            .field("name", &self.name)
+            .field("schedule", &self.schedule)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs the sweeps until `stop`.
+///
+/// # Errors
+/// [`JobSchedulerError`] when a schedule cannot be read; configuration checks them before.
+pub async fn run(sweeps: Vec<Sweep>, stop: CancellationToken) -> Result<(), JobSchedulerError> {
+    let mut scheduler = JobScheduler::new().await?;
+    for sweep in sweeps {
+        scheduler.add(job(sweep)?).await?;
+    }
+    scheduler.start().await?;
+    stop.cancelled().await;
+    scheduler.shutdown().await
+}
+
+fn job(sweep: Sweep) -> Result<Job, JobSchedulerError> {
+    let Sweep {
+        name,
+        schedule,
+        run,
+    } = sweep;
+    let busy = Arc::new(AtomicBool::new(false));
+    Job::new_async(schedule.as_str(), move |_, _| {
+        let (run, busy) = (Arc::clone(&run), Arc::clone(&busy));
+        Box::pin(async move {
+            let Some(_turn) = Turn::take(&busy) else {
+                count(name, "overlapped");
+                tracing::warn!(
+                    sweep = name,
+                    "Sweep is still running; this turn is left out"
+                );
+                return;
+            };
+            match run().await {
+                Ok(done) => {
+                    count(name, "done");
+                    tracing::debug!(sweep = name, done, "Sweep finished");
+                }
+                Err(code) => {
+                    count(name, "failed");
+                    tracing::warn!(
+                        sweep = name,
+                        code,
+                        "Sweep failed; the next turn tries again"
+                    );
+                }
+            }
+        })
+    })
+}
+
+/// Held while a sweep runs.
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(busy: &Arc<AtomicBool>) -> Option<Self> {
+        (!busy.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(busy)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+fn count(name: &'static str, outcome: &'static str) {
+    metrics::counter!("latchkey_sweeps_total", "sweep" => name, "outcome" => outcome).increment(1);
+}
+
+/// Registers help texts.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        "latchkey_sweeps_total",
+        "Runs of periodic sweeps, by outcome"
+    );
+}

@@ -6,38 +6,38 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-pub struct Cloud {
+pub(crate) struct Cloud {
     running: Running,
-    pub http: reqwest::Client,
-    pub key: String,
-    pub org: String,
+    pub(crate) http: reqwest::Client,
+    pub(crate) key: String,
+    pub(crate) org: String,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
 impl Answer {
     /// The first error code, from the body; the header must say the same.
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         let code = self.body["errors"][0]["code"].as_str().unwrap_or_default();
         assert_eq!(self.header("x-cloud-error-codes"), Some(code), "{self:?}");
         code
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub fn refused(&self, status: u16, code: &str) {
+    pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code()), (status, code), "{}", self.text);
     }
 
-    pub fn is_empty_success(&self) {
+    pub(crate) fn is_empty_success(&self) {
         assert_eq!(
             (self.status, &self.body),
             (200, &json!({})),
@@ -47,19 +47,19 @@ impl Answer {
     }
 }
 
-pub fn noon() -> DateTime<Utc> {
+pub(crate) fn noon() -> DateTime<Utc> {
     DateTime::parse_from_rfc3339("2026-03-02T12:00:00Z")
         .unwrap()
         .to_utc()
 }
 
 impl Cloud {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
     /// Starts with settings such as `["add_held=bad_request"]`.
-    pub async fn set(pairs: &[&str]) -> Self {
+    pub(crate) async fn set(pairs: &[&str]) -> Self {
         Self::with(|options| {
             for pair in pairs {
                 options.settings.set_pair(pair).unwrap();
@@ -68,7 +68,7 @@ impl Cloud {
         .await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::new(World::sample(7));
         options.clock = SimClock::frozen(noon());
         change(&mut options);
@@ -81,52 +81,52 @@ impl Cloud {
         }
     }
 
-    pub fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         self.running.handle()
     }
 
-    pub fn base(&self) -> String {
+    pub(crate) fn base(&self) -> String {
         self.running.base_url()
     }
 
-    pub fn advance(&self, seconds: i64) {
+    pub(crate) fn advance(&self, seconds: i64) {
         self.handle().advance(TimeDelta::seconds(seconds));
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.running.shutdown().await;
     }
 
     /// The user id of the nth member of the sample; 0 is the owner, 6 to 8 hold nothing.
-    pub fn user(&self, at: usize) -> String {
+    pub(crate) fn user(&self, at: usize) -> String {
         self.handle()
             .with(|core| core.world.organizations[0].members[at].user_id.clone())
     }
 
-    pub fn deployment(&self, at: usize) -> String {
+    pub(crate) fn deployment(&self, at: usize) -> String {
         self.handle()
             .with(|core| core.world.organizations[0].deployments[at].id.clone())
     }
 
-    pub fn project(&self, at: usize) -> String {
+    pub(crate) fn project(&self, at: usize) -> String {
         self.handle()
             .with(|core| core.world.organizations[0].projects[at].id.clone())
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         self.call_as(&self.key, method, path, body).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, Value::Null).await
     }
 
-    pub async fn call_as(&self, key: &str, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call_as(&self, key: &str, method: &str, path: &str, body: Value) -> Answer {
         self.send(key, method, path, body).await.unwrap()
     }
 
     /// `path` is below `/api/v1` unless it starts with `/_`.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         key: &str,
         method: &str,
@@ -151,7 +151,7 @@ impl Cloud {
     }
 
     /// A control call that must succeed.
-    pub async fn control(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) async fn control(&self, method: &str, path: &str, body: Value) -> Value {
         let answer = self
             .call_as("", method, &format!("/_sim/{path}"), body)
             .await;
@@ -159,18 +159,18 @@ impl Cloud {
         answer.body
     }
 
-    pub async fn add(&self, user: &str, body: Value) -> Answer {
+    pub(crate) async fn add(&self, user: &str, body: Value) -> Answer {
         self.call("POST", &format!("/users/{user}/role_assignments"), body)
             .await
     }
 
-    pub async fn remove(&self, user: &str, body: Value) -> Answer {
+    pub(crate) async fn remove(&self, user: &str, body: Value) -> Answer {
         self.call("DELETE", &format!("/users/{user}/role_assignments"), body)
             .await
     }
 
     /// The assignments of one member as `GET members` shows them; null when absent.
-    pub async fn shown(&self, key: &str, user: &str) -> Value {
+    pub(crate) async fn shown(&self, key: &str, user: &str) -> Value {
         let path = format!("/organizations/{}/members", self.org);
         let answer = self.call_as(key, "GET", &path, Value::Null).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -183,19 +183,25 @@ impl Cloud {
             .clone()
     }
 
-    pub fn on_deployments(&self, role: &str, ids: &[&str]) -> Value {
+    pub(crate) fn on_deployments(&self, role: &str, ids: &[&str]) -> Value {
         json!({ "deployment": [
             { "role_id": role, "organization_id": self.org, "deployment_ids": ids },
         ]})
     }
 
-    pub fn on_all_deployments(&self, role: &str) -> Value {
+    pub(crate) fn on_all_deployments(&self, role: &str) -> Value {
         json!({ "deployment": [
             { "role_id": role, "organization_id": self.org, "all": true },
         ]})
     }
 
-    pub fn on_projects(&self, kind: &str, role: &str, ids: &[&str], roles: &[&str]) -> Value {
+    pub(crate) fn on_projects(
+        &self,
+        kind: &str,
+        role: &str,
+        ids: &[&str],
+        roles: &[&str],
+    ) -> Value {
         json!({ "project": { kind: [{
             "role_id": role,
             "organization_id": self.org,
@@ -204,19 +210,19 @@ impl Cloud {
         }]}})
     }
 
-    pub fn organization_role(&self, role: &str) -> Value {
+    pub(crate) fn organization_role(&self, role: &str) -> Value {
         json!({ "organization": [{ "role_id": role, "organization_id": self.org }] })
     }
 
     /// A key with these roles.
-    pub async fn key_with(&self, role_assignments: Value) -> String {
+    pub(crate) async fn key_with(&self, role_assignments: Value) -> String {
         let body = json!({ "description": "limited", "role_assignments": role_assignments });
         let made = self.control("POST", "keys", body).await;
         made["key"].as_str().unwrap().to_owned()
     }
 }
 
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -224,7 +230,7 @@ pub fn client() -> reqwest::Client {
         .unwrap()
 }
 
-pub async fn read(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+pub(crate) async fn read(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
     let response = request.send().await?;
     let status = response.status().as_u16();
     let headers = response.headers().clone();
@@ -249,7 +255,7 @@ fn no_nulls(value: &Value, text: &str) {
 }
 
 /// The ids in `deployment` entries of a role, sorted.
-pub fn deployment_ids(shown: &Value, role: &str) -> Vec<String> {
+pub(crate) fn deployment_ids(shown: &Value, role: &str) -> Vec<String> {
     let mut ids: Vec<String> = shown["deployment"]
         .as_array()
         .into_iter()
@@ -267,7 +273,7 @@ pub fn deployment_ids(shown: &Value, role: &str) -> Vec<String> {
     ids
 }
 
-pub fn sorted(ids: &[&str]) -> Vec<String> {
+pub(crate) fn sorted(ids: &[&str]) -> Vec<String> {
     let mut ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
     ids.sort();
     ids

@@ -1,0 +1,12 @@
+//! The simulator over HTTP: what `docs/simulator.md` promises, one claim per test.
+
+mod assignments;
+mod control;
+mod discovery;
+mod elasticsearch;
+mod faults;
+mod harness;
+mod invitations;
+mod keys;
+mod members;
+mod wire;

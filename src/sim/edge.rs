@@ -248,20 +248,17 @@ impl Shared {
 }
 
 fn describe(request: &Request, route: &Route, at: DateTime<Utc>, late: bool) -> Call {
-    let pairs = match route {
-        Route::AssignmentsAdd(_) | Route::AssignmentsRemove(_) => request
-            .json()
-            .ok()
-            .and_then(|body| Assignments::parse(&body).ok())
-            .map(|sent| {
-                sent.pairs()
-                    .iter()
-                    .map(super::assignments::Pair::label)
-                    .collect()
-            })
-            .unwrap_or_default(),
-        _ => Vec::new(),
-    };
+    let mut pairs = Vec::new();
+    if let Route::AssignmentsAdd(_) | Route::AssignmentsRemove(_) = route
+        && let Ok(body) = request.json()
+        && let Ok(sent) = Assignments::parse(&body)
+    {
+        pairs = sent
+            .pairs()
+            .iter()
+            .map(super::assignments::Pair::label)
+            .collect();
+    }
     Call {
         seq: 0,
         at,

@@ -90,12 +90,17 @@ impl Core {
         if request.method != http::Method::GET && request.method != http::Method::HEAD {
             self.touch();
         }
-        match route {
-            Route::Unknown => return Reply::html(404),
-            Route::WrongMethod => return Reply::html(405),
-            _ if route.project().is_some() => return self.elasticsearch(&route, request, now),
-            _ if self.settings.ece && route.needs_organizations() => return self.ece_refusal(),
-            _ => {}
+        if route == Route::Unknown {
+            return Reply::html(404);
+        }
+        if route == Route::WrongMethod {
+            return Reply::html(405);
+        }
+        if route.project().is_some() {
+            return self.elasticsearch(&route, request, now);
+        }
+        if self.settings.ece && route.needs_organizations() {
+            return self.ece_refusal();
         }
         let caller = match Caller::of(self, request, now) {
             Ok(caller) => Some(caller),

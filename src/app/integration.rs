@@ -14,12 +14,12 @@ use crate::elastic::Elastic;
 use crate::ports::ledger::LedgerError;
 use crate::ports::provider::{KeyStatus, Priority, ReadError, Refusal};
 use crate::ports::{AccessProvider, Clock, Ledger};
-use crate::reconcile::{Observer, Reconciler};
+use crate::reconcile::Reconciler;
 use crate::runtime::{Backoff, ReadinessHandle, TaskError};
 use crate::scheduler::Driver;
 
 /// Pause between tries to come online.
-const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(30) };
+const RETRY: Backoff = Backoff { initial: Duration::from_millis(500), cap: Duration::from_secs(30) };
 
 /// The parts of one integration.
 #[derive(Debug, Clone)]
@@ -27,7 +27,6 @@ pub(super) struct Integration {
     pub(super) name: IntegrationName,
     pub(super) pinned: Option<OrganizationId>,
     pub(super) elastic: Arc<Elastic>,
-    pub(super) observer: Arc<Observer>,
     pub(super) reconciler: Arc<Reconciler>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,

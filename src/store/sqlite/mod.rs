@@ -35,8 +35,8 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger,
-    MemberCommit, Page, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, MemberCommit, Page,
+    RequestRecord, Result, StoredEvent,
 };
 
 /// Handle of the ledger; cloning it is cheap.

@@ -124,6 +124,7 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
+        let method = method_of(path);
         if path.starts_with("/grpc.health.v1.") {
             return Box::pin(self.inner.call(request));
         }
@@ -135,14 +136,14 @@ where
         };
         if let Err(until) = lane.rate.check_key(&limits.caller) {
             let wait = until.wait_time_from(limits.clock.now());
-            return refuse(exhausted("calls of this caller", wait));
+            return refuse(method, exhausted("calls of this caller", wait));
         }
         let Ok(permit) = Arc::clone(&lane.in_flight).try_acquire_owned() else {
-            return refuse(exhausted("calls", Duration::from_secs(1)));
+            return refuse(method, exhausted("calls", Duration::from_secs(1)));
         };
         let asked = match timeout_of(request.headers()) {
             Ok(asked) => asked.unwrap_or(limits.max_deadline),
-            Err(status) => return refuse(status),
+            Err(status) => return refuse(method, status),
         };
         let left = asked.min(limits.max_deadline).saturating_sub(MARGIN);
         let deadline = Instant::now() + left;
@@ -153,14 +154,60 @@ where
         Box::pin(async move {
             let answered = tokio::time::timeout_at(deadline, answer).await;
             drop(permit);
-            answered.unwrap_or_else(|_| {
+            let answered = answered.unwrap_or_else(|_| {
                 Ok(Status::deadline_exceeded(
                     "the deadline passed; what was accepted stays accepted: repeat the call with the same request_id",
                 )
                 .into_http())
-            })
+            });
+            count(method, &answered);
+            answered
         })
     }
+}
+
+/// Calls answered, by method and status.
+const REQUESTS: &str = "latchkey_grpc_requests_total";
+
+/// Registers help texts.
+pub fn describe_metrics() {
+    metrics::describe_counter!(REQUESTS, "Calls answered, by method and gRPC status; streams count when they begin");
+}
+
+/// Refusals stand in the head of the answer; an answer without a status there went well as far as its head tells.
+fn count(method: &'static str, answered: &Result<http::Response<Body>, Infallible>) {
+    let Ok(response) = answered;
+    let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
+    let code = status.map_or(Code::Ok, |text| Code::from_bytes(text.as_bytes()));
+    metrics::counter!(REQUESTS, "method" => method, "code" => format!("{code:?}")).increment(1);
+}
+
+/// The methods of the surface by name; everything else is one word, so that callers cannot make up series.
+fn method_of(path: &str) -> &'static str {
+    const METHODS: [&str; 20] = [
+        "CreateGrant",
+        "GetGrant",
+        "ListGrants",
+        "WatchGrants",
+        "ExtendGrant",
+        "RevokeGrant",
+        "RevokeAccess",
+        "PlanGrant",
+        "ExplainAccess",
+        "ListOrganizations",
+        "ListMembers",
+        "ListInvitations",
+        "ListRoles",
+        "ListDeployments",
+        "ListProjects",
+        "ListProjectRoles",
+        "GetVersion",
+        "ListIntegrations",
+        "GetLimits",
+        "Drain",
+    ];
+    let name = path.rsplit('/').next().unwrap_or_default();
+    METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
 fn is_revocation(path: &str) -> bool {
@@ -172,8 +219,10 @@ fn is_revocation(path: &str) -> bool {
     )
 }
 
-fn refuse(status: Status) -> Answer {
-    Box::pin(std::future::ready(Ok(status.into_http())))
+fn refuse(method: &'static str, status: Status) -> Answer {
+    let answer = Ok(status.into_http());
+    count(method, &answer);
+    Box::pin(std::future::ready(answer))
 }
 
 /// The time-out that the caller asks for: at most eight digits and a unit.

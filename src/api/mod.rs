@@ -14,4 +14,5 @@ mod server;
 pub mod status;
 mod token;
 
+pub use guard::describe_metrics;
 pub use server::{Options, Rate, ServeError, serve};

@@ -4,6 +4,7 @@
 //! is the only place that names a port and its adapter together, and never decides anything about access.
 
 mod adapters;
+mod census;
 mod integration;
 mod probe;
 mod sweeps;
@@ -86,6 +87,7 @@ impl App {
         let mut integrations = Vec::new();
         let mut parts = BTreeMap::new();
         let mut pulses = Vec::new();
+        let mut census_of = Vec::new();
         for section in &config.integrations {
             let secret = match overrides.secrets.get(&section.name) {
                 Some(secret) => Arc::clone(secret),
@@ -116,6 +118,7 @@ impl App {
                 adapters::driver_limits(&config.engine),
                 wakes,
             );
+            census_of.push((section.name.clone(), Arc::clone(&provider)));
             pulses.push((section.name.clone(), driver.pulse()));
             let details = adapters::details(section);
             parts.insert(section.name.clone(), IntegrationParts { provider, observer: Arc::clone(&observer), details });
@@ -156,6 +159,13 @@ impl App {
         tasks.spawn("sweeps", async move {
             scheduler::sweeps::run(all_sweeps, stop).await.map_err(TaskError::from)
         });
+
+        let counting = census::Census {
+            providers: census_of,
+            ledger: Arc::clone(&ledger),
+            clock: Arc::clone(&clock),
+        };
+        tasks.attend("census", counting.run(shutdown.clone()));
 
         let ready = follow(&readiness, &mut tasks, &shutdown);
         let stop = shutdown.soft_token();
@@ -207,7 +217,7 @@ const DESCRIBE: &[fn()] = &[
     reconcile::metrics::describe_metrics,
     scheduler::watchdog::describe_metrics,
     scheduler::sweeps::describe_metrics,
-    store::describe_metrics,
+    census::describe_metrics,
     api::describe_metrics,
 ];
 

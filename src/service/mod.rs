@@ -14,6 +14,7 @@ mod explain;
 mod extend;
 mod plan;
 mod read;
+mod refresh;
 mod resolve;
 mod revoke;
 mod watch;

@@ -176,7 +176,7 @@ pub fn describe_metrics() {
 
 /// Refusals stand in the head of the answer; an answer without a status there went well as far as its head tells.
 fn count(method: &'static str, answered: &Result<http::Response<Body>, Infallible>) {
-    let Ok(response) = answered;
+    let Ok(response) = answered else { return };
     let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
     let code = status.map_or(Code::Ok, |text| Code::from_bytes(text.as_bytes()));
     metrics::counter!(REQUESTS, "method" => method, "code" => format!("{code:?}")).increment(1);

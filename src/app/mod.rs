@@ -6,12 +6,10 @@
 mod adapters;
 mod census;
 mod integration;
-mod probe;
 mod sweeps;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
@@ -28,12 +26,11 @@ use crate::runtime::{Readiness, Shutdown, SystemClock, TaskError, Tasks, shutdow
 use crate::scheduler::{Driver, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
-use crate::{elastic, reconcile, scheduler, store};
+use crate::{elastic, reconcile, scheduler};
 
 use integration::Integration;
 
 pub use adapters::bare_commits;
-pub use probe::examine;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

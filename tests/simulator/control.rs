@@ -253,7 +253,9 @@ async fn it_listens_on_loopback_only() {
 
 #[tokio::test]
 async fn dropping_it_ends_it() {
-    let running = Simulator::start(Options::new(World::sample(1))).await.unwrap();
+    let running = Simulator::start(Options::new(World::sample(1)))
+        .await
+        .unwrap();
     let address = running.address();
     assert!(tokio::net::TcpStream::connect(address).await.is_ok());
     drop(running);

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tower_http::compression::CompressionLayer;
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::assignments::Assignments;
@@ -114,7 +114,7 @@ impl Simulator {
             .fallback(edge::serve)
             .with_state(Arc::clone(&shared))
             .layer(RequestDecompressionLayer::new())
-            .layer(CompressionLayer::new())
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .into_make_service_with_connect_info::<Cut>();
         let stop = shared.stop.clone();
         let mut tasks = JoinSet::new();

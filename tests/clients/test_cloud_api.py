@@ -10,6 +10,7 @@ from bravado.client import SwaggerClient
 from bravado.exception import HTTPError
 from bravado.requests_client import RequestsClient
 from conftest import description, note_not_run
+from jsonschema.exceptions import ValidationError
 
 # What bravado needs to know about a description that it cannot know by itself.
 CONFIG = {
@@ -243,3 +244,13 @@ def test_every_setting_keeps_answers_conforming(client, simulator):
         assert client.call("list-organization-members", organization_id=org)["members"]
         assert client.call("remove-role-assignments", user_id=user, body=body) == {}
         assert client.call("get-api-keys")["keys"]
+
+
+def test_a_violation_is_noticed(client, simulator):
+    if absent(client, "that a violation of the Elastic Cloud API would be noticed"):
+        return
+    merge = {"members": [{"organization_id": "1", "user_id": 3}]}
+    rule = {"match": {"kind": "members.list"}, "action": {"type": "rewrite", "merge": merge}}
+    simulator.control("PUT", "faults", {"rules": [rule]})
+    with pytest.raises(ValidationError):
+        client.call("list-organization-members", organization_id=simulator.organization_id)

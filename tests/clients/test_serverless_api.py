@@ -22,10 +22,12 @@ class Client:
         # with jsonschema for the whole process, and bravado then tries to fetch them.
         import openapi_core
         from openapi_core.contrib import requests as adapters
+        from openapi_core.validation.response.exceptions import InvalidData
 
         self.paths = spec["paths"]
         self.openapi = openapi_core.OpenAPI.from_dict(spec)
         self.adapters = adapters
+        self.invalid = InvalidData
         self.driven = set()
 
     def get(self, template, status=200, headers=None, **parts):
@@ -76,3 +78,13 @@ def test_every_call_conforms(client, simulator):
 
     assert simulator.kinds() == KINDS
     assert client.driven == set(client.paths), "the description has a call that is not driven"
+
+
+def test_a_violation_is_noticed(client, simulator):
+    if client is None:
+        note_not_run("that a violation of the serverless API would be noticed")
+        return
+    rule = {"action": {"type": "rewrite", "merge": {"items": [{"id": "x"}]}}}
+    simulator.control("PUT", "faults", {"rules": [rule]})
+    with pytest.raises(client.invalid):
+        client.get("/api/v1/serverless/projects/security")

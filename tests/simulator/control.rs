@@ -252,6 +252,19 @@ async fn it_listens_on_loopback_only() {
 }
 
 #[tokio::test]
+async fn dropping_it_ends_it() {
+    let running = Simulator::start(Options::new(World::sample(1)))
+        .await
+        .unwrap();
+    let address = running.address();
+    assert!(tokio::net::TcpStream::connect(address).await.is_ok());
+    drop(running);
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn runs_with_one_seed_are_equal_and_with_two_are_not() {
     let run = async |seed: u64| {
         let cloud = Cloud::with(|options| {

@@ -154,6 +154,9 @@ pub struct Owned {
     pub seen: bool,
     /// Until when an earlier call of unknown outcome may still land.
     pub echo_until: Option<Timestamp>,
+    /// Until when an earlier removal of unknown outcome may still land; never later than `echo_until`.
+    #[serde(default)]
+    pub removal_echo_until: Option<Timestamp>,
     /// Entries of the same role that the last removal must not have taken along.
     pub must_survive: Vec<Survivor>,
     /// Refused removals.

@@ -45,8 +45,21 @@ impl Reconciler {
         if record.version == 0 || record.is_quiet() {
             return Ok(report);
         }
-        self.update(key, |draft, now| draft.advance(now, &self.settings))
-            .await?;
+        self.update(key, |draft, now| {
+            draft.advance(now, &self.settings);
+            // Grants that came later share the invitation, and the knowledge of who sent it.
+            let ours = draft
+                .record
+                .invitation
+                .as_ref()
+                .is_some_and(|invitation| invitation.ours && invitation.token.is_some());
+            draft.each_grant(now, |grant| {
+                let news = ours && !grant.invited;
+                grant.invited |= ours;
+                news
+            });
+        })
+        .await?;
         report.reads += 1;
         match self
             .observer
@@ -161,6 +174,7 @@ impl Reconciler {
             Err(code) => return Ok(Some(code)),
         }
         let pin = self.provider.pin();
+        let unsettled = self.ledger.member(key).await?.invitation;
         self.update(key, |draft, now| {
             draft.record.invitation = Some(Invitation {
                 token: None,
@@ -204,7 +218,10 @@ impl Reconciler {
                     at: now,
                 };
                 self.update(key, |draft, now| {
-                    draft.record.invitation = None;
+                    // One that exists after all may be the earlier one of ours that was not answered.
+                    draft.record.invitation = unsettled
+                        .clone()
+                        .filter(|earlier| exists && earlier.token.is_none());
                     note(draft, now, made("refused", evidence.clone()));
                     draft.each_grant(now, |grant| {
                         grant.last_error = Some(error.clone());
@@ -286,10 +303,7 @@ impl Reconciler {
             Ok(None) if now < invitation.intended_at + self.settings.bounds.read_staleness => {
                 Ok(Some("invitation_unsettled".to_owned()))
             }
-            Ok(None) => {
-                self.forget(key).await?;
-                self.invite(key, email).await
-            }
+            Ok(None) => self.invite(key, email).await,
         }
     }
 
@@ -344,7 +358,14 @@ impl Reconciler {
             let now = self.clock.now();
             let from = self.ledger.member(key).await?;
             let mut into = Draft::new(self.ledger.member(&into_key).await?);
-            into.record.member_since = into.record.member_since.or(Some(member.member_since));
+            match into.record.member_since {
+                // What is known of an earlier membership ends before the waiting grants join it.
+                Some(known) if known < member.member_since => {
+                    into.member_rejoined(now, member.member_since, now, &self.settings);
+                }
+                Some(_) => {}
+                None => into.record.member_since = Some(member.member_since),
+            }
             into.record.grants.extend(from.grants.iter().cloned());
             into.each_grant(now, |grant| {
                 if grant.subject == into_key.subject {

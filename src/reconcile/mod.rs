@@ -3,9 +3,14 @@
 //! Owns the only path that adds or removes access: load a member, plan purely, write the intent, send once, write
 //! the outcome, look again. Never executes "undo of grant X", and never removes what the ledger does not own.
 
+mod due;
+mod explain;
+mod intent;
 mod invitee;
+mod look;
 pub mod metrics;
 pub mod observer;
+mod outcome;
 pub mod pass;
 pub mod plan;
 pub mod settle;

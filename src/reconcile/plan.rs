@@ -10,8 +10,8 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
-use crate::domain::grant::Holding;
-use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind};
+use crate::domain::grant::GrantState;
+use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind, WriteOutcome};
 
 /// Role whose last holder must not lose it.
 pub const OWNER_ROLE: &str = "organization-admin";
@@ -57,6 +57,10 @@ pub enum Seen {
 impl Snapshot {
     /// What this read says about an assignment, given the last write we sent for it.
     fn seen(&self, assignment: &Assignment, row: Option<&Owned>, bounds: &Bounds) -> Seen {
+        // A read that started before our last write shows what was, not what came of it.
+        if row.is_some_and(|row| self.started_at < row.last_write.at) {
+            return Seen::Unknown;
+        }
         let settled_at = row.map(|row| row.last_write.at + bounds.read_staleness);
         let too_early = settled_at.is_some_and(|settled| self.started_at < settled);
         let after_removal = row.is_some_and(|row| row.last_write.kind == WriteKind::Remove);
@@ -70,7 +74,7 @@ impl Snapshot {
     }
 }
 
-/// Assignments that grants want now; `true` where a grant was told that standing access covers it.
+/// Assignments that grants want now; `true` where a grant still waits for a read that verifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expected(pub BTreeMap<Assignment, bool>);
 
@@ -85,8 +89,8 @@ impl Expected {
             .filter(|grant| grant.expects_access(now))
         {
             for held in &grant.assignments {
-                let standing = wanted.entry(held.assignment.clone()).or_insert(false);
-                *standing |= held.holding == Holding::Standing;
+                let waits = wanted.entry(held.assignment.clone()).or_insert(false);
+                *waits |= matches!(grant.state, GrantState::Activating { .. });
             }
         }
         Self(wanted)
@@ -120,6 +124,8 @@ pub struct Plan {
     pub resurrected: Vec<Assignment>,
     /// Removal would leave the organization without an owner.
     pub last_owner: Vec<Assignment>,
+    /// To be removed, but not together with the others: one refused id refuses a whole set.
+    pub held_back: Vec<Assignment>,
     /// Survivors that were found in place: nothing more is owed to them.
     pub survived: Vec<Assignment>,
     /// Survivors that keep vanishing after they were put back: somebody else takes them away.
@@ -155,6 +161,13 @@ impl Plan {
             && self.echo_over.is_empty())
     }
 
+    /// With nothing else to remove, the least tried of those that were held back goes, alone.
+    pub(super) fn next_suspect(&mut self) {
+        if self.remove.is_empty() && !self.held_back.is_empty() {
+            self.remove.push(self.held_back.remove(0));
+        }
+    }
+
     /// Asks for a read now; where this pass has made one already, it was of no use.
     fn look_now(&mut self, view: &View<'_>, now: Timestamp) {
         self.blind |= view.snapshot.is_some();
@@ -172,6 +185,7 @@ impl fmt::Display for Plan {
         for (sign, list) in [
             ("+", &self.add),
             ("-", &self.remove),
+            ("-", &self.held_back),
             ("^", &self.restore),
             ("=", &self.covered),
             ("!", &self.missing),
@@ -215,18 +229,26 @@ pub fn plan(view: &View<'_>, now: Timestamp, bounds: &Bounds) -> Plan {
         |assignment: &Assignment| view.owned.iter().find(|row| row.assignment == *assignment);
     let member_absent = view.snapshot.is_some_and(|snapshot| !snapshot.shown);
 
-    for assignment in view.expected.0.keys() {
+    for (assignment, waits) in &view.expected.0 {
         // Nothing is given to someone whom the organization does not show.
         if !member_absent {
-            plan_expected(&mut plan, view, assignment, row_of(assignment), now, bounds);
+            let row = row_of(assignment);
+            plan_expected(&mut plan, view, (assignment, *waits), row, now, bounds);
         }
     }
+    let mut unsettled = BTreeSet::new();
     for row in view.owned {
         if !view.expected.wants(&row.assignment) {
             plan_unwanted(&mut plan, view, row, now, bounds);
         }
-        plan_survivors(&mut plan, view, row, now, bounds);
+        plan_survivors(&mut plan, view, row, now, bounds, &mut unsettled);
         plan_echo(&mut plan, view, row);
+    }
+    // Several removals may owe the same neighbour: it has survived when it survived all of them.
+    plan.survived.retain(|survivor| !unsettled.contains(survivor));
+    for list in [&mut plan.restore, &mut plan.survived, &mut plan.lost] {
+        list.sort();
+        list.dedup();
     }
     isolate_removals(&mut plan, view);
     plan.blind |= plan.observe_at.is_some_and(|at| {
@@ -239,7 +261,7 @@ pub fn plan(view: &View<'_>, now: Timestamp, bounds: &Bounds) -> Plan {
 fn plan_expected(
     plan: &mut Plan,
     view: &View<'_>,
-    assignment: &Assignment,
+    (assignment, waits): (&Assignment, bool),
     row: Option<&Owned>,
     now: Timestamp,
     bounds: &Bounds,
@@ -257,6 +279,8 @@ fn plan_expected(
         match seen {
             _ if covered => plan.covered.push(assignment.clone()),
             Seen::Yes => plan.covered.push(assignment.clone()),
+            // Standing access that a removal of ours took along is put back as what it was, and then covers this.
+            Seen::No if owed_to_neighbours(view, assignment) => {}
             Seen::No => plan.add.push(assignment.clone()),
             Seen::Unknown => plan.look_now(view, now),
         }
@@ -273,7 +297,7 @@ fn plan_expected(
             let read_since_write = view
                 .snapshot
                 .is_some_and(|snapshot| snapshot.started_at >= row.last_write.at);
-            if !row.seen {
+            if !row.seen || waits {
                 // Any later read that shows it proves it; only one that starts late enough disproves it.
                 plan.look(if read_since_write {
                     row.last_write.at + bounds.read_staleness
@@ -288,21 +312,29 @@ fn plan_expected(
     }
 }
 
-/// Whether the absence of a pair can be the late effect of a call of ours: an earlier removal of unknown outcome,
-/// or the removal of a neighbour.
+/// Whether the absence of a pair can be the late effect of a call of ours: an earlier removal of unknown outcome, of
+/// the pair or of a neighbour, or the removal of a neighbour that took it along. An addition takes nothing away.
 fn is_own_echo(view: &View<'_>, row: &Owned, assignment: &Assignment) -> bool {
-    let late_call = match (row.echo_until, view.snapshot) {
-        (Some(until), Some(snapshot)) => snapshot.started_at <= until,
-        (Some(_), None) => true,
-        (None, _) => false,
-    };
-    late_call
-        || view.owned.iter().any(|other| {
-            other
-                .must_survive
-                .iter()
-                .any(|survivor| survivor.assignment == *assignment)
+    let may_land = |removal: &Owned| {
+        removal.removal_echo_until.is_some_and(|until| {
+            view.snapshot
+                .is_none_or(|snapshot| snapshot.started_at <= until)
         })
+    };
+    may_land(row)
+        || owed_to_neighbours(view, assignment)
+        || view
+            .owned
+            .iter()
+            .any(|other| other.assignment.is_neighbour_of(assignment) && may_land(other))
+}
+
+/// Whether a removal of ours still has to prove that it did not take this pair along.
+fn owed_to_neighbours(view: &View<'_>, assignment: &Assignment) -> bool {
+    view.owned
+        .iter()
+        .flat_map(|row| &row.must_survive)
+        .any(|survivor| survivor.assignment == *assignment)
 }
 
 fn plan_unwanted(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp, bounds: &Bounds) {
@@ -331,7 +363,12 @@ fn plan_unwanted(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp, 
     match seen {
         Seen::No => plan.gone.push(assignment.clone()),
         Seen::Unknown if row.last_write.kind == WriteKind::Remove && row.blocked.is_none() => {
-            plan.look(row.last_write.at + bounds.read_staleness);
+            let settled = row.last_write.at + bounds.read_staleness;
+            plan.look(settled);
+            // Nothing answers: neither the removal nor the read that would tell. Asking again takes away no more.
+            if view.reads_fail && row.last_write.outcome != WriteOutcome::Done && settled <= now {
+                plan_removal(plan, view, row, now);
+            }
         }
         Seen::Yes | Seen::Unknown => plan_removal(plan, view, row, now),
     }
@@ -372,56 +409,69 @@ fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
     }
 }
 
-fn plan_survivors(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp, bounds: &Bounds) {
-    if row.last_write.kind != WriteKind::Remove {
-        return;
-    }
+fn plan_survivors(
+    plan: &mut Plan,
+    view: &View<'_>,
+    row: &Owned,
+    now: Timestamp,
+    bounds: &Bounds,
+    unsettled: &mut BTreeSet<Assignment>,
+) {
     for survivor in &row.must_survive {
+        let assignment = &survivor.assignment;
         // What is ours and wanted is put back by its own row; what is ours and unwanted need not survive.
-        if view
-            .owned
-            .iter()
-            .any(|owned| owned.assignment == survivor.assignment)
-        {
-            if view.expected.wants(&survivor.assignment) {
-                let own = view
-                    .owned
-                    .iter()
-                    .find(|owned| owned.assignment == survivor.assignment);
-                let shown = view.snapshot.is_some_and(|snapshot| {
-                    snapshot.started_at >= row.last_write.at + bounds.read_staleness
-                        && snapshot.seen(&survivor.assignment, own, bounds) == Seen::Yes
-                });
-                if shown {
-                    plan.survived.push(survivor.assignment.clone())
-                } else {
-                    look_again(plan, view, row, bounds)
-                }
+        if let Some(own) = view.owned.iter().find(|own| own.assignment == *assignment) {
+            let settled = row.last_write.at + bounds.read_staleness;
+            let shown = view.snapshot.is_some_and(|snapshot| {
+                snapshot.started_at >= settled
+                    && snapshot.seen(assignment, Some(own), bounds) == Seen::Yes
+            });
+            if shown || !view.expected.wants(assignment) {
+                plan.survived.push(assignment.clone());
             } else {
-                plan.survived.push(survivor.assignment.clone());
+                unsettled.insert(assignment.clone());
+                look_again(plan, view, settled);
             }
             continue;
         }
-        let settled = survivor.restored_at.unwrap_or(row.last_write.at) + bounds.read_staleness;
-        match view.snapshot {
-            Some(snapshot) if snapshot.started_at >= settled => {
-                if snapshot.assignments.contains(&survivor.assignment) || !snapshot.shown {
-                    plan.survived.push(survivor.assignment.clone());
-                } else if !snapshot.complete {
-                    plan.look_now(view, now);
-                } else if survivor.restores >= MAX_RESTORES {
-                    plan.lost.push(survivor.assignment.clone());
-                } else {
-                    plan.restore.push(survivor.assignment.clone());
-                }
+        let last_touched = survivor
+            .restored_at
+            .map_or(row.last_write.at, |restored| restored.max(row.last_write.at));
+        let settled = last_touched + bounds.read_staleness;
+        let Some(snapshot) = view
+            .snapshot
+            .filter(|snapshot| snapshot.started_at >= settled)
+        else {
+            unsettled.insert(assignment.clone());
+            plan.look(settled);
+            continue;
+        };
+        // A removal of unknown outcome can still land and take it along.
+        let over = row
+            .removal_echo_until
+            .is_none_or(|until| snapshot.started_at >= until);
+        if snapshot.assignments.contains(assignment) {
+            if over {
+                plan.survived.push(assignment.clone());
+            } else {
+                unsettled.insert(assignment.clone());
             }
-            _ => plan.look(settled),
+        } else if !snapshot.complete {
+            unsettled.insert(assignment.clone());
+            plan.look_now(view, now);
+        } else if !snapshot.shown {
+            // Whoever left holds nothing; a second read decides whether the member left.
+            unsettled.insert(assignment.clone());
+        } else if survivor.restores >= MAX_RESTORES {
+            plan.lost.push(assignment.clone());
+        } else {
+            unsettled.insert(assignment.clone());
+            plan.restore.push(assignment.clone());
         }
     }
 }
 
-fn look_again(plan: &mut Plan, view: &View<'_>, row: &Owned, bounds: &Bounds) {
-    let settled = row.last_write.at + bounds.read_staleness;
+fn look_again(plan: &mut Plan, view: &View<'_>, settled: Timestamp) {
     if view
         .snapshot
         .is_none_or(|snapshot| snapshot.started_at < settled)
@@ -448,28 +498,19 @@ fn is_standing(view: &View<'_>, held: &Assignment) -> bool {
 
 /// One refused id refuses a whole set: rows under suspicion go alone, the others together and first.
 fn isolate_removals(plan: &mut Plan, view: &View<'_>) {
-    let suspect = |assignment: &Assignment| {
+    let suspicion = |assignment: &Assignment| {
         view.owned
             .iter()
-            .find(|row| row.assignment == *assignment)
-            .filter(|row| row.isolate)
+            .find(|row| row.assignment == *assignment && row.isolate)
             .map(|row| row.attempts)
     };
-    if plan
-        .remove
-        .iter()
-        .any(|assignment| suspect(assignment).is_none())
-    {
-        plan.remove
-            .retain(|assignment| suspect(assignment).is_none());
-    } else if let Some(next) = plan
-        .remove
-        .iter()
-        .min_by_key(|assignment| suspect(assignment))
-        .cloned()
-    {
-        plan.remove = vec![next];
-    }
+    let (mut suspects, clear): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.remove)
+        .into_iter()
+        .partition(|assignment| suspicion(assignment).is_some());
+    suspects.sort_by_key(&suspicion);
+    plan.remove = clear;
+    plan.held_back = suspects;
+    plan.next_suspect();
 }
 
 /// The other entries of the same roles that a removal must not take along, as last seen.
@@ -492,3 +533,6 @@ pub fn must_survive(
         .cloned()
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

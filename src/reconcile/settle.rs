@@ -1,21 +1,19 @@
 //! Writing facts into a member record: what time, reads and answers mean for grants and ownership. Pure.
 //!
-//! Owns every change to a [`MemberRecord`] that a pass makes, together with its audit events. Never calls anything,
-//! and never clears ownership on a guess.
+//! Owns the changes to a [`MemberRecord`] that time and reads cause, together with their audit events; those that our
+//! own calls cause stand in `intent`. Never calls anything, and never clears ownership on a guess.
 
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 
 use super::Settings;
-use super::plan::{Expected, Plan, Snapshot, must_survive};
+use super::plan::{Expected, Plan, Snapshot};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, Holding, LastError};
-use crate::domain::member::{
-    Blocked, LastSeen, LastWrite, MemberRecord, Owned, Phase, Survivor, WriteKind, WriteOutcome,
-};
+use crate::domain::member::{Blocked, LastSeen, MemberRecord, Owned, Phase};
 
 /// A record being changed, and the audit of the changes.
 #[derive(Debug, Clone)]
@@ -39,7 +37,7 @@ impl Draft {
         }
     }
 
-    fn note(&mut self, now: Timestamp, kind: EventKind) {
+    pub(super) fn note(&mut self, now: Timestamp, kind: EventKind) {
         self.audit
             .push(AuditEvent::member(now, &self.record.key, kind));
         self.changed = true;
@@ -104,17 +102,18 @@ impl Draft {
         if !snapshot.shown {
             return;
         }
-        if self
-            .record
-            .last_seen
-            .as_ref()
-            .is_none_or(|seen| seen.assignments != snapshot.assignments)
-        {
+        let earlier = self.record.last_seen.as_ref();
+        let mut assignments = snapshot.assignments.clone();
+        if let (false, Some(earlier)) = (snapshot.complete, earlier) {
+            // A filtered read adds to what is known to be there and takes nothing from it.
+            assignments.extend(earlier.assignments.iter().cloned());
+        }
+        if earlier.is_none_or(|seen| seen.assignments != assignments) {
             self.changed = true;
         }
         self.record.last_seen = Some(LastSeen {
             at: snapshot.started_at,
-            assignments: snapshot.assignments.clone(),
+            assignments,
         });
     }
 
@@ -163,6 +162,11 @@ impl Draft {
                         standing.push(held.assignment.to_string());
                         changed = true;
                     }
+                    // Another grant added it: this one shares it.
+                    if plan.present.contains(&held.assignment) && held.holding != Holding::Owned {
+                        held.holding = Holding::Owned;
+                        changed = true;
+                    }
                 }
             }
             changed
@@ -185,6 +189,7 @@ impl Draft {
         for assignment in &plan.echo_over {
             if let Some(row) = self.record.owned_mut(assignment) {
                 row.echo_until = None;
+                row.removal_echo_until = None;
                 self.changed = true;
             }
         }
@@ -316,14 +321,20 @@ impl Draft {
     fn activate(&mut self, plan: &Plan, now: Timestamp, settings: &Settings) {
         let mut activated = false;
         self.each_grant(now, |grant| {
-            let verified = matches!(grant.state, GrantState::Activating { .. })
+            let verified = grant.expects_access(now)
                 && grant.assignments.iter().all(|held| {
                     plan.present.contains(&held.assignment)
                         || plan.covered.contains(&held.assignment)
                 });
             let became = verified && grant.activate(now);
             activated |= became;
-            became
+            // What was given once more to an active grant is verified once more.
+            let settled = verified && grant.certainty != Certainty::Verified;
+            if settled {
+                grant.certainty = Certainty::Verified;
+                grant.last_error = None;
+            }
+            became || settled
         });
         if activated {
             self.record.check_at = Some(now + settings.first_check);
@@ -359,6 +370,8 @@ impl Draft {
         settings: &Settings,
     ) {
         for row in &mut self.record.owned {
+            // Whoever left holds nothing: there are no neighbours to put back.
+            row.must_survive.clear();
             if row.phase == Phase::Live && row.since < before {
                 let look_at = row
                     .echo_until
@@ -368,7 +381,7 @@ impl Draft {
                     gone_at: now,
                     look_at,
                 };
-                row.must_survive.clear();
+                row.blocked = None;
             }
         }
         self.note(now, EventKind::MemberLeft { read_started_at });
@@ -380,272 +393,28 @@ impl Draft {
         self.record.last_seen = None;
     }
 
-    /// Writes the intent of a mutation: ownership, pessimistic echo, and an end before the beginning.
-    pub fn intend(
+    /// The member left and came back. Ownership belonged to the earlier membership: what the new one holds was given
+    /// by somebody else, unless a call of unknown outcome of ours can still land.
+    pub fn member_rejoined(
         &mut self,
-        kind: WriteKind,
-        assignments: &[Assignment],
+        read_started_at: Timestamp,
+        member_since: Timestamp,
         now: Timestamp,
         settings: &Settings,
     ) {
-        let expected = Expected::of(&self.record, now);
-        let held = self
-            .record
-            .last_seen
-            .as_ref()
-            .map(|seen| seen.assignments.clone())
-            .unwrap_or_default();
-        let survivors = match kind {
-            WriteKind::Remove => must_survive(assignments, &held, &self.record.owned, &expected),
-            WriteKind::Add => BTreeSet::new(),
-        };
-        if kind == WriteKind::Add {
-            self.each_grant(now, |grant| {
-                let wants = grant.expects_access(now)
-                    && grant
-                        .assignments
-                        .iter()
-                        .any(|held| assignments.contains(&held.assignment));
-                if wants {
-                    grant.bound_before_send(now);
-                    for pair in &mut grant.assignments {
-                        if assignments.contains(&pair.assignment) {
-                            pair.holding = Holding::Owned;
-                        }
-                    }
-                }
-                wants
+        self.member_left(read_started_at, member_since, now, settings);
+        self.record.member_since = Some(member_since);
+        let (kept, dropped): (Vec<Owned>, Vec<Owned>) = std::mem::take(&mut self.record.owned)
+            .into_iter()
+            .partition(|row| {
+                row.since >= member_since
+                    || row.echo_until.is_some_and(|until| read_started_at < until)
             });
+        self.record.owned = kept;
+        for row in dropped {
+            let assignment = row.assignment.to_string();
+            self.note(now, EventKind::SecondLook { assignment });
         }
-        let ends_at = self
-            .record
-            .grants
-            .iter()
-            .filter(|grant| {
-                grant
-                    .assignments
-                    .iter()
-                    .any(|held| assignments.contains(&held.assignment))
-            })
-            .filter_map(Grant::ends_at)
-            .max();
-        let last_write = LastWrite {
-            kind,
-            at: now,
-            outcome: WriteOutcome::InFlight,
-        };
-        let echo_until = Some(now + settings.unknown_look_after);
-        for assignment in assignments {
-            let must_survive = survivors
-                .iter()
-                .map(|survivor| Survivor {
-                    assignment: survivor.clone(),
-                    restored_at: None,
-                    restores: 0,
-                })
-                .collect();
-            match self.record.owned_mut(assignment) {
-                Some(row) => {
-                    row.last_write = last_write;
-                    row.echo_until = echo_until;
-                    match kind {
-                        WriteKind::Add => {
-                            row.phase = Phase::Live;
-                            row.seen = false;
-                            row.must_end_by = row.must_end_by.max(ends_at);
-                            row.blocked = None;
-                        }
-                        WriteKind::Remove => row.must_survive = must_survive,
-                    }
-                }
-                None => self.record.owned.push(Owned {
-                    assignment: assignment.clone(),
-                    phase: Phase::Live,
-                    since: now,
-                    must_end_by: ends_at,
-                    last_write,
-                    seen: false,
-                    echo_until,
-                    must_survive,
-                    blocked: None,
-                    isolate: false,
-                    attempts: 0,
-                }),
-            }
-        }
-        if kind == WriteKind::Remove {
-            self.each_grant(now, |grant| {
-                let first = matches!(grant.state, GrantState::Revoking { .. })
-                    && grant.removal_sent_at.is_none()
-                    && grant
-                        .assignments
-                        .iter()
-                        .any(|held| assignments.contains(&held.assignment));
-                if first {
-                    grant.removal_sent_at = Some(now);
-                }
-                first
-            });
-        }
-        let must_survive = survivors.iter().map(ToString::to_string).collect();
-        let assignments = assignments.iter().map(ToString::to_string).collect();
-        self.note(
-            now,
-            EventKind::CallIntended {
-                write: kind,
-                assignments,
-                must_survive,
-            },
-        );
-    }
-
-    /// Upstream answered "done", or gave no answer that settles it.
-    pub fn sent(
-        &mut self,
-        kind: WriteKind,
-        outcome: WriteOutcome,
-        before: &MemberRecord,
-        assignments: &[Assignment],
-        now: Timestamp,
-        settings: &Settings,
-    ) {
-        for assignment in assignments {
-            let earlier_echo = before.owned(assignment).and_then(|row| row.echo_until);
-            if let Some(row) = self.record.owned_mut(assignment) {
-                row.last_write = LastWrite {
-                    kind,
-                    at: now,
-                    outcome,
-                };
-                row.echo_until = match outcome {
-                    WriteOutcome::Done => earlier_echo,
-                    WriteOutcome::Unknown | WriteOutcome::InFlight => {
-                        Some(now + settings.unknown_look_after)
-                    }
-                };
-                // A repeat of what was answered "done" before counts as a failure until a read agrees.
-                let repeated = before
-                    .owned(assignment)
-                    .is_some_and(|row| row.last_write.kind == kind);
-                row.attempts = if outcome == WriteOutcome::Done && !repeated {
-                    0
-                } else {
-                    row.attempts + 1
-                };
-                if outcome == WriteOutcome::Done {
-                    row.blocked = None;
-                }
-            }
-        }
-        let certainty = match outcome {
-            WriteOutcome::Done => Certainty::AcceptedUnverified,
-            WriteOutcome::Unknown | WriteOutcome::InFlight => Certainty::Unknown,
-        };
-        self.each_grant(now, |grant| {
-            let concerned = is_concerned(grant, kind, assignments, now);
-            if concerned {
-                grant.certainty = certainty;
-                if outcome != WriteOutcome::Done {
-                    grant.attempts += 1;
-                }
-            }
-            concerned
-        });
-        self.changed = true;
-    }
-
-    /// A definite refusal, every attempt of it: nothing happened, and ownership is as it was before the intent.
-    pub fn undo_intent(
-        &mut self,
-        before: &MemberRecord,
-        assignments: &[Assignment],
-        now: Timestamp,
-    ) {
-        for assignment in assignments {
-            match before.owned(assignment) {
-                Some(row) => {
-                    let restored = row.clone();
-                    if let Some(slot) = self.record.owned_mut(assignment) {
-                        *slot = restored;
-                    }
-                }
-                None => self
-                    .record
-                    .owned
-                    .retain(|row| row.assignment != *assignment),
-            }
-        }
-        let owned: BTreeSet<Assignment> = self
-            .record
-            .owned
-            .iter()
-            .map(|row| row.assignment.clone())
-            .collect();
-        self.each_grant(now, |grant| {
-            let mut changed = false;
-            for pair in &mut grant.assignments {
-                if assignments.contains(&pair.assignment) && !owned.contains(&pair.assignment) {
-                    pair.holding = Holding::Undecided;
-                    changed = true;
-                }
-            }
-            let nothing_sent = grant
-                .assignments
-                .iter()
-                .all(|pair| !owned.contains(&pair.assignment));
-            if let (true, GrantState::Activating { must_end_by, .. }) =
-                (nothing_sent && changed, &mut grant.state)
-            {
-                *must_end_by = None;
-            }
-            changed
-        });
-        self.changed = true;
-    }
-
-    /// Notes an error on the grants that a call was for.
-    pub fn blame(
-        &mut self,
-        kind: WriteKind,
-        assignments: &[Assignment],
-        error: &LastError,
-        now: Timestamp,
-    ) {
-        self.each_grant(now, |grant| {
-            let concerned = is_concerned(grant, kind, assignments, now);
-            if concerned {
-                grant.last_error = Some(error.clone());
-                grant.attempts += 1;
-            }
-            concerned
-        });
-    }
-
-    /// Ends activation of the grants that want any of the assignments.
-    pub fn fail_activation(
-        &mut self,
-        assignments: &[Assignment],
-        error: &LastError,
-        now: Timestamp,
-    ) {
-        self.each_grant(now, |grant| {
-            let concerned = matches!(grant.state, GrantState::Activating { .. })
-                && grant
-                    .assignments
-                    .iter()
-                    .any(|held| assignments.contains(&held.assignment));
-            if !concerned {
-                return false;
-            }
-            let began = grant.begin_revoke(
-                EndCause::ActivationFailed {
-                    code: error.code.clone(),
-                },
-                now,
-            );
-            grant.last_error = Some(error.clone());
-            began
-        });
     }
 
     /// Notes drift.
@@ -659,23 +428,6 @@ impl Draft {
             },
         );
     }
-}
-
-fn is_concerned(
-    grant: &Grant,
-    kind: WriteKind,
-    assignments: &[Assignment],
-    now: Timestamp,
-) -> bool {
-    let state = match kind {
-        WriteKind::Add => grant.expects_access(now),
-        WriteKind::Remove => matches!(grant.state, GrantState::Revoking { .. }),
-    };
-    state
-        && grant
-            .assignments
-            .iter()
-            .any(|held| assignments.contains(&held.assignment))
 }
 
 /// The audit event of a change of state.

@@ -1,3 +1,5 @@
 //! cli (under construction).
 
+pub mod bench;
+pub mod demo;
 pub mod simulate;

@@ -31,9 +31,6 @@ pub struct Engine {
     pub invitation_ttl: Period,
     /// How often it is looked whether people who were invited have joined.
     pub member_poll: Period,
-    /// Remove members from the organization when the last grant of a person we invited has ended. Off, because a
-    /// membership without roles opens nothing, and people may have got other reasons to stay.
-    pub remove_members_we_invited: bool,
     /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
     /// orchestrators usually give.
     pub drain: Period,
@@ -49,7 +46,6 @@ impl Default for Engine {
             pass_concurrency: 8,
             invitation_ttl: Period::seconds(72 * 3600),
             member_poll: Period::seconds(30),
-            remove_members_we_invited: false,
             drain: Period::seconds(25),
         }
     }
@@ -82,8 +78,8 @@ impl Engine {
             hour * 24,
         );
         within("floor_poll", self.floor_poll, milli * 100, second * 60);
-        within("invitation_ttl", self.invitation_ttl, hour, hour * 24 * 30);
-        within("member_poll", self.member_poll, second * 5, hour);
+        within("invitation_ttl", self.invitation_ttl, second, hour * 24 * 30);
+        within("member_poll", self.member_poll, second, hour);
         within("drain", self.drain, second, second * 600);
         if self.unknown_look_after < self.read_staleness {
             problems.add(

@@ -10,7 +10,7 @@ use crate::domain::request::Principal;
 use crate::policy;
 use crate::ports::ledger::Page;
 use crate::ports::provider::{
-    Deployment, ObservedInvitation, Organization, Priority, Project, ProjectRole, ReadError,
+    Deployment, ObservedInvitation, Organization, Priority, Project, ProjectRole,
 };
 
 use super::Service;
@@ -275,10 +275,6 @@ impl Service {
         items.dedup_by(|a, b| a.name == b.name);
         Ok(page(items, limit, |role| role.name.clone()))
     }
-}
-
-fn upstream<E>((error, _): (ReadError, E)) -> ServiceError {
-    ServiceError::Upstream(error)
 }
 
 /// Cuts a list that holds at least one item more than the page, where there is one.

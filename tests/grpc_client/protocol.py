@@ -4,6 +4,7 @@ It shares nothing with the connector but the proto files.
 """
 
 import importlib
+import importlib.resources
 import pathlib
 import sys
 import uuid
@@ -28,7 +29,8 @@ class Protocol:
     def __init__(self, source, folder):
         source = pathlib.Path(source)
         files = sorted(source.rglob("*.proto"))
-        arguments = ["protoc", f"-I{source}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
+        known = importlib.resources.files("grpc_tools") / "_proto"
+        arguments = ["protoc", f"-I{source}", f"-I{known}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
         assert protoc.main([*arguments, *map(str, files)]) == 0, "protoc refuses the proto files"
         sys.path.insert(0, str(folder))
         self.services = SimpleNamespace()

@@ -384,7 +384,7 @@ class Connector:
         user_id = getattr(subject, "user_id", subject)
         found = self.rows("SELECT sequence, at, kind, subject, body FROM events ORDER BY sequence")
         return [
-            {"sequence": row["sequence"], "kind": row["kind"], **_flat(json.loads(row["body"]))}
+            {**_flat(json.loads(row["body"])), "sequence": row["sequence"], "kind": row["kind"]}
             for row in found
             if user_id in (row["subject"] or "")
         ]

@@ -11,7 +11,7 @@ from harness import eventually
 def test_health_is_serving_as_a_whole_and_for_each_service(client):
     services = ["", "latchkey.v1.AccessService", "latchkey.v1.DirectoryService", "latchkey.v1.ConnectorService"]
     for service in services:
-        assert client.serving(service) == "SERVING", service
+        assert eventually(lambda service=service: client.serving(service) == "SERVING"), service
     with pytest.raises(grpc.RpcError) as error:
         client.health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=10)
     assert error.value.code() is grpc.StatusCode.NOT_FOUND

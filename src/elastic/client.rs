@@ -459,9 +459,10 @@ impl Elastic {
         Ok(key)
     }
 
-    /// An attempt with less time than it takes to connect would end in doubt for nothing.
+    /// An attempt with less time than it takes to give up connecting would end in doubt for nothing.
     fn least_attempt(&self, limits: Limits) -> Duration {
-        self.options.connect.min(limits.budget / 2)
+        let connect = self.options.connect;
+        (connect + connect / 4).min(limits.budget / 2)
     }
 
     /// Waits for a turn in the rate budget and then for a place.

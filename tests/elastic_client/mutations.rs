@@ -156,7 +156,8 @@ async fn several_codes_are_evidence_and_the_first_one_stands_for_them() {
 #[tokio::test]
 async fn answers_that_prove_nothing_leave_the_outcome_unknown_and_are_not_repeated() {
     let deep = || format!("{{\"a\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
-    let answers: [(&str, fn(String) -> Response); 10] = [
+    type Make = fn(String) -> Response;
+    let answers: [(&str, Make); 10] = [
         ("html 200", |_| html(200)),
         ("html 405", |_| html(405)),
         ("html 403", |_| html(403)),

@@ -119,7 +119,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    report(&health, *ready.borrow()).await;
+    let is_ready = *ready.borrow();
+    report(&health, is_ready).await;
     let reflection = if options.reflection {
         Some(
             tonic_reflection::server::Builder::configure()

@@ -303,6 +303,3 @@ fn fingerprint(parts: &[&str]) -> Fingerprint {
     }
     Fingerprint(hash.finalize().into())
 }
-
-#[cfg(test)]
-mod tests;

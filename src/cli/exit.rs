@@ -205,9 +205,7 @@ fn default_advice(code: Code) -> &'static str {
             "ask for less (a narrower role, one target, a shorter time), or ask whoever owns the policy"
         }
         Code::Unauthenticated => "check the credentials that you call the connector with",
-        Code::NotFound => {
-            "`latchkey list`, `members`, `roles` and `resources` show what there is"
-        }
+        Code::NotFound => "`latchkey list`, `members`, `roles` and `resources` show what there is",
         Code::AlreadyExists => {
             "leave --request-id out, or repeat the original request word for word"
         }

@@ -92,7 +92,10 @@ mod tests {
     fn json_stays_json_and_keeps_its_meaning() {
         let value = serde_json::json!({ "a": "\u{1b}\u{9b}\u{202e}\u{e0041}\n", "b": [1, "ü"] });
         let document = safe_json(&serde_json::to_string_pretty(&value).expect("serialises"));
-        assert!(!document.chars().any(|c| c != '\n' && is_unsafe(c)), "{document}");
+        assert!(
+            !document.chars().any(|c| c != '\n' && is_unsafe(c)),
+            "{document}"
+        );
         let back: serde_json::Value = serde_json::from_str(&document).expect("still JSON");
         assert_eq!(back, value);
     }

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDateTime, NaiveTime, Offset as _, TimeDelta, TimeZone as _};
+use chrono::{
+    DateTime, Datelike as _, FixedOffset, NaiveDateTime, NaiveTime, Offset as _, TimeDelta,
+    TimeZone as _,
+};
 
 use crate::domain::Timestamp;
 use crate::domain::ttl::Ttl;
@@ -56,7 +59,9 @@ impl Zone {
     fn from_local(self, local: NaiveDateTime) -> Result<Timestamp, String> {
         let found = match self {
             Self::Named(zone) => zone.from_local_datetime(&local).map(|at| at.to_utc()),
-            Self::System => chrono::Local.from_local_datetime(&local).map(|at| at.to_utc()),
+            Self::System => chrono::Local
+                .from_local_datetime(&local)
+                .map(|at| at.to_utc()),
         };
         let shown = local.format("%Y-%m-%d %H:%M");
         match found {
@@ -73,8 +78,8 @@ impl Zone {
 }
 
 const UNITS: [&str; 18] = [
-    "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h", "hr", "hrs", "hour",
-    "hours", "d", "day", "days",
+    "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h", "hr",
+    "hrs", "hour", "hours", "d", "day", "days",
 ];
 
 /// Reads a length such as `45m`, `1h30m` or `90s`. Months, years and fractions of a second are refused: `1M` next to

@@ -15,6 +15,7 @@ mod grants;
 mod progress;
 mod resolve;
 mod shell;
+pub mod simulate;
 pub mod streams;
 mod table;
 pub mod text;

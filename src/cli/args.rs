@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::simulate::SimulateArgs;
 use super::streams::Format;
 use super::time;
 use crate::domain::ttl::Ttl;
@@ -84,6 +85,7 @@ pub enum HostCommand {
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Run a simulated Elastic Cloud over HTTP, to try things without an organization
+    #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
     /// Show the whole story on this machine: simulated cloud, connector, a grant and its end
     #[command(after_help = DEMO_EXAMPLES)]
@@ -664,10 +666,9 @@ const SCHEMA_EXAMPLES: &str = "\
 Examples:
   latchkey schema > latchkey.schema.json";
 
-/// Arguments of `simulate`.
-#[derive(Debug, Clone, Args)]
-pub struct SimulateArgs {
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9200")]
-    pub listen: std::net::SocketAddr,
-}
+const SIMULATE_EXAMPLES: &str = "\
+Prints one line of JSON when it is ready. Serves until SIGINT or SIGTERM.
+
+Examples:
+  latchkey simulate
+  latchkey simulate --listen 127.0.0.1:9700 --members 2000 --seed 7";

@@ -1,1 +1,15 @@
-//! runtime (under construction).
+//! The process around the core: clocks, supervised tasks, shutdown in two stages, readiness, backoff.
+//!
+//! Owns how work is started, watched and stopped. Never knows what the work is about.
+
+pub mod backoff;
+pub mod clock;
+pub mod readiness;
+pub mod shutdown;
+pub mod tasks;
+
+pub use backoff::Backoff;
+pub use clock::{ManualClock, SystemClock};
+pub use readiness::{Readiness, ReadinessHandle};
+pub use shutdown::Shutdown;
+pub use tasks::{TaskError, TaskFailure, Tasks};

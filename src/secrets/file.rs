@@ -1,0 +1,178 @@
+//! The key in a mounted file, as orchestrators and secret agents provide it.
+//!
+//! Owns reading it afresh at every fetch, so that a replaced file is a rotated key. Never follows a path that is not
+//! a plain file.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
+
+use crate::ports::SecretStore;
+use crate::ports::secrets::SecretError;
+
+use super::parse::{MAX_SECRET_BYTES, parse_key};
+
+/// A file that holds the key.
+#[derive(Debug)]
+pub struct FileSecret {
+    path: PathBuf,
+    field: String,
+    warned: AtomicBool,
+}
+
+impl FileSecret {
+    /// Names the file, and the field where it holds a JSON object. Nothing is read yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, field: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            field: field.into(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> SecretError {
+        let place = self.describe();
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => SecretError::NotFound {
+                place,
+                remedy: "mount the secret at this path, or correct `secret.file.path`".to_owned(),
+            },
+            ErrorKind::PermissionDenied => SecretError::Denied {
+                place,
+                code: "permission_denied".to_owned(),
+                remedy: "let the user that Latchkey runs as read this file and enter its directories".to_owned(),
+            },
+            kind => SecretError::Unavailable {
+                place,
+                code: kind.to_string().replace(' ', "_"),
+                remedy: "look at the volume that holds the file".to_owned(),
+            },
+        }
+    }
+
+    fn not_plain(&self, problem: &str) -> SecretError {
+        SecretError::Malformed {
+            place: self.describe(),
+            problem: problem.to_owned(),
+            remedy: "point `secret.file.path` at the file that holds the key".to_owned(),
+        }
+    }
+
+    /// Says once that anybody on this machine can read the key.
+    fn warn_of_mode(&self, mode: u32) {
+        if is_world_readable(mode) && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                secret.path = %self.path.display(),
+                secret.mode = format_args!("{:o}", mode & 0o7777),
+                "Every user of this machine can read the file with the Elastic Cloud key; give it mode 0400"
+            );
+        }
+    }
+}
+
+/// Whether a file's mode lets everybody read it.
+fn is_world_readable(mode: u32) -> bool {
+    mode & 0o004 != 0
+}
+
+async fn read_limited(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let limit = MAX_SECRET_BYTES as u64 + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 1));
+    tokio::fs::File::open(path)
+        .await?
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .await?;
+    Ok(bytes)
+}
+
+#[async_trait]
+impl SecretStore for FileSecret {
+    async fn fetch(&self) -> Result<SecretString, SecretError> {
+        // Looked at before it is opened: opening a pipe would wait for a writer.
+        let found = tokio::fs::metadata(&self.path)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        if found.is_dir() {
+            return Err(self.not_plain("it is a directory"));
+        }
+        if !found.is_file() {
+            return Err(self.not_plain("it is not a plain file"));
+        }
+        self.warn_of_mode(found.permissions().mode());
+        let bytes = read_limited(&self.path)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        if bytes.len() > MAX_SECRET_BYTES {
+            return Err(self.not_plain("it is larger than 64 KiB"));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| self.not_plain("it is not UTF-8 text"))?;
+        parse_key(&self.describe(), text, &self.field)
+    }
+
+    fn describe(&self) -> String {
+        format!("file {}", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::parse::DEFAULT_FIELD;
+    use secrecy::ExposeSecret;
+
+    async fn fetched(path: &Path) -> Result<String, SecretError> {
+        let store = FileSecret::new(path, DEFAULT_FIELD);
+        store.fetch().await.map(|key| key.expose_secret().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_replaced_file_is_a_rotated_key() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("key");
+        std::fs::write(&path, "essu_one\n").expect("writable");
+        assert_eq!(fetched(&path).await.as_deref(), Ok("essu_one"));
+        std::fs::write(&path, r#"{"api_key":"essu_two"}"#).expect("writable");
+        assert_eq!(fetched(&path).await.as_deref(), Ok("essu_two"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_hold_a_key_is_refused_with_a_remedy() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("empty"), "\n").expect("writable");
+        std::fs::write(path("huge"), "x".repeat(MAX_SECRET_BYTES + 1)).expect("writable");
+        std::fs::write(path("binary"), [0xff, 0xfe, 0x00]).expect("writable");
+        let cases = [
+            ("missing", "secret_not_found", "no secret found"),
+            ("empty/below", "secret_not_found", "no secret found"),
+            (".", "secret_malformed", "directory"),
+            ("empty", "secret_malformed", "empty"),
+            ("huge", "secret_malformed", "64 KiB"),
+            ("binary", "secret_malformed", "UTF-8"),
+        ];
+        for (name, code, text) in cases {
+            let error = fetched(&path(name)).await.expect_err(name);
+            assert_eq!(error.code(), code, "{name}");
+            assert!(error.to_string().contains(text), "{name}: {error}");
+            assert!(error.to_string().contains("file "), "{name}: {error}");
+            assert!(!error.remedy().is_empty(), "{name}");
+        }
+        let device = fetched(Path::new("/dev/null")).await.expect_err("a device");
+        assert!(device.to_string().contains("not a plain file"), "{device}");
+    }
+
+    #[test]
+    fn only_modes_that_let_everybody_read_are_warned_of() {
+        assert!(is_world_readable(0o100_644));
+        assert!(!is_world_readable(0o100_640));
+        assert!(!is_world_readable(0o100_400));
+    }
+}

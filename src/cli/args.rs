@@ -36,7 +36,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        env = "LATCHKEY_SERVER",
+        env = "LATCHKEY_SERVER", hide_env_values = true,
         value_name = "URL",
         default_value = "http://127.0.0.1:7443",
         value_hint = ValueHint::Url,
@@ -151,7 +151,7 @@ pub enum ClientCommand {
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Configuration file
-    #[arg(short, long, env = "LATCHKEY_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
 }
 
@@ -167,7 +167,7 @@ pub struct DemoArgs {
 #[derive(Debug, Clone, Args)]
 pub struct CheckConfigArgs {
     /// Configuration file
-    #[arg(short, long, env = "LATCHKEY_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
 }
 
@@ -175,7 +175,7 @@ pub struct CheckConfigArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
     /// Configuration file
-    #[arg(short, long, env = "LATCHKEY_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
 }
 
@@ -231,6 +231,7 @@ pub struct SpecArgs {
         long,
         value_name = "WHO",
         env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
         default_value = "",
         hide_default_value = true
     )]
@@ -339,6 +340,7 @@ pub struct ExtendArgs {
         long,
         value_name = "WHO",
         env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
         default_value = "",
         hide_default_value = true
     )]
@@ -370,6 +372,7 @@ pub struct RevokeArgs {
         long,
         value_name = "WHO",
         env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
         default_value = "",
         hide_default_value = true
     )]
@@ -404,6 +407,7 @@ pub struct RevokeAllArgs {
         long,
         value_name = "WHO",
         env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
         default_value = "",
         hide_default_value = true
     )]
@@ -434,6 +438,7 @@ pub struct DrainArgs {
         long,
         value_name = "WHO",
         env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
         default_value = "",
         hide_default_value = true
     )]
@@ -544,9 +549,9 @@ const GRANT_EXAMPLES: &str = "\
 Waits until access is verified, then says when it ends. Ctrl-C stops the waiting, not the grant.
 
 Examples:
-  latchkey grant ada@example.com deployment-viewer --on deployment/prod-logs --for 45m --reason INC-123
+  latchkey grant ada@example.com viewer --on deployment/prod-logs --for 45m --reason INC-123
   latchkey grant ada@example.com viewer --on prod-logs --on staging-logs --for 1h30m
-  latchkey grant \"Ada Lovelace\" developer --on elasticsearch/search --for 2h --starts 14:00 --until 16:00
+  latchkey grant \"Ada Lovelace\" developer --on elasticsearch/search --for 2h --starts 14:00
   latchkey grant new@example.com viewer --on prod-logs --for 8h --invite --no-wait
   latchkey grant ada@example.com viewer --on security/soc --for 1h --as-roles t2_analyst,viewer";
 

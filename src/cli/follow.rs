@@ -2,6 +2,7 @@
 //!
 //! Owns paging and the resumption of a broken stream. Never changes anything.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -132,12 +133,19 @@ pub(super) async fn watch(
         resume_token: String::new(),
         pause: FIRST_PAUSE,
         grants: 0,
+        names: view::Names::default(),
+        asked: BTreeSet::new(),
     };
     let mut stream = open(connector, &filter, "").await?;
     loop {
         // Ends by interruption, by the time limit, after the snapshot, or by an error that is not the connection's.
         match connector.within(stream.next()).await? {
             Some(Ok(message)) => {
+                if format == Format::Table {
+                    follower
+                        .learn_names(connector, message.grant.as_ref())
+                        .await;
+                }
                 if follower.take(&message, format, args.once, streams)? {
                     return Ok(());
                 }
@@ -160,9 +168,28 @@ struct Follower {
     resume_token: String,
     pause: Duration,
     grants: usize,
+    names: view::Names,
+    /// Targets whose names were looked for, whether or not there was one.
+    asked: BTreeSet<String>,
 }
 
 impl Follower {
+    /// Looks the names of targets up that were not met before.
+    async fn learn_names(&mut self, connector: &Connector, grant: Option<&pb::Grant>) {
+        let Some(grant) = grant.map(view::Grant::from) else {
+            return;
+        };
+        let targets = grant
+            .assignments
+            .iter()
+            .map(|one| one.assignment.target.clone());
+        let before = self.asked.len();
+        self.asked.extend(targets);
+        if self.asked.len() > before {
+            self.names.extend(names_for(connector, &[grant]).await);
+        }
+    }
+
     /// Prints a message; true when the watch is over.
     fn take(
         &mut self,
@@ -181,7 +208,7 @@ impl Follower {
             (Some(grant), Format::Table) => {
                 self.grants += 1;
                 let (now, zone) = (streams.now(), streams.zone);
-                let line = line(grant, now, zone);
+                let line = line(grant, &self.names, now, zone);
                 let line = streams.paint(table::paint(grant), &line);
                 streams.line(&line)?;
                 streams.out.flush()?;
@@ -241,7 +268,12 @@ async fn open(
 }
 
 /// One change as one line: when it was seen, what it is about.
-fn line(grant: &view::Grant, now: crate::domain::Timestamp, zone: time::Zone) -> String {
+fn line(
+    grant: &view::Grant,
+    names: &view::Names,
+    now: crate::domain::Timestamp,
+    zone: time::Zone,
+) -> String {
     let line = format!(
         "{}  {:<15} {}  {} {} on {}: {}",
         time::clock_time(now, now, zone),
@@ -249,7 +281,7 @@ fn line(grant: &view::Grant, now: crate::domain::Timestamp, zone: time::Zone) ->
         grant.short_id(),
         grant.beneficiary,
         grant.role,
-        table::targets(grant, &view::Names::default()),
+        table::targets(grant, names),
         table::when(grant, now, zone),
     );
     text::safe(&line).into_owned()

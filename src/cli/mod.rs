@@ -77,7 +77,7 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   latchkey demo
-  latchkey grant ada@example.com deployment-viewer --on deployment/prod-logs --for 45m --reason INC-123
+  latchkey grant ada@example.com viewer --on deployment/prod-logs --for 45m --reason INC-123
   latchkey why ada@example.com
   latchkey revoke 0199f7a0-1b2c";
 

@@ -36,37 +36,37 @@ impl Table {
         self.rows.push((paint, cells));
     }
 
-    /// The lines of the table, headings first, without trailing space. With a width, long cells are cut to fit it.
+    /// The lines of the table, headings first, without trailing space. What does not fit the width flows over several
+    /// lines for each row, without headings: nothing is ever cut off.
     pub(super) fn lines(&self, width: Option<u16>) -> Vec<(Paint, String)> {
         let mut grid = Grid::new();
         grid.load_style(presets::NOTHING);
-        match width {
-            Some(width) => {
-                grid.set_width(width);
-                grid.set_content_arrangement(ContentArrangement::Dynamic);
-                grid.set_truncation_indicator("…");
-            }
-            None => {
-                grid.set_content_arrangement(ContentArrangement::Disabled);
-            }
-        }
-        let one_line = |cells: &[String]| {
-            let mut row = comfy_table::Row::from(cells.to_vec());
-            row.max_height(1);
-            row
-        };
-        let headings: Vec<String> = self.headings.iter().map(|&name| name.to_owned()).collect();
-        grid.set_header(one_line(&headings));
+        grid.set_content_arrangement(ContentArrangement::Disabled);
+        grid.set_header(self.headings.clone());
         for (_, cells) in &self.rows {
-            grid.add_row(one_line(cells));
+            grid.add_row(cells.clone());
         }
         for column in grid.column_iter_mut() {
             column.set_padding((0, 2));
         }
+        let lines: Vec<String> = grid
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        if let Some(width) = width.map(usize::from)
+            && lines.iter().any(|line| line.chars().count() > width)
+        {
+            let flow = |(paint, cells): &(Paint, Vec<String>)| {
+                let lines = flow(cells, width);
+                lines
+                    .into_iter()
+                    .map(|line| (*paint, line))
+                    .collect::<Vec<_>>()
+            };
+            return self.rows.iter().flat_map(flow).collect();
+        }
         let paints = std::iter::once(Paint::Bold).chain(self.rows.iter().map(|(paint, _)| *paint));
-        paints
-            .zip(grid.lines().map(|line| line.trim_end().to_owned()))
-            .collect()
+        paints.zip(lines).collect()
     }
 
     /// Prints it, or one sentence when it is empty.
@@ -81,6 +81,22 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Cells one after the other, as many on a line as fit; lines after the first are indented.
+fn flow(cells: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for cell in cells.iter().filter(|cell| !cell.is_empty()) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 2 + cell.chars().count() <= width => {
+                line.push_str("  ");
+                line.push_str(cell);
+            }
+            Some(_) => lines.push(format!("    {cell}")),
+            None => lines.push(cell.clone()),
+        }
+    }
+    lines
 }
 
 /// Emphasis for a state.

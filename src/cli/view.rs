@@ -558,6 +558,11 @@ impl Names {
         Self(named.collect())
     }
 
+    /// Adds more names.
+    pub(super) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// The target as people know it, escaped.
     pub(super) fn show(&self, target: &str) -> String {
         self.0

@@ -12,7 +12,9 @@ pub mod exit;
 mod explain;
 mod follow;
 mod grants;
+mod help;
 mod progress;
+mod receipt;
 mod resolve;
 mod shell;
 pub mod simulate;
@@ -31,6 +33,7 @@ pub use exit::{Exit, Failure};
 pub use streams::Streams;
 
 use connect::{Connector, Limit};
+use help::{EXAMPLES, EXIT_CODES};
 
 /// The groups of `latchkey --help`.
 const GROUPS: [(&str, &[&str]); 4] = [
@@ -65,21 +68,6 @@ const GROUPS: [(&str, &[&str]); 4] = [
         &["demo", "simulate", "completions", "man"],
     ),
 ];
-
-const EXIT_CODES: &str = "\
-Exit codes:
-    0  done                                  5  conflict: request id reused, wrong state
-    1  other failure                         6  connector or Elastic Cloud unavailable
-    2  usage, or a name that is ambiguous    7  timed out waiting; the grant goes on
-    3  refused: policy, permission, invalid  64  bad configuration
-    4  not found                            130  interrupted by Ctrl-C";
-
-const EXAMPLES: &str = "\
-Examples:
-  latchkey demo
-  latchkey grant ada@example.com viewer --on deployment/prod-logs --for 45m --reason INC-123
-  latchkey why ada@example.com
-  latchkey revoke 0199f7a0-1b2c";
 
 /// The definition of the command line, with grouped help.
 #[must_use]

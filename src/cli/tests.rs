@@ -9,10 +9,10 @@ fn parsed(line: &str) -> Result<Cli, clap::Error> {
 }
 
 fn grant(line: &str) -> GrantArgs {
-    match parsed(line).expect(line).command {
-        Command::Client(ClientCommand::Grant(args)) => args,
-        other => panic!("not a grant: {other:?}"),
-    }
+    let Command::Client(ClientCommand::Grant(args)) = parsed(line).expect(line).command else {
+        panic!("not a grant: {line}");
+    };
+    args
 }
 
 #[test]

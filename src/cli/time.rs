@@ -56,7 +56,7 @@ impl Zone {
         }
     }
 
-    fn from_local(self, local: NaiveDateTime) -> Result<Timestamp, String> {
+    fn instant_of(self, local: NaiveDateTime) -> Result<Timestamp, String> {
         let found = match self {
             Self::Named(zone) => zone.from_local_datetime(&local).map(|at| at.to_utc()),
             Self::System => chrono::Local
@@ -150,7 +150,7 @@ pub fn parse_instant(written: &str, now: Timestamp, zone: Zone) -> Result<Timest
         "%Y-%m-%d %H:%M:%S",
     ] {
         if let Ok(local) = NaiveDateTime::parse_from_str(text, format) {
-            return zone.from_local(local);
+            return zone.instant_of(local);
         }
     }
     for format in ["%H:%M", "%H:%M:%S"] {
@@ -166,14 +166,14 @@ pub fn parse_instant(written: &str, now: Timestamp, zone: Zone) -> Result<Timest
 
 fn next_time(clock: NaiveTime, now: Timestamp, zone: Zone) -> Result<Timestamp, String> {
     let today = zone.local_time(now).date_naive();
-    let at = zone.from_local(today.and_time(clock))?;
+    let at = zone.instant_of(today.and_time(clock))?;
     if at >= now {
         return Ok(at);
     }
     let tomorrow = today
         .succ_opt()
         .ok_or_else(|| "that is too far away".to_owned())?;
-    let at = zone.from_local(tomorrow.and_time(clock))?;
+    let at = zone.instant_of(tomorrow.and_time(clock))?;
     if at - now <= TimeDelta::hours(12) {
         return Ok(at);
     }
@@ -237,9 +237,9 @@ pub fn short_length(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),
-        3600..86_400 if seconds / 60 % 60 == 0 => format!("{}h", seconds / 3600),
+        3600..86_400 if (seconds / 60).is_multiple_of(60) => format!("{}h", seconds / 3600),
         3600..86_400 => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
-        _ if seconds / 3600 % 24 == 0 => format!("{}d", seconds / 86_400),
+        _ if (seconds / 3600).is_multiple_of(24) => format!("{}d", seconds / 86_400),
         _ => format!("{}d{}h", seconds / 86_400, seconds / 3600 % 24),
     }
 }

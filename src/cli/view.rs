@@ -209,7 +209,9 @@ impl From<&pb::Grant> for Grant {
                     assignment: Assignment::from(granted.assignment.as_ref()),
                     holding: match granted.holding() {
                         pb::Holding::Unspecified => "undecided".to_owned(),
-                        decided => word(decided.as_str_name(), "HOLDING_"),
+                        decided @ (pb::Holding::Owned | pb::Holding::Standing) => {
+                            word(decided.as_str_name(), "HOLDING_")
+                        }
                     },
                 })
                 .collect(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use latchkey::api::pb;
 use latchkey::api::pb::access_service_server::{AccessService, AccessServiceServer};
-use latchkey::api::pb::connector_service_server::{ConnectorService, ConnectorServiceServer};
-use latchkey::api::pb::directory_service_server::{DirectoryService, DirectoryServiceServer};
+use latchkey::api::pb::connector_service_server::ConnectorServiceServer;
+use latchkey::api::pb::directory_service_server::DirectoryServiceServer;
 use latchkey::domain::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().expect("RFC 3339")
 }
 
-fn wire(at: Timestamp) -> Option<prost_types::Timestamp> {
+pub(crate) fn wire(at: Timestamp) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp {
         seconds: at.timestamp(),
         nanos: 0,
@@ -96,7 +96,7 @@ pub(crate) fn deployment(id: &str) -> pb::Target {
     }
 }
 
-fn assignment(role: &str, target: pb::Target) -> pb::Assignment {
+pub(crate) fn assignment(role: &str, target: pb::Target) -> pb::Assignment {
     pb::Assignment {
         role: role.to_owned(),
         target: Some(target),
@@ -133,12 +133,12 @@ pub(crate) fn active(id: &str, beneficiary: &str) -> pb::Grant {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Service {
+pub(crate) struct Service {
     world: Arc<Mutex<World>>,
 }
 
 impl Service {
-    fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world
             .lock()
             .expect("no test panics while it holds the world")
@@ -149,10 +149,6 @@ fn refused() -> Status {
     let mut details = ErrorDetails::new();
     details.add_bad_request_violation("spec.duration", "policy allows at most 12h");
     Status::with_error_details(Code::PermissionDenied, "policy refuses this grant", details)
-}
-
-fn not_here() -> Status {
-    Status::unimplemented("not needed by these tests")
 }
 
 #[tonic::async_trait]
@@ -477,173 +473,6 @@ impl AccessService for Service {
                 ),
                 explained(pb::AccessKind::Standing, "d2", &[]),
             ],
-        }))
-    }
-}
-
-#[tonic::async_trait]
-impl DirectoryService for Service {
-    async fn list_organizations(
-        &self,
-        _: Request<pb::ListOrganizationsRequest>,
-    ) -> Result<Response<pb::ListOrganizationsResponse>, Status> {
-        Err(not_here())
-    }
-
-    /// Two pages, so that a command that reads one page is found out.
-    async fn list_members(
-        &self,
-        request: Request<pb::ListMembersRequest>,
-    ) -> Result<Response<pb::ListMembersResponse>, Status> {
-        let member = |id: &str, email: &str, name: &str| pb::Member {
-            user_id: id.to_owned(),
-            email: email.to_owned(),
-            name: name.to_owned(),
-            member_since: wire(at("2025-01-02T03:04:05Z")),
-            assignments: vec![assignment("deployment-viewer", deployment("d2"))],
-        };
-        let (members, next_page_token) = if request.into_inner().page_token.is_empty() {
-            (
-                vec![member("101", "ada@example.com", "Ada Lovelace")],
-                "2".to_owned(),
-            )
-        } else {
-            let twins = vec![
-                member("102", "grace@example.com", "Grace Hopper"),
-                member("103", "grace@example.org", "Grace Hopper"),
-            ];
-            (twins, String::new())
-        };
-        Ok(Response::new(pb::ListMembersResponse {
-            members,
-            next_page_token,
-            total_size: 3,
-            is_complete: true,
-        }))
-    }
-
-    async fn list_invitations(
-        &self,
-        _: Request<pb::ListInvitationsRequest>,
-    ) -> Result<Response<pb::ListInvitationsResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn list_roles(
-        &self,
-        request: Request<pb::ListRolesRequest>,
-    ) -> Result<Response<pb::ListRolesResponse>, Status> {
-        let role = |id: &str, scope: pb::RoleScope, is_grantable: bool| pb::Role {
-            role_id: id.to_owned(),
-            scope: scope.into(),
-            short_form: "viewer".to_owned(),
-            stack_role: "viewer".to_owned(),
-            summary: "sees things".to_owned(),
-            is_grantable,
-        };
-        let wanted = request.into_inner().scope;
-        let roles = [
-            role("organization-admin", pb::RoleScope::Organization, false),
-            role("security-viewer", pb::RoleScope::SecurityProject, true),
-        ];
-        Ok(Response::new(pb::ListRolesResponse {
-            roles: roles
-                .into_iter()
-                .filter(|role| wanted.is_none_or(|scope| scope == role.scope))
-                .collect(),
-            next_page_token: String::new(),
-        }))
-    }
-
-    async fn list_deployments(
-        &self,
-        _: Request<pb::ListDeploymentsRequest>,
-    ) -> Result<Response<pb::ListDeploymentsResponse>, Status> {
-        let deployment = |id: &str, name: &str| pb::Deployment {
-            deployment_id: id.to_owned(),
-            name: name.to_owned(),
-            alias: String::new(),
-            region: "aws-eu-central-1".to_owned(),
-            tags: vec![pb::Tag {
-                key: "team".to_owned(),
-                value: "logs".to_owned(),
-            }],
-        };
-        Ok(Response::new(pb::ListDeploymentsResponse {
-            deployments: vec![deployment("d1", "prod-logs"), deployment("d2", "staging")],
-            next_page_token: String::new(),
-        }))
-    }
-
-    async fn list_projects(
-        &self,
-        request: Request<pb::ListProjectsRequest>,
-    ) -> Result<Response<pb::ListProjectsResponse>, Status> {
-        let projects = match request.into_inner().project_type() {
-            pb::ProjectType::Security => vec![pb::Project {
-                project_type: pb::ProjectType::Security.into(),
-                project_id: "s1".to_owned(),
-                name: "staging".to_owned(),
-                ..pb::Project::default()
-            }],
-            pb::ProjectType::Unspecified
-            | pb::ProjectType::Elasticsearch
-            | pb::ProjectType::Observability => Vec::new(),
-        };
-        Ok(Response::new(pb::ListProjectsResponse {
-            projects,
-            next_page_token: String::new(),
-        }))
-    }
-
-    async fn list_project_roles(
-        &self,
-        _: Request<pb::ListProjectRolesRequest>,
-    ) -> Result<Response<pb::ListProjectRolesResponse>, Status> {
-        Err(not_here())
-    }
-}
-
-#[tonic::async_trait]
-impl ConnectorService for Service {
-    async fn get_version(
-        &self,
-        _: Request<pb::GetVersionRequest>,
-    ) -> Result<Response<pb::GetVersionResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn list_integrations(
-        &self,
-        _: Request<pb::ListIntegrationsRequest>,
-    ) -> Result<Response<pb::ListIntegrationsResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn get_limits(
-        &self,
-        _: Request<pb::GetLimitsRequest>,
-    ) -> Result<Response<pb::GetLimitsResponse>, Status> {
-        Err(not_here())
-    }
-
-    /// Two grants at first, nothing at the second look.
-    async fn drain(
-        &self,
-        request: Request<pb::DrainRequest>,
-    ) -> Result<Response<pb::DrainResponse>, Status> {
-        let request = request.into_inner();
-        if request.all_integrations != request.integration.is_empty() {
-            return Err(Status::invalid_argument("exactly one of the two"));
-        }
-        let mut world = self.world();
-        world.drains += 1;
-        let is_first = world.drains == 1;
-        Ok(Response::new(pb::DrainResponse {
-            revoked: if is_first { 2 } else { 0 },
-            grants: if is_first { 2 } else { 0 },
-            owned_assignments: if is_first { 3 } else { 0 },
-            blocked_removals: 0,
         }))
     }
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::cli::args::ResourceKind;
-use crate::cli::resolve::Resource;
-use crate::domain::Timestamp;
+use crate::cli::resolve::{self, Resource};
 
 const ZONE: time::Zone = time::Zone::Named(chrono_tz::Europe::Berlin);
 
@@ -45,7 +44,10 @@ fn active() -> pb::Grant {
         justification: "INC-123".to_owned(),
         role: "deployment-viewer".to_owned(),
         assignments: vec![deployment("d1", pb::Holding::Owned)],
-        duration: Some(wire_length(2_700)),
+        duration: Some(prost_types::Duration {
+            seconds: 2_700,
+            nanos: 0,
+        }),
         created_at: wire("2026-11-21T12:19:58Z"),
         activated_at: wire("2026-11-21T12:20:00Z"),
         expires_at: wire("2026-11-21T13:05:00Z"),
@@ -257,26 +259,4 @@ fn hostile_text_cannot_leave_its_cell() {
     for (_, line) in table::grants(&grants, &names(), now(), ZONE).lines(None) {
         assert!(!line.chars().any(text::is_unsafe), "{line:?}");
     }
-}
-
-#[test]
-fn an_answer_to_a_broken_wait_says_how_to_go_on() {
-    let grant = view::Grant::from(&active());
-    let failure = still_going(super::super::connect::interrupted(), &grant, Goal::Active);
-    assert_eq!(failure.exit, Exit::Interrupted);
-    assert!(failure.what.contains("goes on"), "{failure:?}");
-    assert!(
-        failure
-            .advice
-            .contains("latchkey revoke 0199f7a0-1b2c-7000-8000-000000000001")
-    );
-
-    let timed_out = Failure::new(Exit::TimedOut, "", "");
-    assert_eq!(
-        still_going(timed_out, &grant, Goal::Gone).exit,
-        Exit::TimedOut
-    );
-
-    let lost = maybe_sent(Failure::new(Exit::Unavailable, "away", "check"), "r-9");
-    assert!(lost.advice.contains("--request-id r-9"), "{lost:?}");
 }

@@ -1,0 +1,321 @@
+//! Ending many grants: off-boarding, the kill switch, draining.
+//!
+//! Owns the selection and that an interrupted run can be repeated. Never touches standing access, and never stops
+//! half way in silence.
+
+use std::collections::BTreeSet;
+
+use crate::domain::Timestamp;
+use crate::domain::grant::{EndCause, Grant};
+use crate::domain::ids::{CallerName, IntegrationName, RequestId};
+use crate::domain::member::{MemberKey, Subject};
+use crate::domain::request::{Principal, Selector};
+use crate::ports::ledger::{GrantFilter, RequestRecord};
+use crate::ports::provider::Priority;
+
+use super::error::{Result, ServiceError};
+use super::resolve::Resolved;
+use super::revoke::end_grants;
+use super::{ATTEMPTS, Integration, Service, actor, fingerprint, subject_key};
+
+/// How many rows are read at a time.
+const PAGE: usize = 500;
+
+/// What a bulk revocation did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BulkRevocation {
+    /// Grants that it put on their way out.
+    pub revoked: u32,
+    /// Matching grants that were on their way out before.
+    pub already_ending: u32,
+    /// Whether the request id had been completed before.
+    pub replayed: bool,
+}
+
+/// How far draining is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainProgress {
+    /// Grants that this call put on their way out.
+    pub revoked: u32,
+    /// Grants that have not ended.
+    pub grants: u64,
+    /// Assignments that are still to be removed or seen gone.
+    pub owned: u64,
+    /// Of these, refused removals.
+    pub blocked: u64,
+}
+
+impl Service {
+    /// Ends every matching grant, whoever created it. A repeat goes on where an interrupted run stopped.
+    ///
+    /// # Errors
+    /// [`ServiceError::RequestIdReused`], [`ServiceError::TooMany`] for a target that more members hold than
+    /// `max_members` (or the limit of the connector), [`ServiceError::Upstream`] when an address could not be
+    /// resolved (what the ledger knows of it is revoked nevertheless), and failures of the ledger.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one argument per field of the call"
+    )]
+    pub async fn revoke_access(
+        &self,
+        caller: &CallerName,
+        request_id: RequestId,
+        integration: Option<&IntegrationName>,
+        selector: Selector,
+        requester: String,
+        reason: String,
+        max_members: Option<usize>,
+    ) -> Result<BulkRevocation> {
+        let integration = self.integration(integration)?;
+        let body = fingerprint(&[
+            "revoke_access",
+            integration.name.as_str(),
+            &format!("{selector:?}"),
+            &requester,
+            &reason,
+        ]);
+        let result = async {
+            match self.ledger.find_request(caller, &request_id).await? {
+                None => {}
+                Some(RequestRecord::Done { fingerprint, .. }) if fingerprint == body => {
+                    return Ok(BulkRevocation {
+                        replayed: true,
+                        ..BulkRevocation::default()
+                    });
+                }
+                Some(
+                    RequestRecord::Done { .. }
+                    | RequestRecord::Grant { .. }
+                    | RequestRecord::Tombstone,
+                ) => return Err(ServiceError::RequestIdReused),
+            }
+            let (keys, unresolved) = self.select(integration, &selector).await?;
+            let limit = max_members.unwrap_or(self.settings.max_members);
+            if matches!(selector, Selector::Target(_)) && keys.len() > limit {
+                return Err(ServiceError::TooMany {
+                    members: keys.len(),
+                    limit,
+                });
+            }
+            let cause = EndCause::Revoked {
+                by: actor(requester, caller),
+                reason,
+            };
+            let now = self.clock.now();
+            let done = (
+                caller.clone(),
+                request_id,
+                RequestRecord::Done {
+                    fingerprint: body,
+                    grant: None,
+                },
+                now + self.rules.max_total + self.settings.remember_requests,
+            );
+            let named = |grant: &Grant| match &selector {
+                Selector::Target(target) => grant
+                    .assignments
+                    .iter()
+                    .any(|held| held.assignment.target == *target),
+                Selector::Member(_) | Selector::Integration => true,
+            };
+            // The request id is closed with the last member, so that an interrupted run is not taken for done.
+            let done = unresolved.is_none().then_some(done);
+            let bulk = self.end_all(keys, named, &cause, done).await?;
+            match unresolved {
+                None => Ok(bulk),
+                Some(error) => Err(error),
+            }
+        }
+        .await;
+        let bulk = self
+            .audited(
+                "revoke_access",
+                caller,
+                Some(&integration.name),
+                None,
+                result,
+            )
+            .await?;
+        tracing::info!(integration = %integration.name, revoked = bulk.revoked, "Access revoked");
+        Ok(bulk)
+    }
+
+    /// Refuses new grants from now on and ends all there are, of one integration or of every one.
+    ///
+    /// # Errors
+    /// [`ServiceError::UnknownIntegration`], [`ServiceError::Contended`], and failures of the ledger. Draining has
+    /// begun then, and repeating goes on with it.
+    pub async fn drain(
+        &self,
+        caller: &CallerName,
+        integration: Option<&IntegrationName>,
+        requester: String,
+        reason: String,
+    ) -> Result<DrainProgress> {
+        let chosen: Vec<&Integration> = match integration {
+            Some(name) => vec![self.integration(Some(name))?],
+            None => self.integrations.values().collect(),
+        };
+        for integration in &chosen {
+            let mut draining = integration.draining.write().await;
+            if !*draining {
+                *draining = true;
+                tracing::warn!(integration = %integration.name, "Draining: new grants are refused");
+            }
+        }
+        let cause = EndCause::Revoked {
+            by: actor(requester, caller),
+            reason,
+        };
+        let mut progress = DrainProgress::default();
+        for integration in chosen {
+            let keys = self.ledger.subjects(&integration.name, None).await?;
+            progress.revoked += self.end_all(keys, |_| true, &cause, None).await?.revoked;
+            self.count_left(&integration.name, &mut progress).await?;
+        }
+        Ok(progress)
+    }
+
+    async fn count_left(
+        &self,
+        integration: &IntegrationName,
+        progress: &mut DrainProgress,
+    ) -> Result<()> {
+        let census = self.ledger.census(self.clock.now()).await?;
+        progress.grants += census
+            .grants
+            .iter()
+            .filter(|(name, state, _)| name == integration && state != "ended")
+            .map(|(_, _, count)| count)
+            .sum::<u64>();
+        let mut after = None;
+        loop {
+            let page = self
+                .ledger
+                .members(integration, after.as_ref(), PAGE)
+                .await?;
+            for record in &page.items {
+                progress.owned += u64::try_from(record.owned.len()).unwrap_or(u64::MAX);
+                let blocked = record.owned.iter().filter(|owned| owned.blocked.is_some());
+                progress.blocked += u64::try_from(blocked.count()).unwrap_or(u64::MAX);
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The members with grants that a selector means, and why that may not be all of them.
+    async fn select(
+        &self,
+        integration: &Integration,
+        selector: &Selector,
+    ) -> Result<(BTreeSet<MemberKey>, Option<ServiceError>)> {
+        let mut unresolved = None;
+        let keys = match selector {
+            Selector::Integration => self
+                .ledger
+                .subjects(&integration.name, None)
+                .await?
+                .into_iter()
+                .collect(),
+            Selector::Target(target) => self
+                .ledger
+                .subjects(&integration.name, Some(target))
+                .await?
+                .into_iter()
+                .collect(),
+            Selector::Member(Principal::User(user)) => BTreeSet::from([subject_key(
+                &integration.name,
+                Subject::Member(user.clone()),
+            )]),
+            Selector::Member(who @ Principal::Email(email)) => {
+                let mut keys = BTreeSet::from([subject_key(
+                    &integration.name,
+                    Subject::Invitee(email.clone()),
+                )]);
+                // What the ledger knows needs nobody else: off-boarding works while Elastic Cloud is away.
+                self.subjects_asked_for(integration, email.as_str(), &mut keys)
+                    .await?;
+                match self
+                    .resolve_member(integration, who, Priority::Revoke)
+                    .await
+                {
+                    Ok(Resolved::Member(user)) => {
+                        keys.insert(subject_key(&integration.name, Subject::Member(user)));
+                    }
+                    Ok(Resolved::Nobody) => {}
+                    Err(error) => unresolved = Some(error),
+                }
+                keys
+            }
+        };
+        Ok((keys, unresolved))
+    }
+
+    async fn subjects_asked_for(
+        &self,
+        integration: &Integration,
+        beneficiary: &str,
+        keys: &mut BTreeSet<MemberKey>,
+    ) -> Result<()> {
+        let filter = GrantFilter {
+            integration: Some(integration.name.clone()),
+            states: ["scheduled", "awaiting_member", "activating", "active"]
+                .map(str::to_owned)
+                .to_vec(),
+            subject: Some(beneficiary.to_owned()),
+            ..GrantFilter::default()
+        };
+        let mut before = None;
+        loop {
+            let page = self.ledger.list_grants(&filter, before, PAGE).await?;
+            keys.extend(page.items.iter().map(super::member_key));
+            before = page.next;
+            if before.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn end_all(
+        &self,
+        keys: impl IntoIterator<Item = MemberKey>,
+        select: impl Fn(&Grant) -> bool,
+        cause: &EndCause,
+        done: Option<(CallerName, RequestId, RequestRecord, Timestamp)>,
+    ) -> Result<BulkRevocation> {
+        let mut bulk = BulkRevocation::default();
+        let mut keys = keys.into_iter().peekable();
+        while let Some(key) = keys.next() {
+            let done = done.as_ref().filter(|_| keys.peek().is_none());
+            self.end_member(&key, &select, cause, done, &mut bulk)
+                .await?;
+        }
+        Ok(bulk)
+    }
+
+    async fn end_member(
+        &self,
+        key: &MemberKey,
+        select: &impl Fn(&Grant) -> bool,
+        cause: &EndCause,
+        done: Option<&(CallerName, RequestId, RequestRecord, Timestamp)>,
+        bulk: &mut BulkRevocation,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let mut record = self.ledger.member(key).await?;
+            let ending = end_grants(&mut record, select, cause, self.clock.now());
+            let (revoked, already) = (ending.revoked, ending.already);
+            // A member that nothing is known of is not written down just to remember a request.
+            let nothing = revoked == 0 && (done.is_none() || record.version == 0);
+            if nothing || self.store_ending(record, ending, done.cloned()).await? {
+                bulk.revoked += revoked;
+                bulk.already_ending += already;
+                return Ok(());
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+}

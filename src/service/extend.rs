@@ -1,0 +1,147 @@
+//! Moving the end of active grants later.
+//!
+//! Owns extension as one compare-and-swap on an active grant. Never revives a grant whose end has come: once a
+//! revocation is committed, removal wins.
+
+use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::grant::{ACTIVATION_ALLOWANCE, Grant, GrantState, InvalidTransition};
+use crate::domain::ids::{CallerName, GrantId, RequestId};
+use crate::domain::ttl::Ttl;
+use crate::policy;
+use crate::ports::ledger::{MemberCommit, RequestRecord};
+
+use super::error::{Result, ServiceError};
+use super::{ATTEMPTS, Service, actor, fingerprint, member_key};
+
+/// One extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    /// The caller's idempotency key.
+    pub request_id: RequestId,
+    /// Which grant.
+    pub grant_id: GrantId,
+    /// By how long.
+    pub by: Ttl,
+    /// Who asked, as told by the caller; may be empty.
+    pub requester: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+impl Service {
+    /// Extends an active grant of the caller, once for each request id.
+    ///
+    /// # Errors
+    /// [`ServiceError::UnknownGrant`], [`ServiceError::State`] once its end has come, [`ServiceError::Policy`],
+    /// [`ServiceError::RequestIdReused`], [`ServiceError::KeyExpires`], and failures of the ledger.
+    pub async fn extend_grant(&self, caller: &CallerName, extension: Extension) -> Result<Grant> {
+        let result = self.try_extend(caller, extension).await;
+        self.audited("extend_grant", caller, None, None, result)
+            .await
+    }
+
+    async fn try_extend(&self, caller: &CallerName, extension: Extension) -> Result<Grant> {
+        let Extension {
+            request_id,
+            grant_id,
+            by,
+            requester,
+            reason,
+        } = extension;
+        let body = fingerprint(&[
+            "extend",
+            &grant_id.to_string(),
+            &by.seconds().to_string(),
+            &requester,
+            &reason,
+        ]);
+        let by_whom = actor(requester, caller);
+        for _ in 0..ATTEMPTS {
+            // Looked up in every round: a rival with the same request id may have won the last one.
+            match self.ledger.find_request(caller, &request_id).await? {
+                None => {}
+                Some(RequestRecord::Done { fingerprint, .. }) if fingerprint == body => {
+                    return self.own_grant(caller, grant_id).await;
+                }
+                Some(RequestRecord::Done { .. } | RequestRecord::Grant { .. }) => {
+                    return Err(ServiceError::RequestIdReused);
+                }
+                Some(RequestRecord::Tombstone) => return Err(ServiceError::RequestClosed),
+            }
+            let seen = self.own_grant(caller, grant_id).await?;
+            let mut record = self.ledger.member(&member_key(&seen)).await?;
+            let now = self.clock.now();
+            let Some(grant) = record.grants.iter_mut().find(|grant| grant.id == grant_id) else {
+                if seen.state.is_ended() {
+                    return Err(refused(&seen));
+                }
+                // It moved to another member since it was loaded.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let GrantState::Active { expires_at, .. } = grant.state else {
+                return Err(refused(grant));
+            };
+            let gain = policy::decide_extension(grant, by, &self.rules)?;
+            let from = expires_at;
+            let to = grant.extend(gain, now)?;
+            let integration = self.integration(Some(&grant.integration))?;
+            if let Some(key_end) = integration.provider.key_status().expires_at
+                && to + ACTIVATION_ALLOWANCE >= key_end
+            {
+                return Err(ServiceError::KeyExpires {
+                    expires_at: key_end,
+                });
+            }
+            grant.version += 1;
+            let event = AuditEvent::grant(
+                now,
+                grant,
+                EventKind::GrantExtended {
+                    from,
+                    to,
+                    by: by_whom.clone(),
+                    reason: reason.clone(),
+                },
+            );
+            let wanted: Vec<_> = grant
+                .assignments
+                .iter()
+                .map(|held| held.assignment.clone())
+                .collect();
+            for assignment in &wanted {
+                if let Some(owned) = record.owned_mut(assignment) {
+                    owned.must_end_by = owned.must_end_by.map(|bound| bound.max(to));
+                }
+            }
+            // The due time stays: the pass at the old end finds nothing to remove and looks further.
+            let committed = self
+                .try_commit(MemberCommit {
+                    record,
+                    audit: vec![event],
+                    request: Some((
+                        caller.clone(),
+                        request_id.clone(),
+                        RequestRecord::Done {
+                            fingerprint: body,
+                            grant: Some(grant_id),
+                        },
+                        to + self.settings.remember_requests,
+                    )),
+                })
+                .await?;
+            if committed {
+                tracing::info!(grant.id = %grant_id, "Grant extended");
+                return self.own_grant(caller, grant_id).await;
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+}
+
+fn refused(grant: &Grant) -> ServiceError {
+    ServiceError::State(InvalidTransition {
+        action: "extend",
+        from: grant.state.name(),
+    })
+}

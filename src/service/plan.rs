@@ -1,0 +1,139 @@
+//! What a grant would do.
+//!
+//! Owns a plan for people to read: the exact calls and their inverse. Never writes anything down and never calls
+//! Elastic Cloud but to read.
+
+use crate::domain::Timestamp;
+use crate::domain::assignment::Assignment;
+use crate::domain::ids::{CallerName, RequestId, UserId};
+use crate::domain::member::{Subject, WriteKind};
+use crate::ports::provider::{PlannedCall, Priority};
+
+use super::create::{GrantAsk, request, subject};
+use super::error::Result;
+use super::{Service, subject_key};
+
+/// One assignment of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedAssignment {
+    /// Which.
+    pub assignment: Assignment,
+    /// Whether standing access covers it.
+    pub is_standing: bool,
+    /// Whether the connector holds it because of other grants.
+    pub is_owned: bool,
+}
+
+/// What a grant would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantPlan {
+    /// The member; `None` when an invitation would be sent.
+    pub user_id: Option<UserId>,
+    /// Every assignment asked for.
+    pub assignments: Vec<PlannedAssignment>,
+    /// Calls that would give access.
+    pub calls: Vec<PlannedCall>,
+    /// Calls that would take it away again.
+    pub inverse_calls: Vec<PlannedCall>,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+    /// When the read behind the plan started.
+    pub observed_at: Timestamp,
+    /// Whether that read showed everything.
+    pub is_complete: bool,
+}
+
+impl Service {
+    /// Answers what `create_grant` would do with this ask.
+    ///
+    /// # Errors
+    /// The same refusals that `create_grant` would give.
+    pub async fn plan_grant(&self, caller: &CallerName, ask: GrantAsk) -> Result<GrantPlan> {
+        let integration = self.integration(ask.integration.as_ref())?;
+        let request_id = RequestId::parse("plan").expect("a word is a request id");
+        let request = request(caller, request_id, integration, ask)?;
+        self.check_rules(&request)?;
+        let (read, resolved) = self
+            .observe_member(integration, &request.beneficiary, Priority::Discovery)
+            .await?;
+        let subject = subject(&request, resolved)?;
+        self.check_targets(integration, &request.targets).await?;
+        self.check_key(integration, &request, &subject)?;
+
+        let mut plan = GrantPlan {
+            user_id: None,
+            assignments: Vec::new(),
+            calls: Vec::new(),
+            inverse_calls: Vec::new(),
+            warnings: Vec::new(),
+            observed_at: read.started_at,
+            is_complete: read.is_complete(),
+        };
+        let wanted = request.assignments();
+        if *integration.draining.read().await {
+            plan.warnings
+                .push("the connector is draining and would refuse this grant now".to_owned());
+        }
+        let Subject::Member(user) = &subject else {
+            plan.assignments = wanted
+                .into_iter()
+                .map(|assignment| PlannedAssignment {
+                    assignment,
+                    is_standing: false,
+                    is_owned: false,
+                })
+                .collect();
+            plan.warnings.push(
+                "the person would be invited to the organization without roles; roles follow when they join, and \
+                 membership outlives the grant"
+                    .to_owned(),
+            );
+            return Ok(plan);
+        };
+        let record = self
+            .ledger
+            .member(&subject_key(&integration.name, subject.clone()))
+            .await?;
+        let held = read
+            .member(user)
+            .map(|member| &member.assignments)
+            .cloned()
+            .unwrap_or_default();
+        let mut to_add = Vec::new();
+        for assignment in wanted {
+            let is_owned = record.owned(&assignment).is_some();
+            let is_standing = !is_owned
+                && held
+                    .iter()
+                    .any(|other| record.owned(other).is_none() && other.covers(&assignment));
+            if !is_owned && !is_standing {
+                to_add.push(assignment.clone());
+            }
+            plan.assignments.push(PlannedAssignment {
+                assignment,
+                is_standing,
+                is_owned,
+            });
+        }
+        if to_add.is_empty() {
+            plan.warnings
+                .push("everything is held already: nothing would be added".to_owned());
+        } else {
+            let preview = |kind| integration.provider.preview(kind, user, &to_add);
+            plan.calls.push(preview(WriteKind::Add));
+            plan.inverse_calls.push(preview(WriteKind::Remove));
+        }
+        if plan.assignments.iter().any(|planned| planned.is_standing) {
+            plan.warnings.push(
+                "standing access covers part of this and stays when the grant ends".to_owned(),
+            );
+        }
+        if !plan.is_complete {
+            plan.warnings.push(
+                "the key sees a filtered list of members: standing access may exist that is not shown".to_owned(),
+            );
+        }
+        plan.user_id = Some(user.clone());
+        Ok(plan)
+    }
+}

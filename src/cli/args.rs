@@ -416,6 +416,9 @@ pub struct RevokeAllArgs {
     /// Key of this request; repeat it to go on after an interruption [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+    /// With --on: refuse when it would reach more members than this [default: the connector's limit]
+    #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_members: Option<u32>,
     /// Yes, end all of them
     #[arg(long)]
     pub yes: bool,

@@ -70,6 +70,7 @@ pub(super) async fn revoke_all(
         requester: args.requester.clone(),
         reason: args.reason.clone(),
         selector: Some(selector),
+        max_members: args.max_members.unwrap_or_default(),
     };
     let answer = connector
         .call(request, |request| {

@@ -59,9 +59,7 @@ async fn host(command: HostCommand, streams: &mut Streams) -> Result<Exit, Failu
             .map_err(|error| Failure::new(Exit::Failed, format!("{error:#}"), "")),
         HostCommand::Serve(_)
         | HostCommand::Demo(_)
-        | HostCommand::CheckConfig(_)
         | HostCommand::Doctor(_)
-        | HostCommand::Schema
         | HostCommand::Bench(_) => Err(Failure::new(
             Exit::Failed,
             "this build holds the command line only",

@@ -71,6 +71,12 @@ pub enum Command {
     /// Commands that ask a running connector.
     #[command(flatten)]
     Client(ClientCommand),
+    /// Check a configuration and report everything that is wrong with it
+    #[command(after_help = CHECK_EXAMPLES)]
+    CheckConfig(CheckConfigArgs),
+    /// Print the JSON schema of the configuration
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema,
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
@@ -91,15 +97,9 @@ pub enum HostCommand {
     /// Show the whole story on this machine: simulated cloud, connector, a grant and its end
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
-    /// Check a configuration and report everything that is wrong with it
-    #[command(after_help = CHECK_EXAMPLES)]
-    CheckConfig(CheckConfigArgs),
     /// Check what the connector needs: key, network, clock, ledger, witness
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
-    /// Print the JSON schema of the configuration
-    #[command(after_help = SCHEMA_EXAMPLES)]
-    Schema,
     /// Measure accepts and revocations on this machine
     Bench(BenchArgs),
 }

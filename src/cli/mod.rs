@@ -6,6 +6,7 @@
 
 pub mod args;
 mod bulk;
+mod configuration;
 mod connect;
 mod directory;
 pub mod exit;
@@ -111,6 +112,8 @@ where
         Command::Client(command) => ask(&cli.global, &command, streams)
             .await
             .map(|()| Exit::Done),
+        Command::CheckConfig(args) => configuration::check(&args, streams).map(|()| Exit::Done),
+        Command::Schema => configuration::schema(streams).map(|()| Exit::Done),
         Command::Completions(args) => shell::completions(&args, streams).map(|()| Exit::Done),
         Command::Man(args) => shell::man(&args, streams).map(|()| Exit::Done),
     };

@@ -9,6 +9,7 @@ mod cache;
 mod connector;
 mod create;
 mod directory;
+pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;

@@ -6,6 +6,7 @@
 mod adapters;
 mod census;
 mod integration;
+mod probe;
 mod sweeps;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::{elastic, reconcile, scheduler};
 use integration::Integration;
 
 pub use adapters::bare_commits;
+pub use probe::probes;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

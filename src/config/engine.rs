@@ -68,13 +68,13 @@ impl Engine {
         within(
             "unknown_look_after",
             self.unknown_look_after,
-            second * 10,
+            second,
             hour * 24,
         );
         within(
             "activation_timeout",
             self.activation_timeout,
-            second * 10,
+            second,
             hour * 24,
         );
         within("floor_poll", self.floor_poll, milli * 100, second * 60);

@@ -148,11 +148,16 @@ fn explain(
             };
             if found.is_null() {
                 remedy += ", or leave the key out";
-            } else if found.is_number() && schema["type"] == "string" {
+            } else if found.is_number()
+                && schema["type"] == "string"
+                && schema.get("enum").is_none()
+            {
                 remedy += "; numbers need quotes here";
             }
             problems.add(path, problem, remedy);
         }
+        // Already told by its type.
+        ValidationErrorKind::Enum { .. } if !found.is_string() => {}
         ValidationErrorKind::Enum { options } => {
             let words: Vec<&str> = options
                 .as_array()

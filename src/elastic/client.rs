@@ -7,26 +7,22 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Head;
+use super::ended::{Ended, Got, Keyless, Repeat, add_codes, good_bytes, is_object};
 use super::key::{Key, Keyring};
 use super::limiter::{Feedback, Limiter};
 use super::members;
 use super::options::{Error, Options};
 use super::transport::{Call, SendError, Transport};
-use super::wire;
 use crate::domain::Timestamp;
 use crate::domain::event::CallEvidence;
 use crate::domain::ids::OrganizationId;
 use crate::domain::observation::Interest;
-use crate::ports::provider::{
-    KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult, Refusal,
-};
+use crate::ports::provider::{KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult};
 use crate::ports::secrets::SecretError;
 use crate::ports::{Clock, SecretStore};
 
@@ -50,15 +46,6 @@ pub struct Elastic {
     routine: Semaphore,
 }
 
-/// What may be sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    /// Only what certainly had no effect.
-    Unsent,
-    /// A read, which has none.
-    Read,
-}
-
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -74,111 +61,6 @@ pub(super) struct Limits {
 enum Want<'a> {
     Bytes(usize),
     Members(&'a OrganizationId, &'a Interest),
-}
-
-#[derive(Debug)]
-enum Got {
-    Bytes(Vec<u8>),
-    Members(members::Shown),
-}
-
-/// How an exchange ended.
-#[derive(Debug)]
-enum Ended {
-    NotSent(&'static str),
-    KeyRotated,
-    /// Sent, at least in part, and no head of an answer.
-    Broken(&'static str),
-    /// A head, and the body or why there is none.
-    Answered(Head, Result<Got, &'static str>),
-}
-
-impl Ended {
-    fn may_repeat(&self, repeat: Repeat) -> bool {
-        match self {
-            // A path or a request that cannot be built will not get better.
-            Self::NotSent(code) => matches!(*code, "connect" | "dns" | "tls"),
-            Self::KeyRotated => false,
-            Self::Broken(_) => repeat == Repeat::Read,
-            Self::Answered(head, body) => {
-                head.status == StatusCode::TOO_MANY_REQUESTS
-                    || (repeat == Repeat::Read
-                        && (head.status.is_server_error()
-                            || head.status == StatusCode::REQUEST_TIMEOUT
-                            || matches!(body, Err("timeout" | "broken"))))
-            }
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Answered(head, _) => head.retry_after,
-            Self::NotSent(_) | Self::KeyRotated | Self::Broken(_) => None,
-        }
-    }
-
-    /// The refusal that this ending certainly is; `None` for good answers and for those that prove nothing.
-    fn refusal(&self) -> Option<Refusal> {
-        let (head, body) = match self {
-            Self::NotSent(code) => {
-                let code = (*code).to_owned();
-                return Some(Refusal::NotSent { code });
-            }
-            Self::KeyRotated => return Some(Refusal::KeyRotated),
-            Self::Broken(_) => return None,
-            Self::Answered(head, body) => (head, body),
-        };
-        if head.status == StatusCode::TOO_MANY_REQUESTS {
-            return Some(Refusal::Throttled {
-                retry_after: head.retry_after,
-            });
-        }
-        // A page of some edge or half an answer does not prove that the API itself refused.
-        let is_sound = match body {
-            Ok(Got::Bytes(bytes)) => bytes.is_empty() || is_object(bytes),
-            Ok(Got::Members(_)) => true,
-            Err(_) => false,
-        };
-        if !head.status.is_client_error() || head.is_html || !is_sound {
-            return None;
-        }
-        let code = head.code();
-        match head.status.as_u16() {
-            401 => Some(Refusal::Unauthenticated { code }),
-            403 => Some(Refusal::Forbidden { code }),
-            404 => Some(Refusal::NotFound { code }),
-            // Said by whatever stands in between, perhaps after it passed the request on.
-            408 | 499 => None,
-            _ => Some(Refusal::Invalid { code }),
-        }
-    }
-
-    /// Why an ending that is neither good nor a refusal is of no use.
-    fn unavailable(&self) -> String {
-        match self {
-            Self::NotSent(code) | Self::Broken(code) => (*code).to_owned(),
-            Self::KeyRotated => "key_rotated".to_owned(),
-            Self::Answered(head, body) => {
-                let status = head.status;
-                if status.is_redirection() {
-                    "redirect".to_owned()
-                } else if head.is_html && !status.is_server_error() {
-                    "html".to_owned()
-                } else if !status.is_success() {
-                    format!("http_{}", status.as_u16())
-                } else {
-                    body.as_ref()
-                        .err()
-                        .map_or("malformed", |code| code)
-                        .to_owned()
-                }
-            }
-        }
-    }
-}
-
-fn is_object(bytes: &[u8]) -> bool {
-    matches!(serde_json::from_slice(bytes), Ok(Value::Object(_)))
 }
 
 impl Elastic {
@@ -320,18 +202,16 @@ impl Elastic {
         let started = started
             .into_inner()
             .expect("no code panics while it holds this lock");
-        let shown = match &mut ended {
-            Ended::Answered(head, body) if head.status.is_success() && !head.is_html => {
-                match std::mem::replace(body, Err("malformed")) {
-                    Ok(Got::Members(shown)) => Some(shown),
-                    other => {
-                        *body = other;
-                        None
-                    }
-                }
+        let mut shown = None;
+        if let Ended::Answered(head, body) = &mut ended
+            && head.status.is_success()
+            && !head.is_html
+        {
+            match std::mem::replace(body, Err("malformed")) {
+                Ok(Got::Members(members)) => shown = Some(members),
+                other => *body = other,
             }
-            _ => None,
-        };
+        }
         let result = shown
             .zip(started)
             .map(|(shown, (at, pin))| (shown, at, pin));
@@ -378,8 +258,8 @@ impl Elastic {
         let mut last = None;
         let mut used = None;
         let ended = loop {
-            if let Err(ended) = self.key_for(pin) {
-                break ended;
+            if let Err(keyless) = self.key_for(pin) {
+                break keyless.into();
             }
             let patience = stop.unwrap_or(asked + limits.wait.unwrap_or(limits.budget));
             let Ok((permit, slot)) = timeout_at(patience, self.turn(priority)).await else {
@@ -388,7 +268,7 @@ impl Elastic {
             // Asked again after the wait: this is the last moment before the first byte.
             let key = match self.key_for(pin) {
                 Ok(key) => key,
-                Err(ended) => break ended,
+                Err(keyless) => break keyless.into(),
             };
             let now = Instant::now();
             let until = *stop.get_or_insert(now + limits.budget);
@@ -451,17 +331,18 @@ impl Elastic {
     }
 
     /// The key in use, if it is still the one of the pass.
-    fn key_for(&self, pin: Option<KeyPin>) -> Result<Arc<Key>, Ended> {
-        let key = self.keys.current().ok_or(Ended::NotSent("no_key"))?;
+    fn key_for(&self, pin: Option<KeyPin>) -> Result<Arc<Key>, Keyless> {
+        let key = self.keys.current().ok_or(Keyless::NotLoaded)?;
         if pin.is_some_and(|pin| pin != key.pin) {
-            return Err(Ended::KeyRotated);
+            return Err(Keyless::Rotated);
         }
         Ok(key)
     }
 
-    /// An attempt with less time than it takes to connect would end in doubt for nothing.
+    /// An attempt with less time than it takes to give up connecting would end in doubt for nothing.
     fn least_attempt(&self, limits: Limits) -> Duration {
-        self.options.connect.min(limits.budget / 2)
+        let connect = self.options.connect;
+        (connect + connect / 4).min(limits.budget / 2)
     }
 
     /// Waits for a turn in the rate budget and then for a place.
@@ -537,28 +418,6 @@ fn feedback(call: &Call, head: &Head) -> Feedback {
         throttled: head.feedback.throttled && !own_limit,
         retry_after: head.feedback.retry_after.filter(|_| !own_limit),
         ..head.feedback
-    }
-}
-
-fn add_codes(head: &mut Head, body: &Result<Got, &'static str>) {
-    if head.status.is_success() {
-        return;
-    }
-    let Ok(Got::Bytes(bytes)) = body else { return };
-    if let Ok(wire::Failure { errors }) = serde_json::from_slice(bytes) {
-        head.add_codes(errors.iter().filter_map(|error| error.code.as_str()));
-    }
-}
-
-/// The body of a good answer.
-fn good_bytes(ended: &Ended) -> Option<&[u8]> {
-    match ended {
-        Ended::Answered(head, Ok(Got::Bytes(bytes)))
-            if head.status.is_success() && !head.is_html =>
-        {
-            Some(bytes)
-        }
-        _ => None,
     }
 }
 

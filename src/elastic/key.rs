@@ -52,7 +52,6 @@ struct Flight {
 }
 
 /// Holds the key and fetches it again.
-#[derive(Debug)]
 pub(super) struct Keyring {
     store: Arc<dyn SecretStore>,
     clock: Arc<dyn Clock>,
@@ -62,6 +61,16 @@ pub(super) struct Keyring {
     status: Mutex<KeyStatus>,
     started: AtomicU64,
     flight: tokio::sync::Mutex<Flight>,
+}
+
+// The store's own text is left out: whatever it holds, this one cannot show it.
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring")
+            .field("place", &self.store.describe())
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Keyring {

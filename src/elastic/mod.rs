@@ -7,8 +7,10 @@
 mod answer;
 mod assignments;
 mod client;
+mod ended;
 mod key;
 pub mod limiter;
+mod listings;
 mod members;
 mod options;
 mod path;

@@ -9,6 +9,7 @@ mod cache;
 mod connector;
 mod create;
 mod directory;
+pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;
@@ -303,6 +304,3 @@ fn fingerprint(parts: &[&str]) -> Fingerprint {
     }
     Fingerprint(hash.finalize().into())
 }
-
-#[cfg(test)]
-mod tests;

@@ -118,6 +118,8 @@ pub struct Core {
     told: Option<u32>,
     current: f64,
     spent: VecDeque<(Duration, Use)>,
+    /// How many of those are not reserved reads.
+    general_spent: usize,
     last_reserved: Option<Duration>,
     last_read: Option<Duration>,
     last_cut: Option<Duration>,
@@ -138,6 +140,7 @@ impl Core {
             told: None,
             current: f64::from(options.initial.clamp(1, maximum)),
             spent: VecDeque::new(),
+            general_spent: 0,
             last_reserved: None,
             last_read: None,
             last_cut: None,
@@ -187,11 +190,16 @@ impl Core {
             return Step::Wait(self.paused_until);
         }
         let shares = self.shares();
+        let verify = Ticket {
+            priority: Priority::Verify,
+            number: 0,
+        };
         let read = self
             .queue
-            .iter()
-            .find(|ticket| ticket.priority == Priority::Verify)
-            .copied();
+            .range(verify..)
+            .next()
+            .copied()
+            .filter(|ticket| ticket.priority == Priority::Verify);
         // A budget of one has nothing to reserve: there a read that waited long enough goes first instead.
         let first = match read {
             Some(read) if shares.reserved == 0 && self.read_is_owed(now) => read,
@@ -261,6 +269,7 @@ impl Core {
     fn admit(&mut self, ticket: Ticket, from: Use, now: Duration) -> Step {
         self.queue.remove(&ticket);
         self.spent.push_back((now, from));
+        self.general_spent += usize::from(from != Use::Reserved);
         self.in_flight += 1;
         if ticket.priority == Priority::Verify {
             self.last_read = Some(now);
@@ -278,11 +287,10 @@ impl Core {
 
     fn expire(&mut self, now: Duration) {
         let window = self.window();
-        while self
-            .spent
-            .front()
-            .is_some_and(|(at, _)| *at + window <= now)
+        while let Some((at, kind)) = self.spent.front()
+            && *at + window <= now
         {
+            self.general_spent -= usize::from(*kind != Use::Reserved);
             self.spent.pop_front();
         }
     }
@@ -327,21 +335,18 @@ impl Core {
     /// When fewer than `cap` of the general share and fewer than `total` of everything are spent.
     fn free_at(&self, cap: usize, total: usize) -> Duration {
         let window = self.window();
-        let nth_expiry = |used: usize, cap: usize, counts: &dyn Fn(Use) -> bool| {
-            (used >= cap)
-                .then(|| {
-                    self.spent
-                        .iter()
-                        .filter(|(_, kind)| counts(*kind))
-                        .nth(used - cap)
-                        .map(|(at, _)| *at + window)
-                })
-                .flatten()
-                .unwrap_or(Duration::ZERO)
+        let expiry = |over: usize, counts: &dyn Fn(Use) -> bool| {
+            self.spent
+                .iter()
+                .filter(|(_, kind)| counts(*kind))
+                .nth(over)
+                .map_or(Duration::ZERO, |(at, _)| *at + window)
         };
-        let general = |kind: Use| kind != Use::Reserved;
-        let general_used = self.spent.iter().filter(|(_, kind)| general(*kind)).count();
-        nth_expiry(general_used, cap, &general).max(nth_expiry(self.spent.len(), total, &|_| true))
+        let general = self.general_spent.checked_sub(cap);
+        let all = self.spent.len().checked_sub(total);
+        let general = general.map(|over| expiry(over, &|kind| kind != Use::Reserved));
+        let all = all.map(|over| expiry(over, &|_| true));
+        general.unwrap_or_default().max(all.unwrap_or_default())
     }
 
     /// Upstream counts everybody who shares the budget; what we did not spend ourselves, somebody else did.
@@ -352,6 +357,7 @@ impl Core {
         if remaining < ours {
             self.spent
                 .extend(std::iter::repeat_n((now, Use::Foreign), ours - remaining));
+            self.general_spent += ours - remaining;
             return;
         }
         // Requests still on their way may not be counted yet: only what is certain is given back.
@@ -367,6 +373,7 @@ impl Core {
                 break;
             };
             self.spent.remove(newest);
+            self.general_spent -= 1;
             give_back -= 1;
         }
     }

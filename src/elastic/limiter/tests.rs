@@ -49,6 +49,8 @@ fn drain(core: &mut Core, now: Duration) -> (Vec<Priority>, Option<Duration>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_window_ever_holds_more_than_the_budget(
         initial in 1_u32..40,
@@ -109,7 +111,7 @@ proptest! {
         let mut core = core(initial, interval);
         let mut now = Duration::ZERO;
         let mut last_read = Duration::ZERO;
-        for _ in 0..2_000 {
+        for _ in 0..400 {
             core.enqueue(Priority::Revoke);
         }
         // A budget smaller than one request in ten seconds cannot promise a read in ten seconds.

@@ -1,0 +1,8 @@
+//! The gRPC surface, with a real client over a loopback socket.
+
+mod creating;
+mod directory;
+mod ending;
+mod following;
+mod limits;
+mod support;

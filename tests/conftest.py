@@ -7,6 +7,10 @@ import os
 import pathlib
 
 import pytest
+
+# The client library would otherwise act between fork and exec of the processes that the tests start.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 from grpc_client.protocol import Protocol
 from harness import ROOT, Bench, Connector, Process, Simulator
 

@@ -264,10 +264,12 @@ class Simulator:
         ]
 
     def adds(self, person=None):
-        return self.calls(person, "role_assignments.add")
+        """Every POST of role assignments that arrived."""
+        return [call for call in self.calls(person, "role_assignments.add") if not call.get("late")]
 
     def removes(self, person=None):
-        return self.calls(person, "role_assignments.remove")
+        """Every DELETE of role assignments that arrived."""
+        return [call for call in self.calls(person, "role_assignments.remove") if not call.get("late")]
 
     def changes(self):
         """Every call that changes something, by kind."""
@@ -356,6 +358,9 @@ class Connector:
         path = self.folder / "connector.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def is_ready(self):
+        return requests.get(f"{self.http}/readyz", timeout=10).status_code == 200
+
     def metrics(self):
         answer = requests.get(f"{self.http}/metrics", timeout=10)
         answer.raise_for_status()
@@ -406,6 +411,7 @@ class Bench:
     """A simulator, a connector on it, and a client of that."""
 
     def __init__(self, binary, folder, protocol, simulate=(), start=True, **changes):
+        """`start=False` leaves starting to the test; `changes` are laid over the configuration."""
         self.binary = binary
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -417,9 +423,12 @@ class Bench:
         if start:
             self.start()
 
-    def start(self, env=None):
+    def start(self, env=None, until_ready=True):
+        """Starts the connector and waits until it has a key and has seen the organization."""
         try:
             self.connector.start(env)
+            if until_ready:
+                eventually(self.connector.is_ready, seconds=30)
         except BaseException:
             self.close()
             raise

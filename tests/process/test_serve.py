@@ -104,7 +104,7 @@ def test_readiness_goes_before_the_listener_closes(make_bench):
 def test_it_starts_without_the_cloud_and_heals(make_bench):
     bench = make_bench(start=False)
     bench.cloud.faults({"action": {"type": "fail", "status": 503}})
-    bench.start()
+    bench.start(until_ready=False)
     assert requests.get(f"{bench.connector.http}/healthz", timeout=5).status_code == 200
     bench.cloud.faults()
     person = bench.cloud.person()

@@ -219,7 +219,7 @@ def test_a_cloud_of_another_organization_gets_no_grant(make_bench):
     config["integrations"] = [{**config["integrations"][0], "organization_id": "999999999999"}]
     bench.connector.configure(config)
     try:
-        bench.start()
+        bench.start(until_ready=False)
     except AssertionError as refused:
         assert "organization" in str(refused)
         return

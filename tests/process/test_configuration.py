@@ -48,7 +48,7 @@ def test_the_sample_configuration_passes(latchkey_bin):
 
 def test_every_mistake_is_named_at_once_with_what_to_write(check, config):
     config["listen"]["grpc"] = "0.0.0.0:7443"
-    config["listen"]["htttp"] = "127.0.0.1:1"
+    config["log"]["filtre"] = "info"
     config["engine"] = {"floor_poll": "1 fortnight", "drain": "99d"}
     config["policy"] = {"max_duration": "2d", "max_total": "1d", "roles": ["deployment-king"]}
     config["integrations"][0]["base_url"] = "http://cloud.example.com"
@@ -57,7 +57,7 @@ def test_every_mistake_is_named_at_once_with_what_to_write(check, config):
     assert done.returncode == 64, said(done)
     for place in (
         "listen.grpc",
-        "htttp",
+        "filtre",
         "engine.floor_poll",
         "policy.roles[0]",
         "integrations[0].base_url",
@@ -134,7 +134,7 @@ def test_an_address_in_use_is_named(check, config):
 
 def test_a_ledger_that_cannot_be_opened_is_named(check, config, tmp_path):
     (tmp_path / "garbage.db").write_bytes(b"this is no database, not at all " * 100)
-    for path in (tmp_path / "nowhere" / "ledger.db", tmp_path / "garbage.db", tmp_path):
+    for path in (tmp_path / "api-key" / "ledger.db", tmp_path / "garbage.db", tmp_path):
         config["ledger"]["path"] = str(path)
         done = check(config, "serve")
         assert done.returncode not in (0, -9), said(done)
@@ -181,7 +181,7 @@ def doctor_faults(simulator, config, folder):
         "a wrong key": (lambda: put(GOOD_KEY), "key"),
         "a key without the owner role": (
             lambda: simulator.control("POST", f"keys/{owner['id']}/reduce", viewer),
-            "organization-admin",
+            "Organization owner",
         ),
         "an expired key": (lambda: simulator.control("POST", f"keys/{owner['id']}/expire"), "key"),
         "nobody at the address": (lambda: integration(simulator, config, base_url="http://127.0.0.1:9"), "base_url"),

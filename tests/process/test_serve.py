@@ -71,9 +71,10 @@ def test_sigterm_ends_it_while_the_cloud_is_silent(make_bench, fault):
 
 def test_a_second_signal_ends_it_at_once(make_bench):
     bench = make_bench()
-    bench.cloud.faults({"action": {"type": "hang"}})
+    bench.cloud.faults(("role_assignments.add", {"type": "hang"}))
     person = bench.cloud.person()
     bench.client.grant(person, "viewer", bench.cloud.deployment("staging"), wait="ACCEPTED")
+    eventually(lambda: bench.cloud.adds(person))
     child = bench.connector.process.child
     child.send_signal(signal.SIGTERM)
     time.sleep(0.3)

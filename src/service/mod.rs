@@ -1,1 +1,3 @@
 //! service (under construction).
+
+pub mod doctor;

@@ -97,7 +97,7 @@ pub enum HostCommand {
     /// Show the whole story on this machine: simulated cloud, connector, a grant and its end
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
-    /// Check what the connector needs: key, network, clock, ledger, witness
+    /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
     /// Measure accepts and revocations on this machine

@@ -417,7 +417,7 @@ pub struct RevokeAllArgs {
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
     /// With --on: refuse when it would reach more members than this [default: the connector's limit]
-    #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "target", conflicts_with = "member", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_members: Option<u32>,
     /// Yes, end all of them
     #[arg(long)]

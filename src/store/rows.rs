@@ -1,0 +1,579 @@
+//! Rows: what the domain looks like in columns and JSON, and back.
+//!
+//! Owns every conversion between the two, for both adapters where they share one. Never does I/O. A row that does
+//! not convert is an error with its reason, never a default.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::domain::Timestamp;
+use crate::domain::event::AuditEvent;
+use crate::domain::grant::{Grant, GrantState};
+use crate::domain::ids::GrantId;
+use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord};
+use crate::domain::request::Fingerprint;
+use crate::ports::ledger::{Accept, MemberCommit, Page, RequestRecord};
+
+/// Layout of the JSON bodies that this release writes, and the newest it reads.
+pub(crate) const FORMAT: i64 = 1;
+
+/// Ranks below this one are removals.
+pub(crate) const REMOVALS_END: i64 = 1 << 32;
+
+/// Why a row cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error(
+        "{what} has layout {format}, written by a newer release; this one reads up to {FORMAT}: run the newer release"
+    )]
+    Newer { what: String, format: i64 },
+    #[error("{what} is not what any release wrote")]
+    Body {
+        what: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{what} holds {value:?}")]
+    Value { what: &'static str, value: String },
+}
+
+/// A write that no release may make; a defect of the caller, refused before it does harm.
+#[derive(Debug, thiserror::Error)]
+#[error("illegal write: {0}")]
+pub(crate) struct IllegalWrite(pub(crate) String);
+
+/// Microseconds since 1970, rounded down.
+pub(crate) fn micros(at: Timestamp) -> i64 {
+    at.timestamp_micros()
+}
+
+/// The instant of a column.
+pub(crate) fn instant(micros: i64) -> Result<Timestamp, Unreadable> {
+    Timestamp::from_timestamp_micros(micros).ok_or_else(|| Unreadable::Value {
+        what: "an instant",
+        value: micros.to_string(),
+    })
+}
+
+/// A number for a column; no counter comes near the bound.
+pub(crate) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number from a column whose constraint keeps it from being negative.
+pub(crate) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A limit for a query.
+pub(crate) fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// Cuts the one item too many that proves that there is a next page.
+pub(crate) fn page<T, C>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Page<T, C> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = if more { items.last().map(cursor) } else { None };
+    Page { items, next }
+}
+
+/// Order of urgency as one number: removals first, then by power.
+pub(crate) fn rank(due: &Due) -> i64 {
+    let kind: i64 = match due.kind {
+        DueKind::Remove => 0,
+        DueKind::Verify => 1,
+        DueKind::Grant => 2,
+        DueKind::Look => 3,
+    };
+    (kind << 32) + i64::from(u32::MAX - due.weight)
+}
+
+/// The due that [`micros`] and [`rank`] describe.
+pub(crate) fn due(at: i64, rank: i64) -> Result<Due, Unreadable> {
+    let kind = match rank >> 32 {
+        0 => DueKind::Remove,
+        1 => DueKind::Verify,
+        2 => DueKind::Grant,
+        3 => DueKind::Look,
+        _ => {
+            return Err(Unreadable::Value {
+                what: "the rank of a due",
+                value: rank.to_string(),
+            });
+        }
+    };
+    let weight = u32::MAX - u32::try_from(rank & 0xffff_ffff).unwrap_or(u32::MAX);
+    Ok(Due {
+        at: instant(at)?,
+        kind,
+        weight,
+    })
+}
+
+/// The earlier of two dues; of two at one instant the more urgent.
+pub(crate) fn earlier(stored: Option<Due>, new: Due) -> Due {
+    match stored {
+        Some(stored) if (micros(stored.at), rank(&stored)) <= (micros(new.at), rank(&new)) => {
+            stored
+        }
+        _ => new,
+    }
+}
+
+/// How a beneficiary is compared: addresses without case, everything else as written.
+pub(crate) fn comparable(beneficiary: &str) -> String {
+    if beneficiary.contains('@') {
+        beneficiary.to_ascii_lowercase()
+    } else {
+        beneficiary.to_owned()
+    }
+}
+
+/// Why a grant may not go from one state to another; `None` when it may.
+pub(crate) fn refused_transition(from: &GrantState, to: &GrantState) -> Option<IllegalWrite> {
+    let stuck = match from {
+        GrantState::Ended { .. } => !to.is_ended(),
+        GrantState::Revoking { .. } => {
+            !matches!(to, GrantState::Revoking { .. } | GrantState::Ended { .. })
+        }
+        GrantState::Scheduled { .. }
+        | GrantState::AwaitingMember { .. }
+        | GrantState::Activating { .. }
+        | GrantState::Active { .. } => false,
+    };
+    stuck.then(|| {
+        IllegalWrite(format!(
+            "a grant cannot go from {} to {}",
+            from.name(),
+            to.name()
+        ))
+    })
+}
+
+/// What a rekey does to both records: open grants of `from` that the caller has not moved yet are moved.
+pub(crate) fn rekeyed(
+    from: &MemberRecord,
+    into: &mut MemberCommit,
+) -> Result<MemberRecord, IllegalWrite> {
+    let key = into.record.key.clone();
+    if from.key == key || from.key.integration != key.integration {
+        return Err(IllegalWrite(format!("{} cannot become {key}", from.key)));
+    }
+    if let Some(lost) = from
+        .owned
+        .iter()
+        .find(|owned| into.record.owned(&owned.assignment).is_none())
+    {
+        return Err(IllegalWrite(format!(
+            "{} of {} would be forgotten by {key}",
+            lost.assignment, from.key
+        )));
+    }
+    for grant in &from.grants {
+        if into.record.grants.iter().all(|moved| moved.id != grant.id) {
+            into.record.grants.push(grant.clone());
+        }
+    }
+    let mut quiet = MemberRecord::new(from.key.clone());
+    quiet.version = from.version;
+    Ok(quiet)
+}
+
+/// Binds every grant of a record to the record's subject.
+pub(crate) fn bind_grants(record: &mut MemberRecord) {
+    for grant in &mut record.grants {
+        grant.integration = record.key.integration.clone();
+        grant.subject = record.key.subject.clone();
+    }
+}
+
+fn body<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("domain values are plain data with string keys")
+}
+
+/// Reads a body, refusing layouts of newer releases.
+pub(crate) fn read_body<T: DeserializeOwned>(
+    what: impl FnOnce() -> String,
+    format: i64,
+    text: &str,
+) -> Result<T, Unreadable> {
+    if format > FORMAT {
+        return Err(Unreadable::Newer {
+            what: what(),
+            format,
+        });
+    }
+    serde_json::from_str(text).map_err(|source| Unreadable::Body {
+        what: what(),
+        source,
+    })
+}
+
+/// A grant as it stands in its table.
+#[derive(Debug, Clone)]
+pub(crate) struct GrantRow {
+    pub(crate) id: String,
+    pub(crate) integration: String,
+    pub(crate) subject: String,
+    pub(crate) caller: String,
+    pub(crate) request_id: String,
+    pub(crate) state: &'static str,
+    pub(crate) beneficiary: String,
+    pub(crate) targets: String,
+    pub(crate) created_at: i64,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) cause: Option<&'static str>,
+    pub(crate) ended_at: Option<i64>,
+    pub(crate) version: i64,
+    pub(crate) body: String,
+}
+
+impl GrantRow {
+    pub(crate) fn new(grant: &Grant) -> Self {
+        let (expires_at, cause, ended_at) = match &grant.state {
+            GrantState::Scheduled { .. }
+            | GrantState::AwaitingMember { .. }
+            | GrantState::Activating { .. } => (None, None, None),
+            GrantState::Active { expires_at, .. } => (Some(micros(*expires_at)), None, None),
+            GrantState::Revoking { cause, .. } => (None, Some(cause.code()), None),
+            GrantState::Ended { at, cause } => (None, Some(cause.code()), Some(micros(*at))),
+        };
+        // The column is the truth about the version; in the body it would make every row look changed.
+        let unversioned = Grant {
+            version: 0,
+            ..grant.clone()
+        };
+        Self {
+            id: grant.id.to_string(),
+            integration: grant.integration.to_string(),
+            subject: grant.subject.to_string(),
+            caller: grant.caller.to_string(),
+            request_id: grant.request_id.to_string(),
+            state: grant.state.name(),
+            beneficiary: comparable(&grant.beneficiary),
+            targets: targets(grant),
+            created_at: micros(grant.created_at),
+            expires_at,
+            cause,
+            ended_at,
+            version: int(grant.version),
+            body: body(&unversioned),
+        }
+    }
+}
+
+fn targets(grant: &Grant) -> String {
+    let mut text = String::from(" ");
+    for held in &grant.assignments {
+        text.push_str(&held.assignment.target.to_string());
+        text.push(' ');
+    }
+    text
+}
+
+/// Reads a grant back.
+pub(crate) fn grant(version: i64, format: i64, text: &str) -> Result<Grant, Unreadable> {
+    let mut grant: Grant = read_body(|| "a grant".to_owned(), format, text)?;
+    grant.version = uint(version);
+    Ok(grant)
+}
+
+/// A member as it stands in its table.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberRow {
+    pub(crate) key: MemberKey,
+    pub(crate) integration: String,
+    pub(crate) subject: String,
+    /// The version that was loaded.
+    pub(crate) version: i64,
+    pub(crate) owned: i64,
+    pub(crate) blocked: i64,
+    pub(crate) due_at: Option<i64>,
+    pub(crate) due_rank: Option<i64>,
+    pub(crate) body: String,
+}
+
+impl MemberRow {
+    /// Splits a record into its row and its grants.
+    pub(crate) fn split(mut record: MemberRecord) -> (Self, Vec<Grant>) {
+        let grants = std::mem::take(&mut record.grants);
+        let due = record.due.take();
+        let version = std::mem::replace(&mut record.version, 0);
+        let row = Self {
+            integration: record.key.integration.to_string(),
+            subject: record.key.subject.to_string(),
+            version: int(version),
+            owned: count(record.owned.len()),
+            blocked: count(blocked(&record)),
+            due_at: due.map(|due| micros(due.at)),
+            due_rank: due.as_ref().map(rank),
+            body: body(&record),
+            key: record.key,
+        };
+        (row, grants)
+    }
+}
+
+/// Removals of a record that are blocked.
+pub(crate) fn blocked(record: &MemberRecord) -> usize {
+    record
+        .owned
+        .iter()
+        .filter(|owned| owned.blocked.is_some())
+        .count()
+}
+
+/// Reads a member back, without its grants.
+pub(crate) fn member(
+    key: &MemberKey,
+    version: i64,
+    format: i64,
+    text: &str,
+    due_columns: Option<(i64, i64)>,
+) -> Result<MemberRecord, Unreadable> {
+    let mut record: MemberRecord = read_body(|| format!("member {key}"), format, text)?;
+    if record.key != *key {
+        return Err(Unreadable::Value {
+            what: "the body of a member",
+            value: record.key.to_string(),
+        });
+    }
+    record.version = uint(version);
+    record.due = due_columns.map(|(at, rank)| due(at, rank)).transpose()?;
+    Ok(record)
+}
+
+/// An audit event as it stands in its table.
+#[derive(Debug, Clone)]
+pub(crate) struct EventRow {
+    pub(crate) at: i64,
+    pub(crate) integration: Option<String>,
+    pub(crate) subject: Option<String>,
+    pub(crate) grant_id: Option<String>,
+    pub(crate) caller: Option<String>,
+    pub(crate) kind: &'static str,
+    pub(crate) body: String,
+}
+
+impl EventRow {
+    pub(crate) fn new(event: &AuditEvent) -> Self {
+        Self {
+            at: micros(event.at),
+            integration: event.integration.as_ref().map(ToString::to_string),
+            subject: event.subject.clone(),
+            grant_id: event.grant_id.as_ref().map(ToString::to_string),
+            caller: event.caller.as_ref().map(ToString::to_string),
+            kind: event.kind.name(),
+            body: body(event),
+        }
+    }
+
+    pub(crate) fn all(events: &[AuditEvent]) -> Vec<Self> {
+        events.iter().map(Self::new).collect()
+    }
+}
+
+/// A request id as it stands in its table.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestRow {
+    pub(crate) caller: String,
+    pub(crate) request_id: String,
+    pub(crate) kind: &'static str,
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) grant_id: Option<String>,
+    pub(crate) remember_until: i64,
+}
+
+impl RequestRow {
+    pub(crate) fn new(
+        caller: &impl ToString,
+        request_id: &impl ToString,
+        record: &RequestRecord,
+        remember_until: Timestamp,
+    ) -> Self {
+        let (kind, fingerprint, grant_id) = match record {
+            RequestRecord::Grant { id, fingerprint } => {
+                ("grant", Some(fingerprint), Some(id.to_string()))
+            }
+            RequestRecord::Done { fingerprint, grant } => (
+                "done",
+                Some(fingerprint),
+                grant.as_ref().map(ToString::to_string),
+            ),
+            RequestRecord::Tombstone => ("tombstone", None, None),
+        };
+        Self {
+            caller: caller.to_string(),
+            request_id: request_id.to_string(),
+            kind,
+            fingerprint: fingerprint.map(|fingerprint| hex::encode(fingerprint.0)),
+            grant_id,
+            remember_until: micros(remember_until),
+        }
+    }
+}
+
+/// Reads a request id back.
+pub(crate) fn request(
+    kind: &str,
+    fingerprint: Option<&str>,
+    grant_id: Option<&str>,
+) -> Result<RequestRecord, Unreadable> {
+    let unreadable = |what, value: Option<&str>| Unreadable::Value {
+        what,
+        value: value.unwrap_or("nothing").to_owned(),
+    };
+    let fingerprint_of = || {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(fingerprint.unwrap_or_default(), &mut bytes)
+            .map(|()| Fingerprint(bytes))
+            .map_err(|_| unreadable("the fingerprint of a request id", fingerprint))
+    };
+    let grant = grant_id
+        .map(|id| GrantId::parse(id).map_err(|_| unreadable("the grant of a request id", Some(id))))
+        .transpose()?;
+    match (kind, grant) {
+        ("grant", Some(id)) => Ok(RequestRecord::Grant {
+            id,
+            fingerprint: fingerprint_of()?,
+        }),
+        ("done", grant) => Ok(RequestRecord::Done {
+            fingerprint: fingerprint_of()?,
+            grant,
+        }),
+        ("tombstone", _) => Ok(RequestRecord::Tombstone),
+        _ => Err(unreadable("the kind of a request id", Some(kind))),
+    }
+}
+
+/// Everything that one accept writes.
+#[derive(Debug)]
+pub(crate) struct AcceptRows {
+    pub(crate) request: RequestRow,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) grant: GrantRow,
+    /// The grant as the caller gave it, to answer with.
+    pub(crate) accepted: Grant,
+    /// The row of a member that was not known before.
+    pub(crate) member: MemberRow,
+    pub(crate) events: Vec<EventRow>,
+}
+
+impl AcceptRows {
+    pub(crate) fn new(accept: Accept) -> Self {
+        let Accept {
+            grant,
+            fingerprint,
+            remember_until,
+            due,
+            audit,
+        } = accept;
+        let record = RequestRecord::Grant {
+            id: grant.id,
+            fingerprint,
+        };
+        let mut member = MemberRecord::new(MemberKey {
+            integration: grant.integration.clone(),
+            subject: grant.subject.clone(),
+        });
+        member.due = Some(due);
+        Self {
+            request: RequestRow::new(&grant.caller, &grant.request_id, &record, remember_until),
+            fingerprint,
+            grant: GrantRow::new(&grant),
+            member: MemberRow::split(member).0,
+            events: EventRow::all(&audit),
+            accepted: grant,
+        }
+    }
+}
+
+/// Everything that one compare-and-swap writes.
+#[derive(Debug)]
+pub(crate) struct CommitRows {
+    pub(crate) member: MemberRow,
+    pub(crate) grants: Vec<GrantRow>,
+    pub(crate) events: Vec<EventRow>,
+    pub(crate) request: Option<RequestRow>,
+}
+
+impl CommitRows {
+    pub(crate) fn new(commit: MemberCommit) -> Self {
+        let MemberCommit {
+            mut record,
+            audit,
+            request,
+        } = commit;
+        bind_grants(&mut record);
+        let (member, grants) = MemberRow::split(record);
+        Self {
+            member,
+            grants: grants.iter().map(GrantRow::new).collect(),
+            events: EventRow::all(&audit),
+            request: request.map(|(caller, request_id, record, until)| {
+                RequestRow::new(&caller, &request_id, &record, until)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_timestamp(seconds, 0).expect("in range")
+    }
+
+    #[test]
+    fn ranks_sort_removals_first_then_power_and_read_back() {
+        let kinds = [
+            DueKind::Remove,
+            DueKind::Verify,
+            DueKind::Grant,
+            DueKind::Look,
+        ];
+        let mut last = -1;
+        for kind in kinds {
+            for weight in [u32::MAX, 100, 1, 0] {
+                let one = Due {
+                    at: at(7),
+                    kind,
+                    weight,
+                };
+                let rank = rank(&one);
+                assert!(rank > last, "{kind:?} {weight}");
+                assert_eq!(
+                    rank < REMOVALS_END,
+                    kind == DueKind::Remove,
+                    "{kind:?} {weight}"
+                );
+                last = rank;
+                assert_eq!(due(micros(one.at), rank).expect("readable"), one);
+            }
+        }
+        assert!(due(0, 4 << 32).is_err());
+    }
+
+    #[test]
+    fn a_body_of_a_newer_layout_is_refused_in_words() {
+        let error = read_body::<u8>(|| "a grant".to_owned(), FORMAT + 1, "1")
+            .expect_err("newer layouts are not read");
+        assert!(error.to_string().contains("newer release"), "{error}");
+    }
+
+    #[test]
+    fn of_two_dues_the_earlier_stays_and_at_one_instant_the_more_urgent() {
+        let due = |seconds, kind| Due {
+            at: at(seconds),
+            kind,
+            weight: 1,
+        };
+        let look = due(1, DueKind::Look);
+        assert_eq!(earlier(Some(look), due(2, DueKind::Remove)), look);
+        let remove = due(1, DueKind::Remove);
+        assert_eq!(earlier(Some(look), remove), remove);
+        assert_eq!(earlier(None, look), look);
+    }
+}

@@ -1,0 +1,194 @@
+//! What an error of the database means for the promise that was being made.
+//!
+//! Owns the difference between "nothing happened" and "nobody knows". When in doubt it is the latter.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::ports::ledger::LedgerError;
+
+const SQLITE_BUSY: i32 = 5;
+const SQLITE_LOCKED: i32 = 6;
+const SQLITE_READONLY: i32 = 8;
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_FULL: i32 = 13;
+const SQLITE_CONSTRAINT: i32 = 19;
+const SQLITE_NOTADB: i32 = 26;
+
+/// Extended result code of SQLite, where the error comes from it.
+pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+fn primary(error: &sqlx::Error) -> Option<i32> {
+    code(error).map(|code| code & 0xff)
+}
+
+/// Whether the error says that what is stored cannot be read.
+pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
+    matches!(primary(error), Some(SQLITE_CORRUPT | SQLITE_NOTADB))
+        || matches!(
+            error,
+            sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnNotFound(_)
+                | sqlx::Error::TypeNotFound { .. }
+        )
+}
+
+/// Whether a failed `COMMIT` certainly left nothing behind. A failed write or fsync of the log may have reached the
+/// disk all the same and come back with the next recovery.
+pub(super) fn commit_left_nothing(error: &sqlx::Error) -> bool {
+    matches!(
+        primary(error),
+        Some(SQLITE_BUSY | SQLITE_LOCKED | SQLITE_READONLY | SQLITE_FULL | SQLITE_CONSTRAINT)
+    )
+}
+
+/// An error of a statement that is not `COMMIT`: the transaction is rolled back, so nothing happened.
+pub(super) fn of_statement(
+    action: &'static str,
+    error: impl Into<Arc<sqlx::Error>>,
+) -> LedgerError {
+    let error = error.into();
+    if is_corrupt(&error) {
+        corrupt(action, error)
+    } else {
+        unavailable(action, error)
+    }
+}
+
+/// An error of `COMMIT`.
+pub(super) fn of_commit(action: &'static str, error: Arc<sqlx::Error>) -> LedgerError {
+    if commit_left_nothing(&error) {
+        unavailable(action, error)
+    } else {
+        unknown(action, error)
+    }
+}
+
+pub(super) fn unavailable(
+    action: &'static str,
+    source: impl Into<Box<dyn Error + Send + Sync>>,
+) -> LedgerError {
+    LedgerError::Unavailable {
+        action,
+        source: source.into(),
+    }
+}
+
+pub(super) fn unknown(
+    action: &'static str,
+    source: impl Into<Box<dyn Error + Send + Sync>>,
+) -> LedgerError {
+    LedgerError::CommitUnknown {
+        action,
+        source: source.into(),
+    }
+}
+
+pub(super) fn corrupt(
+    action: &'static str,
+    source: impl Into<Box<dyn Error + Send + Sync>>,
+) -> LedgerError {
+    LedgerError::Corrupt {
+        action,
+        source: source.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::fmt;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Code(i32);
+
+    impl fmt::Display for Code {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "code {}", self.0)
+        }
+    }
+
+    impl Error for Code {}
+
+    impl DatabaseError for Code {
+        fn message(&self) -> &str {
+            "a message"
+        }
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(Cow::Owned(self.0.to_string()))
+        }
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn sqlite(code: i32) -> Arc<sqlx::Error> {
+        Arc::new(sqlx::Error::Database(Box::new(Code(code))))
+    }
+
+    #[test]
+    fn a_failed_fsync_at_commit_is_of_unknown_outcome_and_a_full_disk_is_not() {
+        const IOERR_FSYNC: i32 = 10 | (4 << 8);
+        const IOERR_WRITE: i32 = 10 | (3 << 8);
+        for code in [IOERR_FSYNC, IOERR_WRITE, 7, 9, 21] {
+            assert!(
+                matches!(
+                    of_commit("test", sqlite(code)),
+                    LedgerError::CommitUnknown { .. }
+                ),
+                "{code}"
+            );
+        }
+        assert!(matches!(
+            of_commit("test", Arc::new(sqlx::Error::WorkerCrashed)),
+            LedgerError::CommitUnknown { .. }
+        ));
+        for code in [SQLITE_FULL, SQLITE_READONLY, SQLITE_READONLY | (4 << 8)] {
+            assert!(
+                matches!(
+                    of_commit("test", sqlite(code)),
+                    LedgerError::Unavailable { .. }
+                ),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn before_commit_nothing_happened_and_a_malformed_file_is_corrupt() {
+        for code in [SQLITE_FULL, 10, SQLITE_READONLY] {
+            assert!(
+                matches!(
+                    of_statement("test", sqlite(code)),
+                    LedgerError::Unavailable { .. }
+                ),
+                "{code}"
+            );
+        }
+        for code in [SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_CORRUPT | (1 << 8)] {
+            assert!(
+                matches!(
+                    of_statement("test", sqlite(code)),
+                    LedgerError::Corrupt { .. }
+                ),
+                "{code}"
+            );
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The ledger in one SQLite file: durable to the disk with every answer.
+//!
+//! Owns the file, its lock, one connection that writes (WAL, `synchronous=FULL`, group commit) and a few that read.
+//! The writer runs in the task that the caller gives it. Never answers a write before its commit returned, and never
+//! opens a file that another process has.
+
+mod bench;
+mod errors;
+mod open;
+mod read;
+mod write;
+mod writer;
+
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use sqlx::Sqlite;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::SqlitePool;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::bench::{BareCommits, bench_bare_commits};
+pub use self::open::{OpenError, Options};
+use self::write::{Reply, Work};
+use self::writer::{Command, Counters, Writer};
+use super::rows::{self, AcceptRows, CommitRows, EventRow, IllegalWrite, MemberRow, RequestRow};
+use crate::domain::Timestamp;
+use crate::domain::assignment::Target;
+use crate::domain::event::AuditEvent;
+use crate::domain::grant::Grant;
+use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
+use crate::domain::member::{MemberKey, MemberRecord};
+use crate::ports::ledger::{
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, MemberCommit, Page,
+    RequestRecord, Result, StoredEvent,
+};
+
+/// Handle of the ledger; cloning it is cheap.
+#[derive(Clone)]
+pub struct SqliteLedger {
+    path: Arc<PathBuf>,
+    commands: mpsc::Sender<Command>,
+    readers: SqlitePool,
+    last_sequence: watch::Receiver<u64>,
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for SqliteLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteLedger")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SqliteLedger {
+    /// Opens or creates the ledger at `path`, brings its schema up, and answers a handle and the writer.
+    ///
+    /// The writer is a future that must run for as long as the ledger is used: give it to a named, supervised task.
+    /// It ends after [`Ledger::close`] or when every handle is gone, and then the file is let go. When it is dropped
+    /// before, writes fail as unavailable, or as of unknown outcome where one was under way.
+    ///
+    /// # Errors
+    /// [`OpenError`] in words for an operator: no place to write, another process, another application's file, a
+    /// newer schema, or damage.
+    pub async fn open(
+        path: &Path,
+        options: Options,
+    ) -> std::result::Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
+        let lock = open::files(path)?;
+        let mut conn = open::writer(path, &options).await?;
+        let last = read::last_sequence(&mut conn)
+            .await
+            .map_err(|error| OpenError::Database {
+                action: "reading the last audit sequence of",
+                path: path.to_owned(),
+                source: error.into(),
+            })?;
+        let readers = open::readers(path, &options);
+        let (commands, receiver) = mpsc::channel(options.queue.max(1));
+        let (sender, last_sequence) = watch::channel(last);
+        let counters = Arc::new(Counters::default());
+        let ledger = Self {
+            path: Arc::new(path.to_owned()),
+            commands,
+            readers: readers.clone(),
+            last_sequence,
+            counters: Arc::clone(&counters),
+        };
+        let writer = Writer {
+            path: path.to_owned(),
+            options,
+            conn: Some(conn),
+            commands: receiver,
+            last_sequence: sender,
+            counters,
+            readers,
+            lock,
+        };
+        Ok((ledger, writer.run()))
+    }
+
+    /// Commits made since the ledger was opened. Fewer than [`Self::writes`] when writes came together.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.counters.commits.load(Ordering::Relaxed)
+    }
+
+    /// Writes that were part of a commit since the ledger was opened.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.counters.writes.load(Ordering::Relaxed)
+    }
+
+    /// Checks every page of the file; for a quiet hour or `doctor`, since it reads the whole file.
+    ///
+    /// # Errors
+    /// `LedgerError::Corrupt` with the first thing found wrong, or `LedgerError::Unavailable`.
+    pub async fn verify(&self) -> Result<()> {
+        const ACTION: &str = "checking every page";
+        let mut conn = self.reader(ACTION).await?;
+        let found = open::quick_check(&mut conn)
+            .await
+            .map_err(|error| errors::of_statement(ACTION, error))?;
+        match found {
+            None => Ok(()),
+            Some(detail) => Err(errors::corrupt(ACTION, detail)),
+        }
+    }
+
+    async fn reader(&self, action: &'static str) -> Result<PoolConnection<Sqlite>> {
+        self.readers
+            .acquire()
+            .await
+            .map_err(|error| errors::of_statement(action, error))
+    }
+
+    async fn write(&self, work: Work) -> Result<Reply> {
+        let action = work.action();
+        let (reply, answer) = oneshot::channel();
+        if self
+            .commands
+            .send(Command::Write(work, reply))
+            .await
+            .is_err()
+        {
+            return Err(errors::unavailable(action, "the ledger is closed"));
+        }
+        match answer.await {
+            Ok(outcome) => outcome,
+            Err(gone) => Err(errors::unknown(action, gone)),
+        }
+    }
+}
+
+/// A reply of another kind than the write asked for; the writer never gives one.
+fn unexpected<T>(action: &'static str, reply: &Reply) -> Result<T> {
+    let reply = IllegalWrite(format!("the writer answered {reply:?}"));
+    Err(errors::corrupt(action, reply))
+}
+
+/// Runs a query on a reader; the connection's errors and unreadable rows become one.
+macro_rules! read {
+    ($self:ident, $action:literal, |$conn:ident, $act:ident| $query:expr) => {{
+        let $act: &'static str = $action;
+        let mut reader = $self.reader($act).await?;
+        let $conn = &mut *reader;
+        match $query.await {
+            Ok(answer) => answer,
+            Err(error) => Err(errors::of_statement($act, error)),
+        }
+    }};
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn accept(&self, accept: Accept) -> Result<Accepted> {
+        let work = Work::Accept(Box::new(AcceptRows::new(accept)));
+        let action = work.action();
+        match self.write(work).await? {
+            Reply::Accepted(accepted) => Ok(accepted),
+            other => unexpected(action, &other),
+        }
+    }
+
+    async fn find_request(
+        &self,
+        caller: &CallerName,
+        request: &RequestId,
+    ) -> Result<Option<RequestRecord>> {
+        read!(self, "looking up a request id", |conn, action| {
+            read::request(conn, caller.as_str(), request.as_str(), action)
+        })
+    }
+
+    async fn tombstone(
+        &self,
+        caller: &CallerName,
+        request: &RequestId,
+        remember_until: Timestamp,
+        audit: Vec<AuditEvent>,
+    ) -> Result<Option<RequestRecord>> {
+        let row = RequestRow::new(caller, request, &RequestRecord::Tombstone, remember_until);
+        let work = Work::Tombstone(row, EventRow::all(&audit));
+        let action = work.action();
+        match self.write(work).await? {
+            Reply::Request(record) => Ok(record),
+            other => unexpected(action, &other),
+        }
+    }
+
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>> {
+        read!(self, "reading a grant", |conn, action| read::grant(
+            conn, id, action
+        ))
+    }
+
+    async fn list_grants(
+        &self,
+        filter: &GrantFilter,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Grant, GrantId>> {
+        read!(self, "listing grants", |conn, action| read::list_grants(
+            conn, filter, before, limit, action
+        ))
+    }
+
+    async fn member(&self, key: &MemberKey) -> Result<MemberRecord> {
+        read!(self, "reading a member", |conn, action| read::member(
+            conn, key, action
+        ))
+    }
+
+    async fn commit(&self, commit: MemberCommit) -> Result<u64> {
+        let work = Work::Commit(Box::new(CommitRows::new(commit)));
+        let action = work.action();
+        match self.write(work).await? {
+            Reply::Number(version) => Ok(version),
+            other => unexpected(action, &other),
+        }
+    }
+
+    async fn rekey(&self, from: MemberRecord, mut into: MemberCommit) -> Result<u64> {
+        let quiet = rows::rekeyed(&from, &mut into)
+            .map_err(|illegal| errors::unavailable("moving an invitee to a member", illegal))?;
+        let (quiet, _) = MemberRow::split(quiet);
+        let work = Work::Rekey(Box::new(quiet), Box::new(CommitRows::new(into)));
+        let action = work.action();
+        match self.write(work).await? {
+            Reply::Number(version) => Ok(version),
+            other => unexpected(action, &other),
+        }
+    }
+
+    async fn due(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueMember>> {
+        read!(self, "reading what is due", |conn, action| read::due(
+            conn,
+            integration,
+            until,
+            limit,
+            action
+        ))
+    }
+
+    async fn next_due(
+        &self,
+        integration: &IntegrationName,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>> {
+        read!(self, "reading the next due", |conn, action| read::next_due(
+            conn,
+            integration,
+            after,
+            action
+        ))
+    }
+
+    async fn members(
+        &self,
+        integration: &IntegrationName,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, UserId>> {
+        read!(self, "listing members", |conn, action| read::members(
+            conn,
+            integration,
+            after,
+            limit,
+            action
+        ))
+    }
+
+    async fn subjects(
+        &self,
+        integration: &IntegrationName,
+        target: Option<&Target>,
+    ) -> Result<Vec<MemberKey>> {
+        read!(self, "listing subjects", |conn, action| read::subjects(
+            conn,
+            integration,
+            target,
+            action
+        ))
+    }
+
+    async fn append(&self, events: Vec<AuditEvent>) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.write(Work::Append(EventRow::all(&events)))
+            .await
+            .map(drop)
+    }
+
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>> {
+        read!(self, "reading audit events", |conn, action| read::events(
+            conn, filter, after, limit, action
+        ))
+    }
+
+    async fn last_sequence(&self) -> Result<u64> {
+        const ACTION: &str = "reading the last sequence";
+        let mut conn = self.reader(ACTION).await?;
+        read::last_sequence(&mut conn)
+            .await
+            .map_err(|error| errors::of_statement(ACTION, error))
+    }
+
+    async fn claim_organization(
+        &self,
+        integration: &IntegrationName,
+        organization: &OrganizationId,
+    ) -> Result<()> {
+        self.write(Work::Claim(integration.clone(), organization.clone()))
+            .await
+            .map(drop)
+    }
+
+    async fn prune(
+        &self,
+        requests_before: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<u64> {
+        let work = Work::Prune {
+            requests_before: rows::micros(requests_before),
+            ended_before: rows::micros(ended_before),
+            limit: rows::count(limit),
+        };
+        let action = work.action();
+        match self.write(work).await? {
+            Reply::Number(count) => Ok(count),
+            other => unexpected(action, &other),
+        }
+    }
+
+    async fn census(&self, now: Timestamp) -> Result<Census> {
+        read!(self, "counting", |conn, action| read::census(
+            conn, now, action
+        ))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.last_sequence.clone()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.write(Work::Check).await.map(drop)
+    }
+
+    async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).await.is_ok() {
+            // The writer may be gone already; then there is nothing left to flush.
+            drop(closed.await);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Opening the file: who may have it, whether it is whole, and which layout it has.
+//!
+//! Owns the files beside the ledger and every reason not to start. Never repairs: a damaged ledger is named, kept as
+//! it is, and left to an operator.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, SqlSafeStr, query, query_scalar};
+
+use super::errors;
+
+/// "LKEY" in the header of the file, so that another application's database is not taken for a ledger.
+const APPLICATION_ID: i64 = 0x4c4b_4559;
+
+/// How the ledger is opened. The defaults are for production.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Connections for reading; each costs a thread and its page cache. Default 4.
+    pub readers: u32,
+    /// Writes that may wait while a commit is in flight; beyond it callers wait for a place. Default 1,024.
+    pub queue: usize,
+    /// Most writes in one commit: bounds how long one commit takes. Default 512.
+    pub batch: usize,
+    /// Most pages (4 KiB each) that the file may grow to; no bound by default. Beyond it the ledger is unavailable
+    /// for writing, exactly as on a full disk.
+    pub max_pages: Option<u32>,
+    /// Files up to this size in bytes are checked page by page at open; beyond it the check would hold back the
+    /// first revocation after a restart, and [`super::SqliteLedger::verify`] does it later. Default 256 MiB.
+    pub check_up_to: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers: 4,
+            queue: 1024,
+            batch: 512,
+            max_pages: None,
+            check_up_to: 256 << 20,
+        }
+    }
+}
+
+/// Why the ledger cannot be opened, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory or a file in it cannot be made or opened.
+    #[error(
+        "{action} {}: the ledger needs a directory that this process can write to; mount a volume there or set another path",
+        path.display()
+    )]
+    Files {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has the ledger open.
+    #[error(
+        "the ledger {} is in use by another process: stop that one first, or give this one its own ledger path; two writers on one file are refused",
+        path.display()
+    )]
+    Locked {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// The file is a database of something else.
+    #[error(
+        "{} is a database, but not a Latchkey ledger: set the ledger path to a file of its own",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer release wrote the file.
+    #[error(
+        "the ledger {} has schema version {found}, this release knows versions up to {known}: run the newer release again, or restore a backup from before the upgrade",
+        path.display()
+    )]
+    NewerSchema {
+        /// The ledger.
+        path: PathBuf,
+        /// Version in the file.
+        found: i64,
+        /// Newest version known here.
+        known: i64,
+    },
+    /// The file is torn or was overwritten.
+    #[error(
+        "the ledger {} is damaged ({detail}): keep the file and those beside it, restore the latest backup to a new path, or salvage with `sqlite3 OLD .recover | sqlite3 NEW`; docs/ledger.md has the steps",
+        path.display()
+    )]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// The first thing found wrong.
+        detail: String,
+    },
+    /// The database refused for another reason.
+    #[error("{action} the ledger {}", path.display())]
+    Database {
+        /// What was being done.
+        action: &'static str,
+        /// The ledger.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The claim of one process on one ledger; let go when dropped or when the process dies.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Makes the directory and the file, readable by their owner only, and takes the lock.
+pub(super) fn files(path: &Path) -> Result<Lock, OpenError> {
+    let failed = |action, path: &Path, source| OpenError::Files {
+        action,
+        path: path.to_owned(),
+        source,
+    };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| failed("creating the directory", directory, source))?;
+    let open = |path: &Path| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+    };
+    let lock_path = beside(path, ".lock");
+    let lock = open(&lock_path).map_err(|source| failed("opening", &lock_path, source))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(OpenError::Locked {
+                path: path.to_owned(),
+            });
+        }
+        Err(errno) => return Err(failed("locking", &lock_path, errno.into())),
+    }
+    let is_new = !path.exists();
+    let file = open(path).map_err(|source| failed("opening", path, source))?;
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(|source| failed("restricting", path, source))?;
+    if is_new {
+        // The name must survive a power cut as well as the content.
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| failed("syncing", directory, source))?;
+    }
+    Ok(Lock { _file: lock })
+}
+
+fn connect_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
+}
+
+/// Settings of the one connection that writes: every commit is on the disk before it returns.
+pub(super) fn writer_options(path: &Path, options: &Options) -> SqliteConnectOptions {
+    let settings = connect_options(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // On macOS fsync alone leaves data in the drive's cache.
+        .pragma("fullfsync", "ON")
+        .pragma("checkpoint_fullfsync", "ON")
+        .pragma("journal_size_limit", "67108864")
+        .pragma("trusted_schema", "OFF");
+    match options.max_pages {
+        Some(pages) => settings.pragma("max_page_count", pages.to_string()),
+        None => settings,
+    }
+}
+
+/// Connections that only read, each answer a snapshot.
+pub(super) fn readers(path: &Path, options: &Options) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(options.readers.max(1))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(connect_options(path).pragma("query_only", "ON"))
+}
+
+/// Opens the writer's connection on a file that is whole, ours, and of a layout that is known or can be brought up.
+pub(super) async fn writer(path: &Path, options: &Options) -> Result<SqliteConnection, OpenError> {
+    let failed = |action: &'static str, error: sqlx::Error| {
+        if errors::is_corrupt(&error) {
+            OpenError::Damaged {
+                path: path.to_owned(),
+                detail: error.to_string(),
+            }
+        } else {
+            OpenError::Database {
+                action,
+                path: path.to_owned(),
+                source: error.into(),
+            }
+        }
+    };
+    let mut conn = writer_options(path, options)
+        .connect()
+        .await
+        .map_err(|error| failed("opening", error))?;
+    let (application, tables, ours): (i64, i64, i64) = (
+        query_scalar("PRAGMA application_id")
+            .fetch_one(&mut conn)
+            .await
+            .map_err(|error| failed("reading the header of", error))?,
+        query_scalar("SELECT COUNT(*) FROM sqlite_master")
+            .fetch_one(&mut conn)
+            .await
+            .map_err(|error| failed("reading the schema of", error))?,
+        query_scalar("SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
+            .fetch_one(&mut conn)
+            .await
+            .map_err(|error| failed("reading the schema of", error))?,
+    );
+    let is_empty = tables == 0 && application == 0;
+    // A first start that was cut short has made the list of migrations and not yet its mark.
+    let is_ours = application == APPLICATION_ID || (application == 0 && ours == 1);
+    if !is_empty && !is_ours {
+        return Err(OpenError::Foreign {
+            path: path.to_owned(),
+        });
+    }
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    if size <= options.check_up_to {
+        let found = quick_check(&mut conn)
+            .await
+            .map_err(|error| failed("checking", error))?;
+        if let Some(detail) = found {
+            return Err(OpenError::Damaged {
+                path: path.to_owned(),
+                detail,
+            });
+        }
+    }
+    migrate(&mut conn, path)
+        .await
+        .map_err(|error| match error {
+            MigrateFailure::Open(error) => error,
+            MigrateFailure::Database(error) => failed("migrating", error),
+        })?;
+    if application != APPLICATION_ID {
+        query("PRAGMA application_id = 1280001369")
+            .execute(&mut conn)
+            .await
+            .map_err(|error| failed("marking", error))?;
+    }
+    Ok(conn)
+}
+
+/// The first thing wrong with the file, page by page; `None` when it is whole.
+pub(super) async fn quick_check(
+    conn: &mut SqliteConnection,
+) -> Result<Option<String>, sqlx::Error> {
+    let found: String = query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(conn)
+        .await?;
+    Ok((found != "ok").then_some(found))
+}
+
+enum MigrateFailure {
+    Open(OpenError),
+    Database(sqlx::Error),
+}
+
+/// Every migration, oldest first; one that was released is never edited.
+fn migrations() -> Vec<Migration> {
+    vec![Migration::new(
+        1,
+        "ledger".into(),
+        MigrationType::Simple,
+        include_str!("../migrations/0001_ledger.sql").into_sql_str(),
+        false,
+    )]
+}
+
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), MigrateFailure> {
+    let migrations = migrations();
+    let known = migrations.iter().map(|one| one.version).max().unwrap_or(0);
+    match Migrator::with_migrations(migrations).run(conn).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(found)) if found > known => {
+            Err(MigrateFailure::Open(OpenError::NewerSchema {
+                path: path.to_owned(),
+                found,
+                known,
+            }))
+        }
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            Err(MigrateFailure::Database(error))
+        }
+        Err(other) => Err(MigrateFailure::Open(OpenError::Database {
+            action: "migrating",
+            path: path.to_owned(),
+            source: other.into(),
+        })),
+    }
+}

@@ -1,0 +1,435 @@
+//! The queries of the ledger: each a snapshot, each bounded by an index or by a limit.
+//!
+//! Owns the SQL that reads. Outer errors are the database's; inner ones are rows that cannot be read. Never writes.
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, query, query_scalar};
+
+use super::errors::corrupt;
+use crate::domain::Timestamp;
+use crate::domain::assignment::Target;
+use crate::domain::grant::Grant;
+use crate::domain::ids::{GrantId, IntegrationName, UserId};
+use crate::domain::member::{MemberKey, MemberRecord, Subject};
+use crate::ports::ledger::{
+    Census, DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
+};
+use crate::store::rows::{self, REMOVALS_END, Unreadable, page};
+
+/// A query's answer, or rows that cannot be read, or a database that cannot.
+pub(super) type Read<T> = std::result::Result<Result<T>, sqlx::Error>;
+
+/// Distinct ranks of an integration by seeking from one to the next: there are a few dozen, however many members.
+macro_rules! buckets {
+    () => {
+        "WITH RECURSIVE bucket(due_rank) AS (\
+         SELECT MIN(due_rank) FROM members WHERE integration = $1 AND due_at IS NOT NULL \
+         UNION ALL SELECT (SELECT MIN(m.due_rank) FROM members m WHERE m.integration = $1 \
+         AND m.due_at IS NOT NULL AND m.due_rank > bucket.due_rank) \
+         FROM bucket WHERE bucket.due_rank IS NOT NULL) "
+    };
+}
+
+const BUCKETS: &str = concat!(
+    buckets!(),
+    "SELECT due_rank FROM bucket WHERE due_rank IS NOT NULL"
+);
+
+const DUE: &str = "SELECT subject, due_at FROM members WHERE integration = $1 AND due_rank = $2 \
+     AND due_at IS NOT NULL AND due_at <= $3 ORDER BY due_at, subject LIMIT $4";
+
+const NEXT_DUE: &str = concat!(
+    buckets!(),
+    "SELECT MIN((SELECT MIN(m.due_at) FROM members m WHERE m.integration = $1 \
+     AND m.due_rank = bucket.due_rank AND m.due_at IS NOT NULL AND m.due_at > $2)) \
+     FROM bucket WHERE bucket.due_rank IS NOT NULL"
+);
+
+const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
+     WHERE integration = $1 AND subject = $2 \
+     UNION ALL SELECT 1, id, version, format, body, NULL, NULL FROM grants \
+     WHERE integration = $1 AND subject = $2 AND state <> 'ended' ORDER BY kind, id";
+
+const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
+     AND subject > $2 AND subject < 'user;' \
+     UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
+     AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
+
+const INTEGRATIONS: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(integration) FROM members \
+     UNION ALL SELECT (SELECT MIN(m.integration) FROM members m WHERE m.integration > known.name) \
+     FROM known WHERE known.name IS NOT NULL) SELECT name FROM known WHERE name IS NOT NULL";
+
+/// Passes an unreadable row on as the inner error.
+macro_rules! readable {
+    ($action:expr, $value:expr) => {
+        match $value {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(corrupt($action, error))),
+        }
+    };
+}
+
+pub(super) async fn request(
+    conn: &mut SqliteConnection,
+    caller: &str,
+    request_id: &str,
+    action: &'static str,
+) -> Read<Option<RequestRecord>> {
+    let row = query(
+        "SELECT kind, fingerprint, grant_id FROM requests WHERE caller = $1 AND request_id = $2",
+    )
+    .bind(caller.to_owned())
+    .bind(request_id.to_owned())
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else {
+        return Ok(Ok(None));
+    };
+    let (kind, fingerprint, grant_id): (String, Option<String>, Option<String>) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let record = rows::request(&kind, fingerprint.as_deref(), grant_id.as_deref());
+    Ok(Ok(Some(readable!(action, record))))
+}
+
+fn grant_at(
+    row: &SqliteRow,
+    first: usize,
+) -> std::result::Result<std::result::Result<Grant, Unreadable>, sqlx::Error> {
+    let (version, format): (i64, i64) = (row.try_get(first)?, row.try_get(first + 1)?);
+    let text: &str = row.try_get(first + 2)?;
+    Ok(rows::grant(version, format, text))
+}
+
+pub(super) async fn grant(
+    conn: &mut SqliteConnection,
+    id: GrantId,
+    action: &'static str,
+) -> Read<Option<Grant>> {
+    let row = query("SELECT version, format, body FROM grants WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(conn)
+        .await?;
+    Ok(match row {
+        None => Ok(None),
+        Some(row) => Ok(Some(readable!(action, grant_at(&row, 0)?))),
+    })
+}
+
+pub(super) async fn list_grants(
+    conn: &mut SqliteConnection,
+    filter: &GrantFilter,
+    before: Option<GrantId>,
+    limit: usize,
+    action: &'static str,
+) -> Read<Page<Grant, GrantId>> {
+    let GrantFilter {
+        caller,
+        integration,
+        states,
+        subject,
+        target,
+    } = filter;
+    let mut text: QueryBuilder<Sqlite> =
+        QueryBuilder::new("SELECT version, format, body FROM grants WHERE true");
+    if let Some(before) = before {
+        text.push(" AND id < ").push_bind(before.to_string());
+    }
+    if let Some(caller) = caller {
+        text.push(" AND caller = ").push_bind(caller.to_string());
+    }
+    if let Some(integration) = integration {
+        text.push(" AND integration = ")
+            .push_bind(integration.to_string());
+    }
+    if !states.is_empty() {
+        text.push(" AND state IN (");
+        let mut list = text.separated(", ");
+        for state in states {
+            list.push_bind(state.clone());
+        }
+        text.push(")");
+        if states.iter().all(|state| state != "ended") {
+            // Lets the index of grants that have not ended be used.
+            text.push(" AND state <> 'ended'");
+        }
+    }
+    if let Some(subject) = subject {
+        let subject = rows::comparable(subject);
+        text.push(" AND (subject = ").push_bind(subject.clone());
+        text.push(" OR beneficiary = ").push_bind(subject).push(")");
+    }
+    if let Some(target) = target {
+        text.push(" AND targets LIKE ")
+            .push_bind(format!("% {target} %"));
+    }
+    text.push(" ORDER BY id DESC LIMIT ")
+        .push_bind(rows::count(limit.saturating_add(1)));
+    let mut items = Vec::new();
+    for row in text.build().fetch_all(conn).await? {
+        items.push(readable!(action, grant_at(&row, 0)?));
+    }
+    Ok(Ok(page(items, limit, |grant| grant.id)))
+}
+
+pub(super) async fn member(
+    conn: &mut SqliteConnection,
+    key: &MemberKey,
+    action: &'static str,
+) -> Read<MemberRecord> {
+    let found = query(MEMBER)
+        .bind(key.integration.to_string())
+        .bind(key.subject.to_string())
+        .fetch_all(conn)
+        .await?;
+    let mut record = MemberRecord::new(key.clone());
+    for row in &found {
+        if row.try_get::<i64, _>("kind")? == 1 {
+            record.grants.push(readable!(action, grant_at(row, 2)?));
+            continue;
+        }
+        let (version, format): (i64, i64) = (row.try_get("version")?, row.try_get("format")?);
+        let text: &str = row.try_get("body")?;
+        let due: (Option<i64>, Option<i64>) = (row.try_get("due_at")?, row.try_get("due_rank")?);
+        record = readable!(
+            action,
+            rows::member(key, version, format, text, due.0.zip(due.1))
+        );
+    }
+    Ok(Ok(record))
+}
+
+pub(super) async fn members(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    after: Option<&UserId>,
+    limit: usize,
+    action: &'static str,
+) -> Read<Page<MemberRecord, UserId>> {
+    let after = after.map_or_else(|| "user:".to_owned(), |id| format!("user:{id}"));
+    let subjects: Vec<String> = query_scalar(MEMBERS)
+        .bind(integration.to_string())
+        .bind(after)
+        .bind(rows::count(limit.saturating_add(1)))
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut items = Vec::new();
+    for subject in subjects {
+        let subject = readable!(action, Subject::parse(&subject));
+        let Subject::Member(id) = &subject else {
+            continue;
+        };
+        let id = id.clone();
+        let key = MemberKey {
+            integration: integration.clone(),
+            subject,
+        };
+        match member(conn, &key, action).await? {
+            Ok(record) => items.push((id, record)),
+            Err(unreadable) => return Ok(Err(unreadable)),
+        }
+    }
+    let Page { items, next } = page(items, limit, |(id, _)| id.clone());
+    Ok(Ok(Page {
+        items: items.into_iter().map(|(_, record)| record).collect(),
+        next,
+    }))
+}
+
+pub(super) async fn subjects(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    target: Option<&Target>,
+    action: &'static str,
+) -> Read<Vec<MemberKey>> {
+    let mut text: QueryBuilder<Sqlite> =
+        QueryBuilder::new("SELECT DISTINCT subject FROM grants WHERE integration = ");
+    text.push_bind(integration.to_string());
+    text.push(" AND state <> 'ended'");
+    if let Some(target) = target {
+        text.push(" AND targets LIKE ")
+            .push_bind(format!("% {target} %"));
+    }
+    text.push(" ORDER BY subject");
+    let found: Vec<String> = text.build_query_scalar().fetch_all(conn).await?;
+    let mut keys = Vec::with_capacity(found.len());
+    for subject in found {
+        keys.push(MemberKey {
+            integration: integration.clone(),
+            subject: readable!(action, Subject::parse(&subject)),
+        });
+    }
+    Ok(Ok(keys))
+}
+
+pub(super) async fn due(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    until: Timestamp,
+    limit: usize,
+    action: &'static str,
+) -> Read<Vec<DueMember>> {
+    let ranks: Vec<i64> = query_scalar(BUCKETS)
+        .bind(integration.to_string())
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut found = Vec::new();
+    for rank in ranks {
+        if found.len() >= limit {
+            break;
+        }
+        let rows = query(DUE)
+            .bind(integration.to_string())
+            .bind(rank)
+            .bind(rows::micros(until))
+            .bind(rows::count(limit - found.len()))
+            .fetch_all(&mut *conn)
+            .await?;
+        for row in rows {
+            let (subject, at): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+            found.push(DueMember {
+                key: MemberKey {
+                    integration: integration.clone(),
+                    subject: readable!(action, Subject::parse(subject)),
+                },
+                due: readable!(action, rows::due(at, rank)),
+            });
+        }
+    }
+    Ok(Ok(found))
+}
+
+pub(super) async fn next_due(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    after: Timestamp,
+    action: &'static str,
+) -> Read<Option<Timestamp>> {
+    let at: Option<i64> = query_scalar(NEXT_DUE)
+        .bind(integration.to_string())
+        .bind(rows::micros(after))
+        .fetch_one(conn)
+        .await?;
+    Ok(Ok(match at {
+        None => None,
+        Some(at) => Some(readable!(action, rows::instant(at))),
+    }))
+}
+
+pub(super) async fn events(
+    conn: &mut SqliteConnection,
+    filter: &EventFilter,
+    after: u64,
+    limit: usize,
+    action: &'static str,
+) -> Read<Vec<StoredEvent>> {
+    let EventFilter {
+        caller,
+        integration,
+        grant_id,
+        kinds,
+    } = filter;
+    let mut text: QueryBuilder<Sqlite> =
+        QueryBuilder::new("SELECT sequence, format, body FROM events WHERE sequence > ");
+    text.push_bind(rows::int(after));
+    if let Some(caller) = caller {
+        text.push(" AND caller = ").push_bind(caller.to_string());
+    }
+    if let Some(integration) = integration {
+        text.push(" AND integration = ")
+            .push_bind(integration.to_string());
+    }
+    if let Some(grant_id) = grant_id {
+        text.push(" AND grant_id = ")
+            .push_bind(grant_id.to_string());
+    }
+    if !kinds.is_empty() {
+        text.push(" AND kind IN (");
+        let mut list = text.separated(", ");
+        for kind in kinds {
+            list.push_bind(kind.clone());
+        }
+        text.push(")");
+    }
+    text.push(" ORDER BY sequence LIMIT ")
+        .push_bind(rows::count(limit));
+    let mut found = Vec::new();
+    for row in text.build().fetch_all(conn).await? {
+        let (sequence, format): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let text: &str = row.try_get(2)?;
+        let what = || format!("audit event {sequence}");
+        found.push(StoredEvent {
+            sequence: rows::uint(sequence),
+            event: readable!(action, rows::read_body(what, format, text)),
+        });
+    }
+    Ok(Ok(found))
+}
+
+/// The newest event's place; 0 when there is none.
+pub(super) async fn last_sequence(
+    conn: &mut SqliteConnection,
+) -> std::result::Result<u64, sqlx::Error> {
+    let last: Option<i64> = query_scalar("SELECT MAX(sequence) FROM events")
+        .fetch_one(conn)
+        .await?;
+    Ok(last.map_or(0, rows::uint))
+}
+
+pub(super) async fn census(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    action: &'static str,
+) -> Read<Census> {
+    let mut census = Census::default();
+    let states = query(
+        "SELECT integration, state, COUNT(*) FROM grants WHERE state <> 'ended' \
+         GROUP BY integration, state ORDER BY integration, state",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in states {
+        let (integration, state, count): (String, String, i64) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let integration = readable!(action, IntegrationName::parse(integration));
+        census.grants.push((integration, state, rows::uint(count)));
+    }
+    let owning = query("SELECT SUM(owned), SUM(blocked) FROM members WHERE owned > 0")
+        .fetch_one(&mut *conn)
+        .await?;
+    let number = |index| -> std::result::Result<u64, sqlx::Error> {
+        Ok(owning
+            .try_get::<Option<i64>, _>(index)?
+            .map_or(0, rows::uint))
+    };
+    (census.owned, census.blocked) = (number(0)?, number(1)?);
+    let mut oldest: Option<i64> = None;
+    let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
+    for integration in integrations {
+        let ranks: Vec<i64> = query_scalar(BUCKETS)
+            .bind(integration.clone())
+            .fetch_all(&mut *conn)
+            .await?;
+        for rank in ranks.into_iter().filter(|rank| *rank < REMOVALS_END) {
+            let row = query(
+                "SELECT COUNT(*), MIN(due_at) FROM members WHERE integration = $1 AND due_rank = $2 \
+                 AND due_at IS NOT NULL AND due_at <= $3",
+            )
+            .bind(integration.clone())
+            .bind(rank)
+            .bind(rows::micros(now))
+            .fetch_one(&mut *conn)
+            .await?;
+            census.overdue += rows::uint(row.try_get(0)?);
+            let first: Option<i64> = row.try_get(1)?;
+            oldest = match (oldest, first) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+    census.oldest_overdue = match oldest {
+        None => None,
+        Some(at) => Some(readable!(action, rows::instant(at))),
+    };
+    Ok(Ok(census))
+}

@@ -1,0 +1,510 @@
+//! The statements of each write, on the writer's connection, inside its transaction.
+//!
+//! Owns the SQL that changes the ledger. A refusal leaves nothing behind: what decides is written first, and what
+//! needs two decisions runs in a savepoint. Never begins or commits a transaction.
+
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Connection, Row, query};
+
+use super::errors::{corrupt, unavailable};
+use super::read;
+use crate::domain::ids::{IntegrationName, OrganizationId};
+use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
+use crate::store::rows::{
+    self, AcceptRows, CommitRows, EventRow, FORMAT, GrantRow, IllegalWrite, MemberRow, RequestRow,
+};
+
+/// A write, ready to be run as often as a batch needs.
+#[derive(Debug)]
+pub(super) enum Work {
+    Accept(Box<AcceptRows>),
+    Tombstone(RequestRow, Vec<EventRow>),
+    Commit(Box<CommitRows>),
+    Rekey(Box<MemberRow>, Box<CommitRows>),
+    Append(Vec<EventRow>),
+    Claim(IntegrationName, OrganizationId),
+    Prune {
+        requests_before: i64,
+        ended_before: i64,
+        limit: i64,
+    },
+    Check,
+}
+
+impl Work {
+    /// What is being done, for errors.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::Accept(_) => "accepting a grant",
+            Self::Tombstone(..) => "closing a request id",
+            Self::Commit(_) => "committing a member",
+            Self::Rekey(..) => "moving an invitee to a member",
+            Self::Append(_) => "appending audit events",
+            Self::Claim(..) => "claiming an organization",
+            Self::Prune { .. } => "pruning",
+            Self::Check => "checking that the ledger can be written",
+        }
+    }
+}
+
+/// What a write answers.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Accepted(Accepted),
+    Request(Option<RequestRecord>),
+    Number(u64),
+    Done,
+}
+
+/// Outer: the database failed and the transaction must go. Inner: a refusal, which left nothing behind.
+pub(super) type Applied = std::result::Result<Result<Reply>, sqlx::Error>;
+
+macro_rules! insert_event {
+    ($($n:literal),*) => {
+        concat!(
+            "INSERT INTO events (at, integration, subject, grant_id, caller, kind, format, body) VALUES (",
+            $($n),*,
+            ")"
+        )
+    };
+}
+
+macro_rules! accept {
+    () => {
+        "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
+         VALUES ($1, $2, 'grant', $3, $4, $5); \
+         INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
+         expires_at, cause, ended_at, version, format, body) \
+         VALUES ($4, $6, $7, $1, $2, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+    };
+}
+
+macro_rules! accept_member {
+    () => {
+        "; INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
+         VALUES ($6, $7, 1, 0, 0, $18, $19, $16, $20) \
+         ON CONFLICT (integration, subject) DO UPDATE SET version = members.version + 1, \
+         due_at = CASE WHEN members.due_at IS NULL \
+         OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
+         THEN excluded.due_at ELSE members.due_at END, \
+         due_rank = CASE WHEN members.due_at IS NULL \
+         OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
+         THEN excluded.due_rank ELSE members.due_rank END"
+    };
+}
+
+// Several statements in one text are one round trip to the connection's thread, which is most of what a write costs.
+// The request id comes first and is unique: when it is taken the text stops there, before anything was written.
+const ACCEPT: &str = concat!(accept!(), accept_member!());
+const ACCEPT_WITH_EVENT: &str = concat!(
+    accept!(),
+    accept_member!(),
+    "; ",
+    insert_event!("$21, $22, $23, $24, $25, $26, $16, $27")
+);
+/// The rows of an accept without its member: the floor that the bench compares with.
+pub(super) const BARE_ACCEPT: &str = concat!(
+    accept!(),
+    "; ",
+    insert_event!("$18, $19, $20, $21, $22, $23, $16, $24")
+);
+
+const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
+
+const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
+
+const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
+     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9) ON CONFLICT (integration, subject) DO NOTHING";
+
+const MEMBER_SWAP: &str = "UPDATE members SET version = version + 1, owned = $4, blocked = $5, due_at = $6, due_rank = $7, \
+     format = $8, body = $9 WHERE integration = $1 AND subject = $2 AND version = $3";
+
+const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
+     expires_at, cause, ended_at, version, format, body) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+     ON CONFLICT (id) DO UPDATE SET subject = excluded.subject, state = excluded.state, \
+     targets = excluded.targets, expires_at = excluded.expires_at, cause = excluded.cause, \
+     ended_at = excluded.ended_at, \
+     version = CASE WHEN excluded.version > grants.version THEN excluded.version ELSE grants.version + 1 END, \
+     format = excluded.format, body = excluded.body \
+     WHERE grants.body <> excluded.body OR excluded.version > grants.version";
+
+/// Runs one write.
+pub(super) async fn apply(conn: &mut SqliteConnection, work: &Work) -> Applied {
+    match work {
+        Work::Accept(rows) => accept(conn, rows, work.action()).await,
+        Work::Tombstone(request, events) => tombstone(conn, request, events, work.action()).await,
+        Work::Commit(rows) if rows.request.is_none() => commit(conn, rows).await,
+        Work::Commit(rows) => savepoint(conn, async |conn| commit(conn, rows).await).await,
+        Work::Rekey(from, into) => {
+            savepoint(conn, async |conn| {
+                rekey(conn, from, into, work.action()).await
+            })
+            .await
+        }
+        Work::Append(rows) => {
+            events(conn, rows).await?;
+            Ok(Ok(Reply::Done))
+        }
+        Work::Claim(integration, organization) => {
+            claim(conn, integration, organization, work.action()).await
+        }
+        Work::Prune {
+            requests_before,
+            ended_before,
+            limit,
+        } => prune(conn, *requests_before, *ended_before, *limit).await,
+        Work::Check => {
+            query(
+                "INSERT INTO meta (name, value) VALUES ('checks', 1) \
+                 ON CONFLICT (name) DO UPDATE SET value = meta.value + 1",
+            )
+            .execute(conn)
+            .await?;
+            Ok(Ok(Reply::Done))
+        }
+    }
+}
+
+/// Runs a step that may refuse after its first write, and takes everything back when it does.
+async fn savepoint(
+    conn: &mut SqliteConnection,
+    step: impl AsyncFnOnce(&mut SqliteConnection) -> Applied,
+) -> Applied {
+    query("SAVEPOINT step").execute(&mut *conn).await?;
+    let applied = step(&mut *conn).await?;
+    let done = if applied.is_ok() {
+        "RELEASE step"
+    } else {
+        "ROLLBACK TO step; RELEASE step"
+    };
+    query(done).execute(&mut *conn).await?;
+    Ok(applied)
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+/// Binds the request and the grant of an accept: `$1` to `$17`.
+pub(super) fn bind_accept<'q>(
+    sql: &'static str,
+    request: &RequestRow,
+    grant: &GrantRow,
+) -> Query<'q> {
+    query(sql)
+        .bind(grant.caller.clone())
+        .bind(grant.request_id.clone())
+        .bind(request.fingerprint.clone())
+        .bind(grant.id.clone())
+        .bind(request.remember_until)
+        .bind(grant.integration.clone())
+        .bind(grant.subject.clone())
+        .bind(grant.state)
+        .bind(grant.beneficiary.clone())
+        .bind(grant.targets.clone())
+        .bind(grant.created_at)
+        .bind(grant.expires_at)
+        .bind(grant.cause)
+        .bind(grant.ended_at)
+        .bind(grant.version)
+        .bind(FORMAT)
+        .bind(grant.body.clone())
+}
+
+/// Binds an event but its format, in the order of its columns.
+pub(super) fn bind_event<'q>(query: Query<'q>, event: &EventRow) -> Query<'q> {
+    query
+        .bind(event.at)
+        .bind(event.integration.clone())
+        .bind(event.subject.clone())
+        .bind(event.grant_id.clone())
+        .bind(event.caller.clone())
+        .bind(event.kind)
+}
+
+async fn accept(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static str) -> Applied {
+    let (text, first, rest) = match rows.events.split_first() {
+        Some((first, rest)) => (ACCEPT_WITH_EVENT, Some(first), rest),
+        None => (ACCEPT, None, &[][..]),
+    };
+    let mut statement = bind_accept(text, &rows.request, &rows.grant)
+        .bind(rows.member.due_at)
+        .bind(rows.member.due_rank)
+        .bind(rows.member.body.clone());
+    if let Some(event) = first {
+        statement = bind_event(statement, event).bind(event.body.clone());
+    }
+    match statement.execute(&mut *conn).await {
+        Ok(_) => {
+            events(conn, rest).await?;
+            Ok(Ok(Reply::Accepted(Accepted::Created(
+                rows.accepted.clone(),
+            ))))
+        }
+        Err(error) if is_taken_request(&error) => replay(conn, rows, action).await,
+        Err(error) => Err(error),
+    }
+}
+
+fn is_taken_request(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.is_unique_violation() && error.message().contains("requests.request_id")
+    })
+}
+
+async fn replay(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static str) -> Applied {
+    let found = read::request(conn, &rows.request.caller, &rows.request.request_id, action).await?;
+    let record = match found {
+        Ok(Some(record)) => record,
+        Ok(None) => {
+            let gone = IllegalWrite("a request id is taken and not there".to_owned());
+            return Ok(Err(corrupt(action, gone)));
+        }
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let accepted = match record {
+        RequestRecord::Tombstone => Accepted::Tombstoned,
+        RequestRecord::Grant { id, fingerprint } if fingerprint == rows.fingerprint => {
+            match read::grant(conn, id, action).await? {
+                Ok(Some(grant)) => Accepted::Replayed(grant),
+                Ok(None) => {
+                    let gone = IllegalWrite(format!("the grant {id} of a request id is missing"));
+                    return Ok(Err(corrupt(action, gone)));
+                }
+                Err(refused) => return Ok(Err(refused)),
+            }
+        }
+        RequestRecord::Grant { .. } | RequestRecord::Done { .. } => Accepted::Mismatch,
+    };
+    Ok(Ok(Reply::Accepted(accepted)))
+}
+
+async fn insert_request(
+    conn: &mut SqliteConnection,
+    row: &RequestRow,
+) -> std::result::Result<bool, sqlx::Error> {
+    let done = query(REQUEST)
+        .bind(row.caller.clone())
+        .bind(row.request_id.clone())
+        .bind(row.kind)
+        .bind(row.fingerprint.clone())
+        .bind(row.grant_id.clone())
+        .bind(row.remember_until)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn tombstone(
+    conn: &mut SqliteConnection,
+    request: &RequestRow,
+    audit: &[EventRow],
+    action: &'static str,
+) -> Applied {
+    if insert_request(conn, request).await? {
+        events(conn, audit).await?;
+        return Ok(Ok(Reply::Request(None)));
+    }
+    let found = read::request(conn, &request.caller, &request.request_id, action).await?;
+    Ok(found.map(Reply::Request))
+}
+
+async fn events(
+    conn: &mut SqliteConnection,
+    rows: &[EventRow],
+) -> std::result::Result<(), sqlx::Error> {
+    for row in rows {
+        bind_event(query(EVENT), row)
+            .bind(FORMAT)
+            .bind(row.body.clone())
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Swaps the member's row if its version is still the loaded one.
+async fn swap(
+    conn: &mut SqliteConnection,
+    row: &MemberRow,
+) -> std::result::Result<bool, sqlx::Error> {
+    let text = if row.version == 0 {
+        MEMBER_NEW
+    } else {
+        MEMBER_SWAP
+    };
+    let done = query(text)
+        .bind(row.integration.clone())
+        .bind(row.subject.clone())
+        .bind(row.version)
+        .bind(row.owned)
+        .bind(row.blocked)
+        .bind(row.due_at)
+        .bind(row.due_rank)
+        .bind(FORMAT)
+        .bind(row.body.clone())
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn conflict(row: &MemberRow) -> LedgerError {
+    LedgerError::Conflict {
+        key: row.key.clone(),
+    }
+}
+
+/// Refuses before its first write, except where a request id comes along: then it belongs in a savepoint.
+async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
+    if !swap(conn, &rows.member).await? {
+        return Ok(Err(conflict(&rows.member)));
+    }
+    if let Some(request) = &rows.request
+        && !insert_request(conn, request).await?
+    {
+        // The same call got there first: whoever loads again finds its request id.
+        return Ok(Err(conflict(&rows.member)));
+    }
+    for grant in &rows.grants {
+        query(GRANT)
+            .bind(grant.id.clone())
+            .bind(grant.integration.clone())
+            .bind(grant.subject.clone())
+            .bind(grant.caller.clone())
+            .bind(grant.request_id.clone())
+            .bind(grant.state)
+            .bind(grant.beneficiary.clone())
+            .bind(grant.targets.clone())
+            .bind(grant.created_at)
+            .bind(grant.expires_at)
+            .bind(grant.cause)
+            .bind(grant.ended_at)
+            .bind(grant.version.max(1))
+            .bind(FORMAT)
+            .bind(grant.body.clone())
+            .execute(&mut *conn)
+            .await?;
+    }
+    events(conn, &rows.events).await?;
+    Ok(Ok(Reply::Number(rows::uint(rows.member.version) + 1)))
+}
+
+async fn rekey(
+    conn: &mut SqliteConnection,
+    from: &MemberRow,
+    into: &CommitRows,
+    action: &'static str,
+) -> Applied {
+    let is_as_loaded = if from.version > 0 {
+        swap(conn, from).await?
+    } else {
+        query("SELECT 1 FROM members WHERE integration = $1 AND subject = $2")
+            .bind(from.integration.clone())
+            .bind(from.subject.clone())
+            .fetch_optional(&mut *conn)
+            .await?
+            .is_none()
+    };
+    if !is_as_loaded {
+        return Ok(Err(conflict(from)));
+    }
+    let applied = commit(conn, into).await?;
+    let version = match applied {
+        Ok(version) => version,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let left = query(
+        "SELECT COUNT(*) FROM grants WHERE integration = $1 AND subject = $2 AND state <> 'ended'",
+    )
+    .bind(from.integration.clone())
+    .bind(from.subject.clone())
+    .fetch_one(conn)
+    .await?
+    .try_get::<i64, _>(0)?;
+    if left > 0 {
+        let left = IllegalWrite(format!(
+            "{left} grants of {} would be left behind",
+            from.key
+        ));
+        return Ok(Err(unavailable(action, left)));
+    }
+    Ok(Ok(version))
+}
+
+async fn claim(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    organization: &OrganizationId,
+    action: &'static str,
+) -> Applied {
+    query("INSERT INTO organizations (organization_id, integration) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(organization.to_string())
+        .bind(integration.to_string())
+        .execute(&mut *conn)
+        .await?;
+    let rows = query(
+        "SELECT organization_id, integration FROM organizations \
+         WHERE organization_id = $1 OR integration = $2 ORDER BY organization_id = $1 DESC",
+    )
+    .bind(organization.to_string())
+    .bind(integration.to_string())
+    .fetch_all(conn)
+    .await?;
+    for row in rows {
+        let (held, owner): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        if held == organization.as_str() && owner == integration.as_str() {
+            continue;
+        }
+        return Ok(Err(
+            match (OrganizationId::parse(held), IntegrationName::parse(owner)) {
+                (Ok(organization), Ok(owner)) => LedgerError::OrganizationTaken {
+                    organization,
+                    owner,
+                },
+                (Err(error), _) | (_, Err(error)) => corrupt(action, error),
+            },
+        ));
+    }
+    Ok(Ok(Reply::Done))
+}
+
+async fn prune(
+    conn: &mut SqliteConnection,
+    requests_before: i64,
+    ended_before: i64,
+    limit: i64,
+) -> Applied {
+    let requests = query(
+        "DELETE FROM requests WHERE (caller, request_id) IN (\
+         SELECT caller, request_id FROM requests WHERE remember_until < $1 \
+         AND NOT EXISTS (SELECT 1 FROM grants WHERE id = requests.grant_id AND state <> 'ended') \
+         ORDER BY remember_until LIMIT $2)",
+    )
+    .bind(requests_before)
+    .bind(limit)
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    let left = limit.saturating_sub(rows::int(requests));
+    let grants = query(
+        "DELETE FROM grants WHERE id IN (\
+         SELECT id FROM grants WHERE state = 'ended' AND ended_at < $1 \
+         AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.caller = grants.caller \
+         AND requests.request_id = grants.request_id) \
+         AND NOT EXISTS (SELECT 1 FROM requests WHERE kind = 'done' AND requests.grant_id = grants.id) \
+         ORDER BY ended_at LIMIT $2)",
+    )
+    .bind(ended_before)
+    .bind(left)
+    .execute(conn)
+    .await?
+    .rows_affected();
+    Ok(Ok(Reply::Number(requests + grants)))
+}
+
+/// Closes a connection and tells when the file is let go.
+pub(super) async fn close(conn: SqliteConnection) {
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "Closing the connection of the ledger's writer failed");
+    }
+}

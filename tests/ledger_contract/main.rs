@@ -1,0 +1,10 @@
+//! The contract of the ledger port, claim by claim, against every adapter; then what only a file can promise.
+
+mod audit;
+mod due;
+mod listing;
+mod members;
+mod model;
+mod requests;
+mod sqlite;
+mod support;

@@ -94,7 +94,8 @@ impl AwsSecret {
                     return Err(SecretError::Unavailable {
                         place: self.describe(),
                         code: "no_region".to_owned(),
-                        remedy: "set `region` of the secret in the configuration, or AWS_REGION".to_owned(),
+                        remedy: "set `region` of the secret in the configuration, or AWS_REGION"
+                            .to_owned(),
                     });
                 }
                 Ok(Client::new(&config))
@@ -283,8 +284,16 @@ mod tests {
     #[test]
     fn every_refusal_has_its_own_meaning_and_remedy() {
         let cases = [
-            ("ResourceNotFoundException", "secret_not_found", "AWSCURRENT"),
-            ("AccessDeniedException", "secret_denied", "secretsmanager:GetSecretValue on latchkey/elastic"),
+            (
+                "ResourceNotFoundException",
+                "secret_not_found",
+                "AWSCURRENT",
+            ),
+            (
+                "AccessDeniedException",
+                "secret_denied",
+                "secretsmanager:GetSecretValue on latchkey/elastic",
+            ),
             ("DecryptionFailure", "secret_denied", "kms:Decrypt"),
             ("ExpiredTokenException", "secret_denied", "renew"),
             ("InvalidRequestException", "secret_denied", "deletion"),
@@ -294,7 +303,11 @@ mod tests {
         for (code, expected, remedy) in cases {
             let error = refused(code);
             assert_eq!(error.code(), expected, "{code}");
-            assert!(error.remedy().contains(remedy), "{code}: {}", error.remedy());
+            assert!(
+                error.remedy().contains(remedy),
+                "{code}: {}",
+                error.remedy()
+            );
             assert!(!format!("{error} {error:?}").contains("HUSH"), "{error:?}");
         }
     }
@@ -304,10 +317,16 @@ mod tests {
         let nothing = CredentialsError::not_loaded("nothing in the chain");
         let error: SdkError<GetSecretValueError, ()> = SdkError::construction_failure(nothing);
         let error = explain("the test", &options(), &error);
-        assert!(matches!(&error, SecretError::Denied { code, .. } if code == "no_credentials"), "{error:?}");
+        assert!(
+            matches!(&error, SecretError::Denied { code, .. } if code == "no_credentials"),
+            "{error:?}"
+        );
         let error: SdkError<GetSecretValueError, ()> = SdkError::timeout_error("too slow");
         let error = explain("the test", &options(), &error);
-        assert!(matches!(&error, SecretError::Unavailable { code, .. } if code == "timeout"), "{error:?}");
+        assert!(
+            matches!(&error, SecretError::Unavailable { code, .. } if code == "timeout"),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -38,7 +38,10 @@ impl SecretStore for EnvSecret {
         let place = self.describe();
         let text = (self.read)(&self.name).ok_or_else(|| SecretError::NotFound {
             place: place.clone(),
-            remedy: format!("set {} before Latchkey starts, or use another secret store", self.name),
+            remedy: format!(
+                "set {} before Latchkey starts, or use another secret store",
+                self.name
+            ),
         })?;
         let text = text.into_string().map_err(|_| SecretError::Malformed {
             place: place.clone(),
@@ -64,7 +67,10 @@ mod tests {
     async fn the_variable_gives_the_key_or_a_remedy_that_names_it() {
         let mut store = EnvSecret::new("ELASTIC_KEY", DEFAULT_FIELD);
         store.read = |name| (name == "ELASTIC_KEY").then(|| OsString::from("essu_abc\n"));
-        let key = store.fetch().await.map(|key| key.expose_secret().to_owned());
+        let key = store
+            .fetch()
+            .await
+            .map(|key| key.expose_secret().to_owned());
         assert_eq!(key.as_deref(), Ok("essu_abc"));
         store.read = |_| None;
         let error = store.fetch().await.expect_err("not set");

@@ -47,7 +47,9 @@ impl FileSecret {
             ErrorKind::PermissionDenied => SecretError::Denied {
                 place,
                 code: "permission_denied".to_owned(),
-                remedy: "let the user that Latchkey runs as read this file and enter its directories".to_owned(),
+                remedy:
+                    "let the user that Latchkey runs as read this file and enter its directories"
+                        .to_owned(),
             },
             kind => SecretError::Unavailable {
                 place,
@@ -113,7 +115,8 @@ impl SecretStore for FileSecret {
         if bytes.len() > MAX_SECRET_BYTES {
             return Err(self.not_plain("it is larger than 64 KiB"));
         }
-        let text = std::str::from_utf8(&bytes).map_err(|_| self.not_plain("it is not UTF-8 text"))?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| self.not_plain("it is not UTF-8 text"))?;
         parse_key(&self.describe(), text, &self.field)
     }
 
@@ -130,7 +133,10 @@ mod tests {
 
     async fn fetched(path: &Path) -> Result<String, SecretError> {
         let store = FileSecret::new(path, DEFAULT_FIELD);
-        store.fetch().await.map(|key| key.expose_secret().to_owned())
+        store
+            .fetch()
+            .await
+            .map(|key| key.expose_secret().to_owned())
     }
 
     #[tokio::test]

@@ -52,7 +52,9 @@ pub fn parse_key(place: &str, text: &str, field: &str) -> Result<SecretString, S
             Ok(Found::None) => {
                 return Err(malformed(
                     format!("the JSON object has no field `{field}`"),
-                    format!("add the field `{field}`, or name the right one with `field` in the configuration"),
+                    format!(
+                        "add the field `{field}`, or name the right one with `field` in the configuration"
+                    ),
                 ));
             }
             Ok(Found::Several) => {
@@ -82,13 +84,13 @@ pub fn parse_key(place: &str, text: &str, field: &str) -> Result<SecretString, S
     } else {
         Zeroizing::new(text.to_owned())
     };
-    check_key(&key).map_err(|(problem, remedy)| malformed(problem.to_owned(), remedy.to_owned()))?;
+    check_key(&key)
+        .map_err(|(problem, remedy)| malformed(problem.to_owned(), remedy.to_owned()))?;
     Ok(SecretString::from(key.as_str()))
 }
 
 fn check_key(key: &str) -> Result<(), (&'static str, &'static str)> {
-    const ONLY_THE_KEY: &str =
-        "store only the key as Elastic Cloud showed it when it was created, usually beginning with `essu_`";
+    const ONLY_THE_KEY: &str = "store only the key as Elastic Cloud showed it when it was created, usually beginning with `essu_`";
     if key.is_empty() {
         return Err(("the key is empty", ONLY_THE_KEY));
     }

@@ -100,7 +100,12 @@ impl Health {
                 }
             }
         }
-        drop(tokio::time::timeout(CLOSE_LIMIT, async { while connections.join_next().await.is_some() {} }).await);
+        drop(
+            tokio::time::timeout(CLOSE_LIMIT, async {
+                while connections.join_next().await.is_some() {}
+            })
+            .await,
+        );
         Ok(())
     }
 }
@@ -243,7 +248,8 @@ mod tests {
         assert!(answer.contains("latchkey_build_info"), "{answer}");
         let answer = get(server.address, "/debug").await;
         assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-        let post = "POST /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let post =
+            "POST /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let answer = ask(server.address, post).await;
         assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
     }

@@ -149,7 +149,10 @@ mod tests {
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            self.0
+                .lock()
+                .expect("not poisoned")
+                .extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -176,10 +179,7 @@ mod tests {
                 tracing::info!(grant.reason = %HOSTILE, "Said it again");
             });
             assert_eq!(text.matches('\n').count(), 2, "{text:?}");
-            assert!(
-                text.chars().all(|c| c == '\n' || !is_unsafe(c)),
-                "{text:?}"
-            );
+            assert!(text.chars().all(|c| c == '\n' || !is_unsafe(c)), "{text:?}");
             assert!(text.contains("end"), "{text:?}");
         }
     }

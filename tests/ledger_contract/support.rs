@@ -243,6 +243,7 @@ pub(crate) fn owned(target: Target) -> Owned {
         },
         seen: false,
         echo_until: None,
+        removal_echo_until: None,
         must_survive: Vec::new(),
         blocked: None,
         isolate: false,

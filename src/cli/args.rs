@@ -97,7 +97,7 @@ pub enum HostCommand {
     /// Show the whole story on this machine: simulated cloud, connector, a grant and its end
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
-    /// Check what the connector needs: key, network, clock, ledger, witness
+    /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
     /// Measure accepts and revocations on this machine
@@ -417,7 +417,7 @@ pub struct RevokeAllArgs {
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
     /// With --on: refuse when it would reach more members than this [default: the connector's limit]
-    #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "target", conflicts_with = "member", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_members: Option<u32>,
     /// Yes, end all of them
     #[arg(long)]

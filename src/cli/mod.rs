@@ -16,7 +16,7 @@ mod explain;
 mod follow;
 mod grants;
 mod help;
-mod doctor;
+pub mod doctor;
 mod host;
 mod progress;
 mod receipt;

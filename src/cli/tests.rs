@@ -81,7 +81,10 @@ fn command_lines_that_make_no_sense_exit_with_2_and_say_why() {
         ("revoke 0199f7a0 --request-id x", "cannot be used with"),
         ("revoke-all --yes", "--member"),
         ("revoke-all --member ada --on prod", "cannot be used with"),
-        ("revoke-all --member ada --max-members 10", "--on"),
+        (
+            "revoke-all --member ada --max-members 10",
+            "cannot be used with",
+        ),
         ("list --state gone", "awaiting-member"),
         ("list --all --state active", "cannot be used with"),
         ("list --output xml", "yaml"),

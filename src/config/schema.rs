@@ -106,6 +106,10 @@ pub(super) fn check(value: &Value, problems: &mut Problems) {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum lists every rule of JSON schema; the derives write only those named here"
+)]
 fn explain(
     path: &str,
     schema: &Value,
@@ -137,9 +141,10 @@ fn explain(
             problems.add(path, "is missing", format!("write {}", wanted(inner)));
         }
         ValidationErrorKind::Type { kind } => {
-            let problem = match found {
-                Value::Null => "is empty".to_owned(),
-                _ => format!("is {}", kind_of(found)),
+            let problem = if found.is_null() {
+                "is empty".to_owned()
+            } else {
+                format!("is {}", kind_of(found))
             };
             let mut remedy = if schema.get("format").is_some() || schema.get("enum").is_some() {
                 write()
@@ -378,9 +383,10 @@ fn walk(path: &str, schema: &Value, defaults: &Value, all: &mut Vec<Setting>) {
         all.push(Setting {
             path: here,
             takes: wanted(inner),
-            default: (!default.is_null()).then(|| match default {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
+            default: (!default.is_null()).then(|| {
+                default
+                    .as_str()
+                    .map_or_else(|| default.to_string(), str::to_owned)
             }),
             required,
             about: about.split_whitespace().collect::<Vec<_>>().join(" "),

@@ -451,16 +451,19 @@ fn a_configuration_survives_being_written_and_read() {
     assert_eq!(Config::parse("again", &text), Ok(config));
 }
 
-fn prune(value: serde_json::Value) -> serde_json::Value {
-    match value {
-        serde_json::Value::Object(entries) => entries
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, value)| (key, prune(value)))
-            .collect(),
-        serde_json::Value::Array(items) => items.into_iter().map(prune).collect(),
-        other => other,
+fn prune(mut value: serde_json::Value) -> serde_json::Value {
+    if let Some(entries) = value.as_object_mut() {
+        entries.retain(|_, value| !value.is_null());
+        for value in entries.values_mut() {
+            *value = prune(value.take());
+        }
     }
+    if let Some(items) = value.as_array_mut() {
+        for item in items {
+            *item = prune(item.take());
+        }
+    }
+    value
 }
 
 fn docs(name: &str) -> PathBuf {

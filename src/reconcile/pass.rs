@@ -122,7 +122,8 @@ impl Reconciler {
             let mut draft = Draft::new(record);
             draft.advance(now, &self.settings);
             if self.is_own_identity(user) {
-                let wanted: Vec<Assignment> = Expected::of(&draft.record, now).0.into_keys().collect();
+                let wanted: Vec<Assignment> =
+                    Expected::of(&draft.record, now).0.into_keys().collect();
                 draft.fail_activation(&wanted, &explain_own_identity(now), now);
             }
             let (plan, _) = self.plan(&draft.record, &progress, now);

@@ -245,7 +245,8 @@ pub fn plan(view: &View<'_>, now: Timestamp, bounds: &Bounds) -> Plan {
         plan_echo(&mut plan, view, row);
     }
     // Several removals may owe the same neighbour: it has survived when it survived all of them.
-    plan.survived.retain(|survivor| !unsettled.contains(survivor));
+    plan.survived
+        .retain(|survivor| !unsettled.contains(survivor));
     for list in [&mut plan.restore, &mut plan.survived, &mut plan.lost] {
         list.sort();
         list.dedup();
@@ -434,9 +435,9 @@ fn plan_survivors(
             }
             continue;
         }
-        let last_touched = survivor
-            .restored_at
-            .map_or(row.last_write.at, |restored| restored.max(row.last_write.at));
+        let last_touched = survivor.restored_at.map_or(row.last_write.at, |restored| {
+            restored.max(row.last_write.at)
+        });
         let settled = last_touched + bounds.read_staleness;
         let Some(snapshot) = view
             .snapshot

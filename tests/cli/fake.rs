@@ -248,7 +248,11 @@ impl AccessService for Service {
                     grant.state = pb::GrantState::Ended.into();
                     grant.ended_at = wire(at(NOW));
                 }
-                _ => {}
+                pb::GrantState::Unspecified
+                | pb::GrantState::Scheduled
+                | pb::GrantState::AwaitingMember
+                | pb::GrantState::Active
+                | pb::GrantState::Ended => {}
             }
         }
         Ok(Response::new(pb::GetGrantResponse {

@@ -236,6 +236,39 @@ async fn a_resume_token_that_no_watch_gave_is_refused() {
 }
 
 #[tokio::test]
+async fn a_resume_token_of_another_ledger_is_refused_rather_than_waited_for() {
+    let old = Bed::start().await;
+    old.grant("r1").await;
+    let watch = pb::WatchGrantsRequest::default();
+    let mut stream = old
+        .access()
+        .watch_grants(watch)
+        .await
+        .expect("watched")
+        .into_inner();
+    next(&mut stream).await;
+    let resume_token = next(&mut stream).await.resume_token;
+    assert_ne!(resume_token, "");
+    let new = Bed::start().await;
+    let request = pb::WatchGrantsRequest {
+        resume_token,
+        filter: None,
+    };
+    let mut stream = new
+        .access()
+        .watch_grants(request)
+        .await
+        .expect("asked")
+        .into_inner();
+    let status = stream
+        .next()
+        .await
+        .expect("an answer")
+        .expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn access_is_explained_as_standing_pending_or_covered() {
     let mut bed = Bed::start().await;
     bed.provider.script(|org| {

@@ -1,5 +1,6 @@
 //! The gRPC surface, with a real client over a loopback socket.
 
+mod asks;
 mod creating;
 mod directory;
 mod ending;

@@ -272,7 +272,7 @@ async fn clocks_that_disagree_are_told() {
     assert_eq!(level(&findings, "wall_time"), Level::Problem);
     let clock = ManualClock::default();
     let begun = (clock.now(), clock.since_boot());
-    clock.jump(TimeDelta::minutes(-5));
+    clock.jump(TimeDelta::minutes(5));
     assert_eq!(
         level(&examine_clock(begun, &clock), "wall_time"),
         Level::Warning

@@ -1,0 +1,211 @@
+//! The ledger of the scenarios: the one in memory, with points to crash at, an off switch, and late company.
+//!
+//! Owns faults of the ledger. Never keeps anything itself.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::world::World;
+use crate::domain::Timestamp;
+use crate::domain::assignment::Target;
+use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::grant::Grant;
+use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
+use crate::domain::member::{MemberKey, MemberRecord};
+use crate::ports::Ledger;
+use crate::ports::ledger::{
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LedgerError, MemberCommit, Page,
+    RequestRecord, Result, StoredEvent,
+};
+use crate::store::MemoryLedger;
+
+#[derive(Debug)]
+pub(super) struct Gated {
+    pub(super) inner: Arc<MemoryLedger>,
+    world: Arc<World>,
+    pub(super) read_only: AtomicBool,
+    /// Accepted right after the next intent was written.
+    pub(super) after_intent: Mutex<Option<Accept>>,
+}
+
+impl Gated {
+    pub(super) fn new(inner: Arc<MemoryLedger>, world: Arc<World>) -> Self {
+        Self {
+            inner,
+            world,
+            read_only: AtomicBool::new(false),
+            after_intent: Mutex::new(None),
+        }
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.read_only.load(Ordering::SeqCst) {
+            return Err(LedgerError::Unavailable {
+                action: "writing",
+                source: "the disk is full".into(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn join_in(&self, audit: &[AuditEvent]) -> Result<()> {
+        let intent = audit
+            .iter()
+            .any(|event| matches!(event.kind, EventKind::CallIntended { .. }));
+        let joining = intent
+            .then(|| self.after_intent.lock().expect("not poisoned").take())
+            .flatten();
+        if let Some(accept) = joining {
+            self.inner.accept(accept).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ledger for Gated {
+    async fn accept(&self, accept: Accept) -> Result<Accepted> {
+        self.writable()?;
+        self.inner.accept(accept).await
+    }
+
+    async fn find_request(
+        &self,
+        caller: &CallerName,
+        request: &RequestId,
+    ) -> Result<Option<RequestRecord>> {
+        self.inner.find_request(caller, request).await
+    }
+
+    async fn tombstone(
+        &self,
+        caller: &CallerName,
+        request: &RequestId,
+        remember_until: Timestamp,
+        audit: Vec<AuditEvent>,
+    ) -> Result<Option<RequestRecord>> {
+        self.inner
+            .tombstone(caller, request, remember_until, audit)
+            .await
+    }
+
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>> {
+        self.inner.grant(id).await
+    }
+
+    async fn list_grants(
+        &self,
+        filter: &GrantFilter,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Grant, GrantId>> {
+        self.inner.list_grants(filter, before, limit).await
+    }
+
+    async fn member(&self, key: &MemberKey) -> Result<MemberRecord> {
+        self.inner.member(key).await
+    }
+
+    async fn commit(&self, commit: MemberCommit) -> Result<u64> {
+        self.world.crash.point().await;
+        self.writable()?;
+        let audit = commit.audit.clone();
+        let version = self.inner.commit(commit).await?;
+        self.join_in(&audit).await?;
+        self.world.crash.point().await;
+        Ok(version)
+    }
+
+    async fn rekey(&self, from: MemberRecord, into: MemberCommit) -> Result<u64> {
+        self.world.crash.point().await;
+        self.writable()?;
+        let version = self.inner.rekey(from, into).await?;
+        self.world.crash.point().await;
+        Ok(version)
+    }
+
+    async fn due(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueMember>> {
+        self.inner.due(integration, until, limit).await
+    }
+
+    async fn next_due(
+        &self,
+        integration: &IntegrationName,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>> {
+        self.inner.next_due(integration, after).await
+    }
+
+    async fn members(
+        &self,
+        integration: &IntegrationName,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, UserId>> {
+        self.inner.members(integration, after, limit).await
+    }
+
+    async fn subjects(
+        &self,
+        integration: &IntegrationName,
+        target: Option<&Target>,
+    ) -> Result<Vec<MemberKey>> {
+        self.inner.subjects(integration, target).await
+    }
+
+    async fn append(&self, events: Vec<AuditEvent>) -> Result<()> {
+        self.writable()?;
+        self.inner.append(events).await
+    }
+
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>> {
+        self.inner.events(filter, after, limit).await
+    }
+
+    async fn last_sequence(&self) -> Result<u64> {
+        self.inner.last_sequence().await
+    }
+
+    async fn claim_organization(
+        &self,
+        integration: &IntegrationName,
+        organization: &OrganizationId,
+    ) -> Result<()> {
+        self.inner
+            .claim_organization(integration, organization)
+            .await
+    }
+
+    async fn prune(&self, requests: Timestamp, ended: Timestamp, limit: usize) -> Result<u64> {
+        self.inner.prune(requests, ended, limit).await
+    }
+
+    async fn census(&self, now: Timestamp) -> Result<Census> {
+        self.inner.census(now).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.writable()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

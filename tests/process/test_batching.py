@@ -51,7 +51,8 @@ def test_fifty_members_in_one_second_share_their_reads(make_bench):
     cloud, client = bench.cloud, bench.client
     people = [cloud.person() for _ in range(50)]
     deployment = cloud.deployment("staging")
-    client.grant(people[0], "viewer", deployment, seconds=1)  # warms what is read once
+    warm = client.grant(people[0], "viewer", deployment, seconds=1)  # what is read once is read now
+    client.wait_for(warm, "ENDED")
     cloud.control("DELETE", "calls")
     # A slow read is what makes sharing worth it, as with an organization of many members.
     cloud.faults(("members.list", {"type": "delay", "ms": 300}))
@@ -59,18 +60,14 @@ def test_fifty_members_in_one_second_share_their_reads(make_bench):
     def ask(person):
         return client.grant(person, "deployment-admin", deployment, seconds=3600, wait="ACCEPTED")
 
-    began = now()
     with ThreadPoolExecutor(25) as pool:
         grants = list(pool.map(ask, people))
-    took = now() - began
     for grant in grants:
         client.wait_for(grant, "ACTIVE", seconds=30)
     by_kind = cloud.control("GET", "calls")["by_kind"]
     assert by_kind["role_assignments.add"] == 50, by_kind
-    # Fifty alone would read a hundred times. What they share grows with the time it takes, not with their number.
-    reads = by_kind["members.list"]
-    assert reads <= 10 + 4 * took.total_seconds(), (by_kind, took)
-    assert reads < 50, by_kind
+    # Fifty alone would read at least a hundred times: to accept, before adding, to verify.
+    assert by_kind["members.list"] <= 15, by_kind
 
     cloud.control("DELETE", "calls")
     ask = client.pb.RevokeAccessRequest(request_id=str(uuid.uuid4()), everything=True, reason="test")
@@ -79,7 +76,7 @@ def test_fifty_members_in_one_second_share_their_reads(make_bench):
         client.wait_for(grant, "ENDED", seconds=30)
     by_kind = cloud.control("GET", "calls")["by_kind"]
     assert by_kind["role_assignments.remove"] == 50, by_kind
-    assert by_kind["members.list"] < 50, by_kind
+    assert by_kind["members.list"] <= 15, by_kind
 
 
 def test_fifty_ends_in_one_second_are_met_on_time(make_bench):

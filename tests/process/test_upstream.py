@@ -181,7 +181,7 @@ def test_stale_reads_do_not_end_a_grant_early_or_bring_it_back(make_bench):
     bench = make_bench(engine={"read_staleness": "2s"})
     cloud, client = bench.cloud, bench.client
     person = cloud.person()
-    cloud.control("PATCH", "settings", {"stale_ms": 1500, "stale_reads": 50})
+    cloud.control("PATCH", "settings", {"stale_ms": 1500})
     grant = client.grant(person, "viewer", cloud.deployment("staging"), seconds=3)
     assert client.state_word(grant) == "ACTIVE"
     ended = client.wait_for(grant, "ENDED", seconds=30)

@@ -230,3 +230,15 @@ def test_a_cloud_of_another_organization_gets_no_grant(make_bench):
     )
     assert refusal.code in ("UNAVAILABLE", "FAILED_PRECONDITION", "NOT_FOUND"), refusal
     assert bench.cloud.changes() == {}
+
+
+def test_a_silent_list_of_members_does_not_keep_access_alive(cloud, client, deployment):
+    """A removal that is due goes without the read that usually comes first, once that read has failed."""
+    person = cloud.person()
+    grant = client.grant(person, "viewer", deployment, seconds=1)
+    cloud.faults((MEMBERS, {"type": "hang"}))
+    eventually(lambda: not cloud.held(person), seconds=15)
+    assert client.state(grant) == "REVOKING", "gone is not proven yet"
+    cloud.faults()
+    client.wait_for(grant, "ENDED", seconds=30)
+    assert len(cloud.removes(person)) <= 2

@@ -25,12 +25,15 @@ impl Draft {
         settings: &Settings,
     ) {
         let expected = Expected::of(&self.record, now);
-        let held = self
+        let mut held = self
             .record
             .last_seen
             .as_ref()
             .map(|seen| seen.assignments.clone())
             .unwrap_or_default();
+        // What an earlier removal still has to put back may be missing from the last read.
+        let owed = self.record.owned.iter().flat_map(|row| &row.must_survive);
+        held.extend(owed.map(|survivor| survivor.assignment.clone()));
         let survivors = match kind {
             WriteKind::Remove => must_survive(assignments, &held, &self.record.owned, &expected),
             WriteKind::Add => BTreeSet::new(),

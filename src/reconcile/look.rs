@@ -66,11 +66,7 @@ impl Reconciler {
                         }
                         waiting
                     });
-                    self.back_off(
-                        &mut draft.record,
-                        &format!("{READ_FAILURE}{}", last_error.code),
-                        now,
-                    );
+                    self.back_off(draft, &format!("{READ_FAILURE}{}", last_error.code), now);
                 })
                 .await?;
                 Ok(true)
@@ -174,11 +170,7 @@ impl Reconciler {
             &error,
             now,
         );
-        self.back_off(
-            &mut draft.record,
-            &format!("{READ_FAILURE}{}", error.code),
-            now,
-        );
+        self.back_off(draft, &format!("{READ_FAILURE}{}", error.code), now);
     }
 
     fn next_check(&self, record: &MemberRecord, now: Timestamp) -> Option<Timestamp> {

@@ -244,9 +244,16 @@ impl Reconciler {
                 .await?;
             return Ok(true);
         }
-        if !plan.restore.is_empty() {
-            self.restore(record, &plan.restore, user, pin, progress)
-                .await?;
+        // One by one, the least recently tried first: one that is refused must not keep the others away.
+        let last_try = |assignment: &&Assignment| {
+            let survivors = record.owned.iter().flat_map(|row| &row.must_survive);
+            survivors
+                .filter(|survivor| survivor.assignment == **assignment)
+                .filter_map(|survivor| survivor.restored_at)
+                .max()
+        };
+        if let Some(next) = plan.restore.iter().min_by_key(last_try).cloned() {
+            self.restore(record, &[next], user, pin, progress).await?;
             return Ok(true);
         }
         if !plan.remove.is_empty() {

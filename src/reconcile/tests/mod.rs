@@ -376,8 +376,13 @@ impl Bench {
         self.passes += 1;
         match self.reconciler.pass(key).now_or_never() {
             None => false,
-            Some(Ok(_) | Err(LedgerError::Unavailable { .. })) => true,
-            Some(Err(error)) => panic!("{error}"),
+            Some(Ok(_)) => true,
+            Some(Err(LedgerError::Unavailable { .. }))
+                if self.ledger.read_only.load(Ordering::SeqCst) =>
+            {
+                true
+            }
+            Some(Err(error)) => panic!("{error}: {:?}", std::error::Error::source(&error)),
         }
     }
 

@@ -122,6 +122,20 @@ impl Draft {
             }
         }
         if kind == WriteKind::Remove {
+            // This removal may take neighbours along as well: what earlier ones cost does not count against them.
+            for survivor in self
+                .record
+                .owned
+                .iter_mut()
+                .flat_map(|row| &mut row.must_survive)
+            {
+                if assignments
+                    .iter()
+                    .any(|removed| survivor.assignment.is_neighbour_of(removed))
+                {
+                    survivor.restores = 0;
+                }
+            }
             self.each_grant(now, |grant| {
                 let first = matches!(grant.state, GrantState::Revoking { .. })
                     && grant.removal_sent_at.is_none()

@@ -81,7 +81,10 @@ impl Reconciler {
                 let kind = match grant.state {
                     GrantState::Scheduled { .. } => DueKind::Grant,
                     GrantState::AwaitingMember { .. } => DueKind::Look,
-                    _ => DueKind::Remove,
+                    GrantState::Activating { .. }
+                    | GrantState::Active { .. }
+                    | GrantState::Revoking { .. }
+                    | GrantState::Ended { .. } => DueKind::Remove,
                 };
                 dues.push(Due { at, kind, weight });
             }

@@ -177,11 +177,12 @@ impl Reconciler {
         record
             .grants
             .iter()
-            .filter_map(|grant| match grant.state {
-                GrantState::Active { activated_at, .. } => {
+            .filter_map(|grant| {
+                if let GrantState::Active { activated_at, .. } = grant.state {
                     Some(activated_at + self.settings.second_check)
+                } else {
+                    None
                 }
-                _ => None,
             })
             .filter(|at| *at > now)
             .min()

@@ -195,7 +195,8 @@ impl Reconciler {
             let failed = record
                 .owned(assignment)
                 .is_some_and(|row| row.last_write.kind == kind && row.attempts > 0);
-            !(waiting && failed) && !progress.sent.contains(&(kind, assignment.clone()))
+            let sent = progress.sent.contains(&(kind, assignment.clone()));
+            !(sent || (waiting && failed))
         };
         let mut later = Later::default();
         let keep = |kind: WriteKind, list: &mut Vec<Assignment>, put_off: &mut bool| {
@@ -420,11 +421,12 @@ impl Reconciler {
         let ended: Vec<_> = record
             .grants
             .iter()
-            .filter_map(|grant| match &grant.state {
-                GrantState::Ended { at, cause } => {
+            .filter_map(|grant| {
+                if let GrantState::Ended { at, cause } = &grant.state {
                     Some((cause.code(), grant.removal_sent_at.map(|sent| *at - sent)))
+                } else {
+                    None
                 }
-                _ => None,
             })
             .collect();
         let version = self

@@ -17,7 +17,7 @@ use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind, WriteOutcome}
 pub const OWNER_ROLE: &str = "organization-admin";
 
 /// Times that a vanished neighbour is put back before its absence is taken for somebody else's doing.
-pub const MAX_RESTORES: u32 = 3;
+pub const MAX_RESTORES: u32 = 5;
 
 /// How long putting a neighbour back is tried while upstream refuses it; its target may be gone for good.
 pub const RESTORE_PATIENCE: TimeDelta = TimeDelta::hours(24);

@@ -9,7 +9,7 @@ use super::world::{Delete, Fault, Lands};
 use super::*;
 use crate::ports::provider::Refusal;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 150;
 /// Faults stop here.
 const CALM: i64 = 1800;
 

@@ -150,7 +150,7 @@ fn a_grant_with_one_poisoned_pair_gives_back_the_other() {
 fn the_last_owner_is_blocked_loudly_until_there_is_another() {
     let mut bench = Bench::new();
     let owner = on("organization-admin", "");
-    let id = bench.grant("ada", &[owner.clone()], 60);
+    let id = bench.grant("ada", std::slice::from_ref(&owner), 60);
     bench.run(10);
     let end = bench.expires_at(id);
     bench.takes("boss", &owner);
@@ -171,7 +171,7 @@ fn the_last_owner_is_blocked_loudly_until_there_is_another() {
 fn two_owners_whose_access_ends_together_do_not_count_each_other() {
     let mut bench = Bench::new();
     let owner = on("organization-admin", "");
-    let ids = ["ada", "bob"].map(|name| bench.grant(name, &[owner.clone()], 60));
+    let ids = ["ada", "bob"].map(|name| bench.grant(name, std::slice::from_ref(&owner), 60));
     bench.run(10);
     bench.takes("boss", &owner);
     // Reads are as stale as they may be: the second sees the first as an owner still.

@@ -3,4 +3,16 @@
 //! Owns the wire: generated types, their conversion, status codes, limits of the listener. Never decides about
 //! access and never reaches an adapter.
 
+mod access;
+mod connector;
+mod convert;
+mod directory;
+mod guard;
 pub mod pb;
+mod render;
+mod server;
+pub mod status;
+mod token;
+
+pub use guard::describe_metrics;
+pub use server::{Options, Rate, ServeError, serve};

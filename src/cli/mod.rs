@@ -1,3 +1,171 @@
-//! cli (under construction).
+//! The engineer's command line.
+//!
+//! Owns arguments, names, waiting and words: it is a client of the gRPC surface and of nothing else. Commands that run
+//! in this process are handed to the composition root. It never touches an adapter, and prints only through
+//! [`streams::Streams`].
 
+pub mod args;
+pub mod bench;
+mod bulk;
+mod configuration;
+mod connect;
+pub mod demo;
+mod directory;
+pub mod exit;
+mod explain;
+mod follow;
+mod grants;
+mod help;
+pub mod doctor;
+mod host;
+mod progress;
+mod receipt;
+mod resolve;
+mod shell;
 pub mod simulate;
+pub mod streams;
+mod table;
+pub mod text;
+pub mod time;
+mod view;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
+pub use exit::{Exit, Failure};
+pub use streams::Streams;
+
+use connect::{Connector, Limit};
+use help::{EXAMPLES, EXIT_CODES};
+
+/// The groups of `latchkey --help`.
+const GROUPS: [(&str, &[&str]); 4] = [
+    (
+        "Access",
+        &[
+            "grant",
+            "extend",
+            "revoke",
+            "revoke-all",
+            "plan",
+            "list",
+            "get",
+            "watch",
+            "why",
+        ],
+    ),
+    ("Directory", &["members", "roles", "resources"]),
+    (
+        "Running the connector",
+        &[
+            "serve",
+            "check-config",
+            "doctor",
+            "schema",
+            "drain",
+            "bench",
+        ],
+    ),
+    (
+        "Trying and installing",
+        &["demo", "simulate", "completions", "man"],
+    ),
+];
+
+/// The definition of the command line, with grouped help.
+#[must_use]
+pub fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut groups = String::new();
+    for (title, names) in GROUPS {
+        groups.push_str(&format!("{title}:\n"));
+        for name in names {
+            let about = command
+                .find_subcommand(name)
+                .and_then(clap::Command::get_about)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            groups.push_str(&format!("  {name:<13} {about}\n"));
+        }
+        groups.push('\n');
+    }
+    command
+        .help_template(format!(
+            "{{about-with-newline}}\nUsage: {{usage}}\n\n{groups}Options:\n{{options}}\n\n{EXAMPLES}\n\n{EXIT_CODES}\n"
+        ))
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// What clap has to say: also `--help` and `--version` come this way. `error.exit_code()` is 0 for these and 2 else.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Runs a command and reports its failure.
+pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
+    let outcome = match cli.command {
+        Command::Host(command) => host::run(command, cli.global.output, streams).await,
+        Command::Client(command) => ask(&cli.global, &command, streams)
+            .await
+            .map(|()| Exit::Done),
+        Command::CheckConfig(args) => configuration::check(&args, streams).map(|()| Exit::Done),
+        Command::Schema => configuration::schema(streams).map(|()| Exit::Done),
+        Command::Completions(args) => shell::completions(&args, streams).map(|()| Exit::Done),
+        Command::Man(args) => shell::man(&args, streams).map(|()| Exit::Done),
+    };
+    let flushed = streams.out.flush().map_err(Failure::from);
+    match outcome.and_then(|exit| flushed.map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(failure) => streams.failure(&failure),
+    }
+}
+
+async fn ask(
+    global: &Global,
+    command: &ClientCommand,
+    streams: &mut Streams,
+) -> Result<(), Failure> {
+    let limit = match command {
+        ClientCommand::Drain(_) | ClientCommand::Watch(_) => Limit::Endless,
+        ClientCommand::Grant(_)
+        | ClientCommand::Plan(_)
+        | ClientCommand::List(_)
+        | ClientCommand::Get(_)
+        | ClientCommand::Extend(_)
+        | ClientCommand::Revoke(_)
+        | ClientCommand::RevokeAll(_)
+        | ClientCommand::Why(_)
+        | ClientCommand::Members(_)
+        | ClientCommand::Roles(_)
+        | ClientCommand::Resources(_) => Limit::Default,
+    };
+    let connector = &Connector::new(global, limit, streams.interrupt.clone())?;
+    let format = global.output;
+    match command {
+        ClientCommand::Grant(args) => grants::grant(connector, format, args, streams).await,
+        ClientCommand::Plan(args) => explain::plan(connector, format, args, streams).await,
+        ClientCommand::List(args) => follow::list(connector, format, args, streams).await,
+        ClientCommand::Get(args) => grants::get_command(connector, format, args, streams).await,
+        ClientCommand::Watch(args) => follow::watch(connector, format, args, streams).await,
+        ClientCommand::Extend(args) => grants::extend(connector, format, args, streams).await,
+        ClientCommand::Revoke(args) => grants::revoke(connector, format, args, streams).await,
+        ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
+        ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
+        ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
+        ClientCommand::Members(args) => {
+            directory::list_members(connector, format, args, streams).await
+        }
+        ClientCommand::Roles(args) => directory::list_roles(connector, format, args, streams).await,
+        ClientCommand::Resources(args) => {
+            directory::list_resources(connector, format, args, streams).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,199 @@
-//! config (under construction).
+//! The configuration file: one YAML document, checked as a whole before anything starts.
+//!
+//! Owns every setting with its default and reason, and complaints that say what to write instead, all at once. Never
+//! holds a secret: only where one is. Never expands variables.
+
+pub mod engine;
+pub mod integration;
+pub mod ledger;
+pub mod limits;
+pub mod listen;
+pub mod log;
+pub mod policy;
+pub mod problem;
+pub mod sweeps;
+pub mod text;
+
+mod schema;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use engine::Engine;
+pub use integration::{Integration, Secret, SecretSource, Upstream};
+pub use ledger::{Ledger, LedgerKind, Retention};
+pub use limits::Limits;
+pub use listen::Listen;
+pub use log::Log;
+pub use policy::Policy;
+pub use problem::{ConfigErrors, Problem};
+pub use schema::{Setting, schema, settings};
+pub use sweeps::{Reminders, Sweeps};
+pub use text::Period;
+
+use problem::Problems;
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where Latchkey listens.
+    #[serde(default)]
+    pub listen: Listen,
+    /// What is logged and how.
+    #[serde(default)]
+    pub log: Log,
+    /// The durable record.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// Limits of the gRPC surface.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What may be granted at all.
+    #[serde(default)]
+    pub policy: Policy,
+    /// How access is added, removed and looked at again.
+    #[serde(default)]
+    pub engine: Engine,
+    /// When the recurring sweeps run.
+    #[serde(default)]
+    pub sweeps: Sweeps,
+    /// When callers are told that access ends soon.
+    #[serde(default)]
+    pub reminders: Reminders,
+    /// The Elastic Cloud organizations that are served; at least one.
+    #[schemars(length(min = 1, max = 1000))]
+    pub integrations: Vec<Integration>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with everything that is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = schema::plain(&path.display().to_string());
+        let limit = yaml::MAX_BYTES as u64 + 1;
+        let mut bytes = Vec::new();
+        let read =
+            std::fs::File::open(path).and_then(|open| open.take(limit).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            let mut problems = Problems::default();
+            problems.add(
+                "",
+                format!("the file cannot be read ({})", error.kind()),
+                "check the path and that the user Latchkey runs as may read it",
+            );
+            return Err(problems.into_errors(&file));
+        }
+        Self::parse(&file, &bytes)
+    }
+
+    /// Checks the text of a configuration; `file` names it in complaints.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with everything that is wrong: what is malformed hides nothing but what depends on it.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, ConfigErrors> {
+        let mut problems = Problems::default();
+        let value = match yaml::parse(bytes) {
+            Ok(value) => value,
+            Err(fault) => {
+                let path = fault.at.map_or(String::new(), |(line, column)| {
+                    format!("line {line}, column {column}")
+                });
+                problems.add(
+                    path,
+                    fault.problem,
+                    "write one plain YAML document as in docs/config.sample.yaml",
+                );
+                return Err(problems.into_errors(file));
+            }
+        };
+        if value.is_null() {
+            problems.add(
+                "",
+                "the file is empty",
+                "write at least one entry under `integrations`, as in docs/config.sample.yaml",
+            );
+            return Err(problems.into_errors(file));
+        }
+        schema::check(&value, &mut problems);
+        if !problems.is_empty() {
+            // Sections that are well formed are checked further, so that one round shows as much as can be known.
+            check_sections(&value, &mut problems);
+            return Err(problems.into_errors(file));
+        }
+        let config: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+            // Not reached as long as schema and types agree. The inner text may hold a value and is dropped.
+            let mut problems = Problems::default();
+            problems.add(
+                error.path().to_string(),
+                "cannot be read",
+                "compare it with docs/configuration.md",
+            );
+            problems.into_errors(file)
+        })?;
+        config.check(&mut problems);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(problems.into_errors(file))
+        }
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        let Self {
+            listen,
+            log: _,
+            ledger,
+            limits,
+            policy,
+            engine,
+            sweeps: _,
+            reminders,
+            integrations,
+        } = self;
+        listen.check(problems);
+        ledger.check(problems);
+        limits.check(problems);
+        policy.check(problems);
+        engine.check(problems);
+        reminders.check(problems);
+        integration::check(integrations, problems);
+    }
+}
+
+/// Checks the meaning of every section that could be read, although others could not.
+fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
+    fn section<T: serde::de::DeserializeOwned>(value: &serde_json::Value, name: &str) -> Option<T> {
+        serde_json::from_value(value.get(name)?.clone()).ok()
+    }
+    if let Some(listen) = section::<Listen>(value, "listen") {
+        listen.check(problems);
+    }
+    if let Some(ledger) = section::<Ledger>(value, "ledger") {
+        ledger.check(problems);
+    }
+    if let Some(limits) = section::<Limits>(value, "limits") {
+        limits.check(problems);
+    }
+    if let Some(policy) = section::<Policy>(value, "policy") {
+        policy.check(problems);
+    }
+    if let Some(engine) = section::<Engine>(value, "engine") {
+        engine.check(problems);
+    }
+    if let Some(reminders) = section::<Reminders>(value, "reminders") {
+        reminders.check(problems);
+    }
+    if let Some(integrations) = section::<Vec<Integration>>(value, "integrations") {
+        integration::check(&integrations, problems);
+    }
+}

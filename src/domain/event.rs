@@ -119,6 +119,13 @@ pub enum EventKind {
         /// When access must be gone, when active.
         expires_at: Option<Timestamp>,
     },
+    /// An active grant ends soon.
+    GrantEndsSoon {
+        /// When access must be gone.
+        expires_at: Timestamp,
+        /// Seconds until then.
+        seconds_left: i64,
+    },
     /// An active grant was extended.
     GrantExtended {
         /// End before.
@@ -244,6 +251,7 @@ impl EventKind {
             Self::GrantAccepted { .. } => "grant_accepted",
             Self::RequestRefused { .. } => "request_refused",
             Self::GrantChanged { .. } => "grant_changed",
+            Self::GrantEndsSoon { .. } => "grant_ends_soon",
             Self::GrantExtended { .. } => "grant_extended",
             Self::Tombstoned { .. } => "tombstoned",
             Self::CallIntended { .. } => "call_intended",

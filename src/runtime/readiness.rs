@@ -80,6 +80,7 @@ impl Readiness {
         ReadinessWatch {
             readiness: self.clone(),
             changes: self.components.subscribe(),
+            told_of_draining: false,
         }
     }
 }
@@ -89,18 +90,19 @@ impl Readiness {
 pub struct ReadinessWatch {
     readiness: Readiness,
     changes: watch::Receiver<BTreeMap<String, Option<String>>>,
+    told_of_draining: bool,
 }
 
 impl ReadinessWatch {
     /// Waits for the next change, draining included, and answers how it stands then. After draining has begun
     /// only components can change it.
     pub async fn changed(&mut self) -> ReadinessReport {
-        if self.readiness.shutdown.is_draining() {
+        if self.told_of_draining {
             // The sender lives in `readiness`, so the channel cannot be closed.
             drop(self.changes.changed().await);
         } else {
             tokio::select! {
-                () = self.readiness.shutdown.draining() => {}
+                () = self.readiness.shutdown.draining() => self.told_of_draining = true,
                 changed = self.changes.changed() => drop(changed),
             }
         }

@@ -179,20 +179,26 @@ where
     R: std::fmt::Debug + 'static,
 {
     if let Some(found) = credentials_error(error) {
-        return match found {
-            CredentialsError::CredentialsNotLoaded(_) => no_credentials(place, "no_credentials"),
-            CredentialsError::ProviderTimedOut(_) => no_credentials(place, "credentials_timeout"),
-            _ => no_credentials(place, "credentials_failed"),
+        let code = if matches!(found, CredentialsError::CredentialsNotLoaded(_)) {
+            "no_credentials"
+        } else if matches!(found, CredentialsError::ProviderTimedOut(_)) {
+            "credentials_timeout"
+        } else {
+            "credentials_failed"
         };
+        return no_credentials(place, code);
     }
     let Some(refused) = error.as_service_error() else {
-        let code = match error {
-            SdkError::TimeoutError(_) => "timeout",
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => "timeout",
-            SdkError::DispatchFailure(_) => "connect",
-            SdkError::ResponseError(_) => "bad_answer",
-            SdkError::ConstructionFailure(_) => "bad_request",
-            _ => "failed",
+        let timed_out = matches!(error, SdkError::TimeoutError(_))
+            || matches!(error, SdkError::DispatchFailure(failure) if failure.is_timeout());
+        let code = if timed_out {
+            "timeout"
+        } else if matches!(error, SdkError::DispatchFailure(_)) {
+            "connect"
+        } else if matches!(error, SdkError::ConstructionFailure(_)) {
+            "bad_request"
+        } else {
+            "bad_answer"
         };
         return unreachable(place, code);
     };

@@ -39,23 +39,26 @@ impl FileSecret {
 
     fn failed(&self, error: &io::Error) -> SecretError {
         let place = self.describe();
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => SecretError::NotFound {
+        let kind = error.kind();
+        if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
+            return SecretError::NotFound {
                 place,
                 remedy: "mount the secret at this path, or correct `secret.file.path`".to_owned(),
-            },
-            ErrorKind::PermissionDenied => SecretError::Denied {
+            };
+        }
+        if kind == ErrorKind::PermissionDenied {
+            return SecretError::Denied {
                 place,
                 code: "permission_denied".to_owned(),
                 remedy:
                     "let the user that Latchkey runs as read this file and enter its directories"
                         .to_owned(),
-            },
-            kind => SecretError::Unavailable {
-                place,
-                code: kind.to_string().replace(' ', "_"),
-                remedy: "look at the volume that holds the file".to_owned(),
-            },
+            };
+        }
+        SecretError::Unavailable {
+            place,
+            code: kind.to_string().replace(' ', "_"),
+            remedy: "look at the volume that holds the file".to_owned(),
         }
     }
 

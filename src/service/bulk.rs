@@ -10,7 +10,7 @@ use crate::domain::grant::{EndCause, Grant};
 use crate::domain::ids::{CallerName, IntegrationName, RequestId};
 use crate::domain::member::{MemberKey, Subject};
 use crate::domain::request::{Principal, Selector};
-use crate::ports::ledger::{GrantFilter, RequestRecord};
+use crate::ports::ledger::{GrantFilter, MemberCommit, RequestRecord};
 use crate::ports::provider::Priority;
 
 use super::error::{Result, ServiceError};
@@ -20,6 +20,9 @@ use super::{ATTEMPTS, Integration, Service, actor, fingerprint, subject_key};
 
 /// How many rows are read at a time.
 const PAGE: usize = 500;
+
+/// A call to remember as done.
+type Done = (CallerName, RequestId, RequestRecord, Timestamp);
 
 /// What a bulk revocation did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,7 +121,7 @@ impl Service {
                     .any(|held| held.assignment.target == *target),
                 Selector::Member(_) | Selector::Integration => true,
             };
-            // The request id is closed with the last member, so that an interrupted run is not taken for done.
+            // The request id is closed last, so that an interrupted run is not taken for done.
             let done = unresolved.is_none().then_some(done);
             let bulk = self.end_all(keys, named, &cause, done).await?;
             match unresolved {
@@ -284,35 +287,56 @@ impl Service {
         keys: impl IntoIterator<Item = MemberKey>,
         select: impl Fn(&Grant) -> bool,
         cause: &EndCause,
-        done: Option<(CallerName, RequestId, RequestRecord, Timestamp)>,
+        done: Option<Done>,
     ) -> Result<BulkRevocation> {
         let mut bulk = BulkRevocation::default();
-        let mut keys = keys.into_iter().peekable();
-        while let Some(key) = keys.next() {
-            let done = done.as_ref().filter(|_| keys.peek().is_none());
-            self.end_member(&key, &select, cause, done, &mut bulk)
-                .await?;
+        let mut known = None;
+        for key in keys {
+            if self.end_member(&key, &select, cause, &mut bulk).await? {
+                known = Some(key);
+            }
+        }
+        if let (Some(key), Some(done)) = (known, done) {
+            self.close_request(&key, done).await?;
         }
         Ok(bulk)
     }
 
+    /// Ends the selected grants of one member. Answers whether the ledger knows the member at all.
     async fn end_member(
         &self,
         key: &MemberKey,
         select: &impl Fn(&Grant) -> bool,
         cause: &EndCause,
-        done: Option<&(CallerName, RequestId, RequestRecord, Timestamp)>,
         bulk: &mut BulkRevocation,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         for _ in 0..ATTEMPTS {
             let mut record = self.ledger.member(key).await?;
+            let is_known = record.version > 0;
             let ending = end_grants(&mut record, select, cause, self.clock.now());
             let (revoked, already) = (ending.revoked, ending.already);
-            // A member that nothing is known of is not written down just to remember a request.
-            let nothing = revoked == 0 && (done.is_none() || record.version == 0);
-            if nothing || self.store_ending(record, ending, done.cloned()).await? {
+            if revoked == 0 || self.store_ending(record, ending).await? {
                 bulk.revoked += revoked;
                 bulk.already_ending += already;
+                return Ok(is_known);
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// Remembers that a bulk revocation was done, with a member that it concerned.
+    async fn close_request(&self, key: &MemberKey, done: Done) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            // A rival with the same request id may have closed it.
+            if self.ledger.find_request(&done.0, &done.1).await?.is_some() {
+                return Ok(());
+            }
+            let commit = MemberCommit {
+                record: self.ledger.member(key).await?,
+                audit: Vec::new(),
+                request: Some(done.clone()),
+            };
+            if self.try_commit(commit).await? {
                 return Ok(());
             }
         }

@@ -10,7 +10,7 @@ use crate::domain::request::Principal;
 use crate::policy;
 use crate::ports::ledger::Page;
 use crate::ports::provider::{
-    Deployment, ObservedInvitation, Organization, Priority, Project, ProjectRole, ReadError,
+    Deployment, ObservedInvitation, Organization, Priority, Project, ProjectRole,
 };
 
 use super::Service;
@@ -63,12 +63,10 @@ impl Service {
         let items = futures::future::join_all(chosen.map(|integration| async move {
             IntegrationOrganization {
                 integration: integration.name.clone(),
-                organization: integration
-                    .provider
-                    .organization(Priority::Discovery)
+                organization: self
+                    .noted(integration, integration.provider.organization(Priority::Discovery).await)
                     .await
-                    .map(|(organization, _)| organization)
-                    .map_err(|(error, _)| ServiceError::Upstream(error).code()),
+                    .map_err(|error| ServiceError::Upstream(error).code()),
             }
         }))
         .await;
@@ -154,11 +152,10 @@ impl Service {
         limit: usize,
     ) -> Result<Page<ObservedInvitation, Email>> {
         let integration = self.integration(integration)?;
-        let (mut items, _) = integration
-            .provider
-            .invitations(Priority::Discovery)
+        let mut items = self
+            .noted(integration, integration.provider.invitations(Priority::Discovery).await)
             .await
-            .map_err(upstream)?;
+            .map_err(ServiceError::Upstream)?;
         items.retain(|invitation| after.is_none_or(|after| invitation.email > *after));
         items.sort_by(|a, b| (&a.email, b.created_at).cmp(&(&b.email, a.created_at)));
         // Several for one address: the newest speaks for all, and the address is the cursor.
@@ -271,20 +268,13 @@ impl Service {
         limit: usize,
     ) -> Result<Page<ProjectRole, String>> {
         let integration = self.integration(integration)?;
-        let (mut items, _) = integration
-            .provider
-            .project_roles(project_type, id, Priority::Discovery)
-            .await
-            .map_err(upstream)?;
+        let read = integration.provider.project_roles(project_type, id, Priority::Discovery).await;
+        let mut items = self.noted(integration, read).await.map_err(ServiceError::Upstream)?;
         items.retain(|role| after.is_none_or(|after| role.name.as_str() > after));
         items.sort_by(|a, b| a.name.cmp(&b.name));
         items.dedup_by(|a, b| a.name == b.name);
         Ok(page(items, limit, |role| role.name.clone()))
     }
-}
-
-fn upstream<E>((error, _): (ReadError, E)) -> ServiceError {
-    ServiceError::Upstream(error)
 }
 
 /// Cuts a list that holds at least one item more than the page, where there is one.

@@ -9,11 +9,13 @@ mod cache;
 mod connector;
 mod create;
 mod directory;
+pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;
 mod plan;
 mod read;
+mod refresh;
 mod resolve;
 mod revoke;
 mod watch;
@@ -302,6 +304,3 @@ fn fingerprint(parts: &[&str]) -> Fingerprint {
     }
     Fingerprint(hash.finalize().into())
 }
-
-#[cfg(test)]
-mod tests;

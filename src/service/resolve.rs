@@ -150,11 +150,7 @@ impl Service {
         integration
             .deployments
             .at_least(&*self.clock, self.not_before(afresh), || async {
-                let (list, _) = integration
-                    .provider
-                    .deployments(Priority::Discovery)
-                    .await
-                    .map_err(|(error, _)| error)?;
+                let list = self.noted(integration, integration.provider.deployments(Priority::Discovery).await).await?;
                 Ok(list
                     .into_iter()
                     .map(|item| (item.id.clone(), item))
@@ -172,11 +168,7 @@ impl Service {
     ) -> std::result::Result<Arc<Snapshot<ProjectId, Project>>, ReadError> {
         integration.projects[index(kind)]
             .at_least(&*self.clock, self.not_before(afresh), || async {
-                let (list, _) = integration
-                    .provider
-                    .projects(kind, Priority::Discovery)
-                    .await
-                    .map_err(|(error, _)| error)?;
+                let list = self.noted(integration, integration.provider.projects(kind, Priority::Discovery).await).await?;
                 Ok(list
                     .into_iter()
                     .map(|item| (item.id.clone(), item))

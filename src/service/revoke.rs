@@ -100,7 +100,7 @@ impl Service {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if self.store_ending(record, ending, None).await? {
+            if self.store_ending(record, ending).await? {
                 tracing::info!(grant.id = %id, cause = cause.code(), "Grant revoked");
                 return self.own_grant(caller, id).await;
             }
@@ -151,18 +151,13 @@ impl Service {
     }
 
     /// Stores a member whose grants were ended, and tells the scheduler. `false`: decide again.
-    pub(super) async fn store_ending(
-        &self,
-        record: MemberRecord,
-        ending: Ending,
-        request: Option<(CallerName, RequestId, RequestRecord, Timestamp)>,
-    ) -> Result<bool> {
+    pub(super) async fn store_ending(&self, record: MemberRecord, ending: Ending) -> Result<bool> {
         let key = record.key.clone();
         let stored = self
             .try_commit(MemberCommit {
                 record,
                 audit: ending.audit,
-                request,
+                request: None,
             })
             .await?;
         if stored && let Some(due) = ending.due {

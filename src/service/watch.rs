@@ -44,6 +44,9 @@ pub struct Watched {
 
 enum Phase {
     Begin,
+    Resume {
+        after: u64,
+    },
     Snapshot {
         /// Sequence from before the first page.
         from: u64,
@@ -91,7 +94,7 @@ impl Service {
             },
             changes: self.ledger.changes(),
             heartbeat: self.settings.heartbeat,
-            phase: resume_after.map_or(Phase::Begin, |after| Phase::Live { after }),
+            phase: resume_after.map_or(Phase::Begin, |after| Phase::Resume { after }),
             ready: VecDeque::new(),
         };
         stream::unfold(watch, |mut watch| async move {
@@ -150,6 +153,14 @@ impl Watch {
                     });
                     Phase::Live { after: from }
                 };
+                Ok(())
+            }
+            Phase::Resume { after } => {
+                // A token from beyond the end is from another ledger: what happened since cannot be told.
+                if after > self.service.ledger.last_sequence().await? {
+                    return Err(ServiceError::bad_resume_token());
+                }
+                self.phase = Phase::Live { after };
                 Ok(())
             }
             Phase::Live { after } => self.follow(after).await,
@@ -233,7 +244,7 @@ impl ServiceError {
     pub fn bad_resume_token() -> Self {
         Self::invalid(
             "resume_token",
-            "is not a token of WatchGrants; leave it empty to begin with a snapshot",
+            "is not a token of WatchGrants on this ledger; leave it empty to begin with a snapshot",
         )
     }
 }

@@ -47,7 +47,9 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Reply {
         ["clock"] => clock(shared, request),
         _ => {
             let (mut state, now) = shared.settled();
-            state.core.touch();
+            if request.method != Method::GET {
+                state.core.touch();
+            }
             state.control(request, &segments, now)
         }
     };

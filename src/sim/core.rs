@@ -3,6 +3,7 @@
 //! Owns the world, the settings and the seeded randomness. Never waits, never reads a clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -31,17 +32,21 @@ pub struct Core {
     pub(crate) sent_invitations: BTreeMap<String, Vec<DateTime<Utc>>>,
     pub(crate) last_key_deletion: Option<DateTime<Utc>>,
     pub(crate) version: u64,
-    pub(crate) listing: Option<Listing>,
+    pub(crate) listing: Option<Arc<Listing>>,
     stale: BTreeMap<(String, String), Stale>,
     windows: BTreeMap<String, Window>,
 }
 
-/// A listing of a large organization, kept while nothing changes.
+/// The last listing of a large organization, to write only what changed.
 #[derive(Debug, Clone)]
 pub(crate) struct Listing {
     pub(crate) organization_id: String,
-    pub(crate) version: u64,
+    pub(crate) settings: Settings,
+    /// The state of the world in which `body` is the whole truth
+    pub(crate) version: Option<u64>,
     pub(crate) body: Bytes,
+    /// By user id: what was written, and how
+    pub(crate) fragments: BTreeMap<String, (Member, Bytes)>,
 }
 
 /// The past of one member, shown for a while after a change.
@@ -90,12 +95,17 @@ impl Core {
         if request.method != http::Method::GET && request.method != http::Method::HEAD {
             self.touch();
         }
-        match route {
-            Route::Unknown => return Reply::html(404),
-            Route::WrongMethod => return Reply::html(405),
-            _ if route.project().is_some() => return self.elasticsearch(&route, request, now),
-            _ if self.settings.ece && route.needs_organizations() => return self.ece_refusal(),
-            _ => {}
+        if route == Route::Unknown {
+            return Reply::html(404);
+        }
+        if route == Route::WrongMethod {
+            return Reply::html(405);
+        }
+        if route.project().is_some() {
+            return self.elasticsearch(&route, request, now);
+        }
+        if self.settings.ece && route.needs_organizations() {
+            return self.ece_refusal();
         }
         let caller = match Caller::of(self, request, now) {
             Ok(caller) => Some(caller),

@@ -11,6 +11,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -113,14 +114,18 @@ impl State {
                 Deed::Answer(failure.into())
             }
             Action::Fail {
-                status, html: true, ..
-            } => Deed::Answer(Reply::html(status)),
-            Action::Fail {
                 status,
                 code,
                 message,
-                html: false,
+                html,
+                applied,
             } => {
+                if applied {
+                    self.core.handle(request, now);
+                }
+                if html {
+                    return Deed::Answer(Reply::html(status));
+                }
                 let code = code.unwrap_or_else(|| "root.internal_error".to_owned());
                 let message = message.unwrap_or_else(|| "Injected failure".to_owned());
                 Deed::Answer(Failure::new(status, code, message).into())
@@ -155,6 +160,14 @@ impl State {
                 let mut reply = self.core.handle(request, now);
                 let half = reply.body.len() / 2;
                 reply.body = reply.body.slice(..half.max(1).min(reply.body.len()));
+                Deed::Answer(reply)
+            }
+            Action::Rewrite { merge } => {
+                let mut reply = self.core.handle(request, now);
+                if let Ok(mut body) = serde_json::from_slice(&reply.body) {
+                    merge_patch(&mut body, &merge);
+                    reply.body = body.to_string().into();
+                }
                 Deed::Answer(reply)
             }
             Action::GarbageHtml => {
@@ -248,20 +261,17 @@ impl Shared {
 }
 
 fn describe(request: &Request, route: &Route, at: DateTime<Utc>, late: bool) -> Call {
-    let pairs = match route {
-        Route::AssignmentsAdd(_) | Route::AssignmentsRemove(_) => request
-            .json()
-            .ok()
-            .and_then(|body| Assignments::parse(&body).ok())
-            .map(|sent| {
-                sent.pairs()
-                    .iter()
-                    .map(super::assignments::Pair::label)
-                    .collect()
-            })
-            .unwrap_or_default(),
-        _ => Vec::new(),
-    };
+    let mut pairs = Vec::new();
+    if let Route::AssignmentsAdd(_) | Route::AssignmentsRemove(_) = route
+        && let Ok(body) = request.json()
+        && let Ok(sent) = Assignments::parse(&body)
+    {
+        pairs = sent
+            .pairs()
+            .iter()
+            .map(super::assignments::Pair::label)
+            .collect();
+    }
     Call {
         seq: 0,
         at,
@@ -295,6 +305,19 @@ pub(crate) async fn serve(
         headers: parts.headers,
         body: body.to_vec(),
     };
+    let mut response = answer(Arc::clone(&shared), &cut, request).await;
+    let date = shared
+        .clock
+        .now()
+        .format("%a, %d %b %Y %H:%M:%S GMT")
+        .to_string();
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        response.headers_mut().insert(http::header::DATE, date);
+    }
+    response
+}
+
+async fn answer(shared: Arc<Shared>, cut: &Cut, request: Request) -> Response {
     let stop = shared.stop.clone();
     match shared.process(request).await {
         Deed::Answer(reply) => respond(reply),
@@ -337,6 +360,26 @@ fn respond(reply: Reply) -> Response {
         }
     }
     response
+}
+
+/// RFC 7396.
+fn merge_patch(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    if let Value::Object(target) = target {
+        for (name, patch) in fields {
+            if patch.is_null() {
+                target.remove(name);
+            } else {
+                merge_patch(target.entry(name.clone()).or_insert(Value::Null), patch);
+            }
+        }
+    }
 }
 
 /// Head and half a body of an answer, announcing the whole.

@@ -70,11 +70,9 @@ impl Core {
             let reason = format!("unable to authenticate for REST request [{}]", request.path);
             return error(401, "security_exception", &reason).with("www-authenticate", "ApiKey");
         };
-        let is_forbidden = match route {
-            Route::EsAuthenticate(_) => false,
-            Route::EsInfo(_) => visitor.roles.is_empty() && !visitor.is_manager,
-            _ => !visitor.is_manager,
-        };
+        let is_forbidden = !visitor.is_manager
+            && !matches!(route, Route::EsAuthenticate(_))
+            && (visitor.roles.is_empty() || !matches!(route, Route::EsInfo(_)));
         if is_forbidden {
             let reason = format!(
                 "action [{}] is unauthorized for API key id [{}], this action is granted by the cluster privileges [manage_security,all]",
@@ -83,27 +81,32 @@ impl Core {
             );
             return error(403, "security_exception", &reason);
         }
-        match route {
-            Route::EsInfo(_) => Reply::ok(info(project)),
-            Route::EsAuthenticate(_) => Reply::ok(json!({
+        if let Route::EsInfo(_) = route {
+            return Reply::ok(info(project));
+        }
+        if let Route::EsAuthenticate(_) = route {
+            return Reply::ok(json!({
                 "username": visitor.name,
                 "roles": visitor.roles,
                 "metadata": {},
                 "enabled": true,
                 "authentication_type": "api_key",
-            })),
-            Route::EsRolesGet(_, names) => roles_get(project, names),
-            Route::EsRolePut(_, name) => self.role_put(&id, name, request),
-            Route::EsRoleDelete(_, name) => self.role_delete(&id, name),
-            _ => error(
-                400,
-                "illegal_argument_exception",
-                &format!(
-                    "no handler found for uri [{}] and method [{}]",
-                    request.path, request.method
-                ),
-            ),
+            }));
         }
+        if let Route::EsRolesGet(_, names) = route {
+            return roles_get(project, names);
+        }
+        if let Route::EsRolePut(_, name) = route {
+            return self.role_put(&id, name, request);
+        }
+        if let Route::EsRoleDelete(_, name) = route {
+            return self.role_delete(&id, name);
+        }
+        let reason = format!(
+            "no handler found for uri [{}] and method [{}]",
+            request.path, request.method
+        );
+        error(400, "illegal_argument_exception", &reason)
     }
 
     fn role_put(&mut self, project_id: &str, name: &str, request: &Request) -> Reply {
@@ -138,13 +141,12 @@ impl Core {
     }
 }
 
-fn action(route: &Route) -> &'static str {
-    match route {
-        Route::EsRolesGet(..) => "cluster:admin/xpack/security/role/get",
-        Route::EsRolePut(..) => "cluster:admin/xpack/security/role/put",
-        Route::EsRoleDelete(..) => "cluster:admin/xpack/security/role/delete",
-        _ => "cluster:monitor/main",
-    }
+fn action(route: &Route) -> String {
+    let verb = route.kind().strip_prefix("es.roles.");
+    verb.map_or_else(
+        || "cluster:monitor/main".to_owned(),
+        |verb| format!("cluster:admin/xpack/security/role/{verb}"),
+    )
 }
 
 fn roles_get(project: &Project, names: &[String]) -> Reply {

@@ -5,6 +5,7 @@
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::request::Request;
 use super::route::Route;
@@ -64,7 +65,7 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after: Option<String>,
     },
-    /// A failure; nothing is applied
+    /// A failure
     Fail {
         /// The status
         status: u16,
@@ -77,6 +78,9 @@ pub enum Action {
         /// HTML instead of JSON
         #[serde(default)]
         html: bool,
+        /// Whether the call is applied all the same
+        #[serde(default)]
+        applied: bool,
     },
     /// Applied, then the connection is closed without an answer
     DropAfterApply,
@@ -109,6 +113,11 @@ pub enum Action {
     Truncate,
     /// Applied; half of the body is sent as if it were whole
     Malformed,
+    /// Applied; the answer is changed by a JSON merge patch
+    Rewrite {
+        /// The patch; null removes a field
+        merge: Value,
+    },
     /// 200 with a page of HTML; nothing is applied
     GarbageHtml,
     /// 200 with a very long body; nothing is applied
@@ -141,6 +150,7 @@ impl Action {
             Self::Redirect { .. } => "redirect",
             Self::Truncate => "truncate",
             Self::Malformed => "malformed",
+            Self::Rewrite { .. } => "rewrite",
             Self::GarbageHtml => "garbage_html",
             Self::Huge { .. } => "huge",
             Self::GzipBomb { .. } => "gzip_bomb",

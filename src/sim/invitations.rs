@@ -31,11 +31,13 @@ impl Core {
         request: &Request,
         now: DateTime<Utc>,
     ) -> Outcome {
-        match route {
-            Route::InvitationAccept(token) => self.accept_by_request(token, request, now),
-            Route::InvitationGet(token) => self.get_invitation(token, now),
-            _ => Ok(Reply::html(404)),
+        if let Route::InvitationAccept(token) = route {
+            return self.accept_by_request(token, request, now);
         }
+        if let Route::InvitationGet(token) = route {
+            return self.get_invitation(token, now);
+        }
+        Ok(Reply::html(404))
     }
 
     fn invitation_body(

@@ -1,5 +1,8 @@
 //! Listing and removing the members of an organization.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,7 +16,7 @@ use super::settings::{EmptyAssignments, Missing, PartialCsv};
 use super::text::rfc3339;
 use super::world::{Member, Person};
 
-/// From here on a listing is kept until something changes.
+/// From here on a listing is kept, and only members that changed are written anew.
 const LARGE: usize = 1_000;
 
 #[derive(Serialize)]
@@ -27,11 +30,6 @@ struct MemberBody<'a> {
     member_since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     role_assignments: Option<Value>,
-}
-
-#[derive(Serialize)]
-struct MembersBody<'a> {
-    members: Vec<MemberBody<'a>>,
 }
 
 impl Core {
@@ -57,47 +55,79 @@ impl Core {
         let is_plain = stale.is_empty() && caller.is_owner();
         if is_plain
             && let Some(listing) = &self.listing
-            && listing.version == self.version
+            && listing.version == Some(self.version)
             && listing.organization_id == organization_id
         {
             return Ok(Reply::raw(200, JSON, listing.body.clone()));
         }
-        let mut members: Vec<Member> = Vec::new();
-        if let Some(organization) = self.world.organization_mut(organization_id) {
-            members = std::mem::take(&mut organization.members);
-        }
-        let mut bodies = Vec::with_capacity(members.len());
-        for member in &members {
-            let shown = match stale.get(&member.user_id) {
-                Some(Some(before)) => before,
-                Some(None) => continue,
-                None => member,
-            };
-            let role_assignments = self.shown_assignments(caller, &shown.role_assignments);
-            bodies.push(body(organization_id, shown, role_assignments));
-        }
-        for (user_id, before) in &stale {
-            if let Some(gone) = before
-                && !members.iter().any(|member| member.user_id == *user_id)
-            {
-                let role_assignments = self.shown_assignments(caller, &gone.role_assignments);
-                bodies.push(body(organization_id, gone, role_assignments));
+        let members = match self.world.organization_mut(organization_id) {
+            Some(organization) => std::mem::take(&mut organization.members),
+            None => Vec::new(),
+        };
+        let is_kept = caller.is_owner() && members.len() > LARGE;
+        let mut listing = is_kept.then(|| self.kept_listing(organization_id));
+        let mut text = b"{\"members\":[".to_vec();
+        let gone = stale.iter().filter_map(|(user_id, before)| {
+            before
+                .as_ref()
+                .filter(|_| !members.iter().any(|member| member.user_id == *user_id))
+        });
+        let present = members
+            .iter()
+            .filter_map(|member| match stale.get(&member.user_id) {
+                Some(before) => before.as_ref(),
+                None => Some(member),
+            });
+        let empty = text.len();
+        for member in present.chain(gone) {
+            if text.len() > empty {
+                text.push(b',');
+            }
+            let written = listing
+                .as_ref()
+                .and_then(|kept| kept.fragments.get(&member.user_id));
+            if let Some((_, fragment)) = written.filter(|(held, _)| held == member) {
+                text.extend_from_slice(fragment);
+                continue;
+            }
+            let shown = self.shown_assignments(caller, &member.role_assignments);
+            let fragment = body(organization_id, member, shown);
+            text.extend_from_slice(&fragment);
+            if let Some(kept) = &mut listing {
+                let user_id = member.user_id.clone();
+                kept.fragments.insert(user_id, (member.clone(), fragment));
             }
         }
-        let text: Bytes = serde_json::to_vec(&MembersBody { members: bodies })
-            .expect("members are maps with text keys")
-            .into();
-        if is_plain && members.len() > LARGE {
-            self.listing = Some(Listing {
-                organization_id: organization_id.to_owned(),
-                version: self.version,
-                body: text.clone(),
-            });
-        }
+        text.extend_from_slice(b"]}");
         if let Some(organization) = self.world.organization_mut(organization_id) {
             organization.members = members;
         }
+        let text = Bytes::from(text);
+        if let Some(mut listing) = listing {
+            listing.version = is_plain.then_some(self.version);
+            listing.body = text.clone();
+            self.listing = Some(Arc::new(listing));
+        }
         Ok(Reply::raw(200, JSON, text))
+    }
+
+    /// What is left of the last listing of a large organization, or an empty one.
+    fn kept_listing(&mut self, organization_id: &str) -> Listing {
+        self.listing
+            .take()
+            .filter(|kept| {
+                kept.organization_id == organization_id && kept.settings == self.settings
+            })
+            .map_or_else(
+                || Listing {
+                    organization_id: organization_id.to_owned(),
+                    settings: self.settings.clone(),
+                    version: None,
+                    body: Bytes::new(),
+                    fragments: BTreeMap::new(),
+                },
+                Arc::unwrap_or_clone,
+            )
     }
 
     pub(crate) fn remove_members(
@@ -188,19 +218,18 @@ impl Core {
     }
 }
 
-fn body<'a>(
-    organization_id: &'a str,
-    member: &'a Member,
-    role_assignments: Option<Value>,
-) -> MemberBody<'a> {
-    MemberBody {
+fn body(organization_id: &str, member: &Member, role_assignments: Option<Value>) -> Bytes {
+    let body = MemberBody {
         organization_id,
         user_id: &member.user_id,
         name: &member.name,
         email: &member.email,
         member_since: rfc3339(member.member_since),
         role_assignments,
-    }
+    };
+    serde_json::to_vec(&body)
+        .expect("members are maps with text keys")
+        .into()
 }
 
 /// The organization as it is embedded in answers.

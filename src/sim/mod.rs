@@ -5,7 +5,7 @@
 //! crate: an error shared between the connector and its simulator would cancel itself out.
 //!
 //! The core ([`core::Core`]) is synchronous: a request and the time go in, an answer comes out.
-//! Sockets, time-outs and faults live around it ([`server`], [`edge`]).
+//! Sockets, time-outs and faults live around it, in `server` and `edge`.
 
 mod access;
 mod assignments;

@@ -212,11 +212,13 @@ impl Route {
 
     /// The user a call is about, if it is about one.
     pub(crate) fn user(&self) -> Option<&str> {
-        match self {
-            Self::AssignmentsAdd(user) | Self::AssignmentsRemove(user) => Some(user),
-            Self::MembersRemove(_, users) => users.first().map(String::as_str),
-            _ => None,
+        if let Self::AssignmentsAdd(user) | Self::AssignmentsRemove(user) = self {
+            return Some(user);
         }
+        if let Self::MembersRemove(_, users) = self {
+            return users.first().map(String::as_str);
+        }
+        None
     }
 
     /// Whether the call only exists where there are organizations.
@@ -234,14 +236,15 @@ impl Route {
 
     /// The Elasticsearch project a call goes to.
     pub(crate) fn project(&self) -> Option<&str> {
-        match self {
-            Self::EsInfo(project)
-            | Self::EsAuthenticate(project)
-            | Self::EsRolesGet(project, _)
-            | Self::EsRolePut(project, _)
-            | Self::EsRoleDelete(project, _)
-            | Self::EsUnknown(project) => Some(project),
-            _ => None,
+        if let Self::EsInfo(project)
+        | Self::EsAuthenticate(project)
+        | Self::EsRolesGet(project, _)
+        | Self::EsRolePut(project, _)
+        | Self::EsRoleDelete(project, _)
+        | Self::EsUnknown(project) = self
+        {
+            return Some(project);
         }
+        None
     }
 }

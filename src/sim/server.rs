@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tower_http::compression::CompressionLayer;
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::assignments::Assignments;
@@ -114,7 +114,7 @@ impl Simulator {
             .fallback(edge::serve)
             .with_state(Arc::clone(&shared))
             .layer(RequestDecompressionLayer::new())
-            .layer(CompressionLayer::new())
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .into_make_service_with_connect_info::<Cut>();
         let stop = shared.stop.clone();
         let mut tasks = JoinSet::new();
@@ -149,19 +149,19 @@ impl Running {
     /// The id of the first organization.
     #[must_use]
     pub fn organization_id(&self) -> String {
-        self.handle.with(|core| main_organization(core).0)
+        self.handle.read(|core| main_organization(core).0)
     }
 
     /// The value of an owner's key of the first organization; empty if it has none.
     #[must_use]
     pub fn api_key(&self) -> String {
-        self.handle.with(|core| main_organization(core).1)
+        self.handle.read(|core| main_organization(core).1)
     }
 
     /// What `latchkey simulate` prints when it is ready.
     #[must_use]
     pub fn ready_line(&self) -> Value {
-        self.handle.with(|core| ready_line(core))
+        self.handle.read(ready_line)
     }
 
     /// Reaches into it.
@@ -191,16 +191,21 @@ impl Handle {
         work(&mut state.core)
     }
 
+    /// Looks at the world, with everything applied that is due.
+    pub fn read<R>(&self, look: impl FnOnce(&Core) -> R) -> R {
+        look(&self.shared.settled().0.core)
+    }
+
     /// The world in its normal order.
     #[must_use]
     pub fn world(&self) -> World {
-        self.with(|core| core.world.normalised())
+        self.read(|core| core.world.normalised())
     }
 
     /// What a member holds, in normal order; nothing for strangers.
     #[must_use]
     pub fn assignments(&self, user_id: &str) -> Assignments {
-        self.with(|core| {
+        self.read(|core| {
             core.world
                 .membership(user_id)
                 .map(|(_, member)| member.role_assignments.normalised())

@@ -22,4 +22,4 @@ mod rows;
 pub mod sqlite;
 
 pub use memory::MemoryLedger;
-pub use sqlite::SqliteLedger;
+pub use sqlite::{Options as SqliteOptions, SqliteLedger, bench_bare_commits};

@@ -453,8 +453,6 @@ pub(crate) struct AcceptRows {
     pub(crate) request: RequestRow,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) grant: GrantRow,
-    /// The grant as the caller gave it, to answer with.
-    pub(crate) accepted: Grant,
     /// The row of a member that was not known before.
     pub(crate) member: MemberRow,
     pub(crate) events: Vec<EventRow>,
@@ -484,7 +482,6 @@ impl AcceptRows {
             grant: GrantRow::new(&grant),
             member: MemberRow::split(member).0,
             events: EventRow::all(&audit),
-            accepted: grant,
         }
     }
 }

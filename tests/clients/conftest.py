@@ -29,6 +29,11 @@ def note_not_run(what):
     NOT_RUN.append(f"{what}: no API descriptions in {shared_folder() / 'elastic-cloud'}")
 
 
+def pytest_configure(config):
+    # bravado's own use of jsonschema; nothing here can change it.
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")
+
+
 def pytest_terminal_summary(terminalreporter):
     if NOT_RUN:
         terminalreporter.section("NOT CHECKED against Elastic's API descriptions")

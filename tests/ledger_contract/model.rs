@@ -230,7 +230,7 @@ async fn picture(ledger: &AnyLedger) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_has_the_same_answers_on_both_ledgers(

@@ -187,6 +187,43 @@ async fn a_full_disk_refuses_whole_writes_and_keeps_what_was_accepted() {
 }
 
 #[tokio::test]
+async fn after_a_commit_that_failed_nothing_is_there_and_the_ledger_is_opened_anew() {
+    let (_folder, path) = place();
+    let file = File::open(&path, Options::default()).await;
+    // A constraint that is checked at COMMIT and no sooner.
+    let mut conn = direct(&path).await;
+    for text in [
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE child (parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TRIGGER orphan AFTER INSERT ON events BEGIN INSERT INTO child VALUES (7); END",
+    ] {
+        query(text).execute(&mut conn).await.expect("prepared");
+    }
+    let outcome = file.ledger.accept(accept(grant(1, user("1")))).await;
+    assert!(
+        matches!(outcome, Err(LedgerError::Unavailable { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(
+        file.ledger
+            .grant(grant(1, user("1")).id)
+            .await
+            .expect("readable"),
+        None
+    );
+    assert_eq!(file.ledger.commits(), 0);
+    query("DROP TRIGGER orphan")
+        .execute(&mut conn)
+        .await
+        .expect("dropped");
+    conn.close().await.expect("closed");
+    let outcome = file.ledger.accept(accept(grant(1, user("1")))).await;
+    assert!(matches!(outcome, Ok(Accepted::Created(_))), "{outcome:?}");
+    assert_eq!(file.ledger.commits(), 1);
+    file.close().await;
+}
+
+#[tokio::test]
 async fn a_second_process_is_refused_with_the_remedy() {
     let (_folder, path) = place();
     let file = File::open(&path, Options::default()).await;

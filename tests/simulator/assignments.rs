@@ -28,7 +28,7 @@ async fn adding_unions_and_removing_subtracts_per_id() {
         .is_empty_success();
     assert_eq!(
         deployment_ids(&cloud.shown(&cloud.key, &user).await, ADMIN),
-        [b.clone()]
+        [b.as_str()]
     );
     cloud
         .remove(&user, cloud.on_deployments(ADMIN, &[&b]))

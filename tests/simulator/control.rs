@@ -1,6 +1,6 @@
 //! The control API, the clock and the world file.
 
-use latchkey::sim::{Options, Simulator, StartError, World};
+use latchkey::sim::{Options, Settings, Simulator, StartError, World};
 use serde_json::{Value, json};
 
 use crate::harness::Cloud;
@@ -252,6 +252,19 @@ async fn it_listens_on_loopback_only() {
 }
 
 #[tokio::test]
+async fn dropping_it_ends_it() {
+    let running = Simulator::start(Options::new(World::sample(1)))
+        .await
+        .unwrap();
+    let address = running.address();
+    assert!(tokio::net::TcpStream::connect(address).await.is_ok());
+    drop(running);
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn runs_with_one_seed_are_equal_and_with_two_are_not() {
     let run = async |seed: u64| {
         let cloud = Cloud::with(|options| {
@@ -284,4 +297,49 @@ async fn runs_with_one_seed_are_equal_and_with_two_are_not() {
     };
     assert_eq!(run(3).await, run(3).await);
     assert_ne!(run(3).await, run(4).await);
+}
+
+#[test]
+fn every_setting_is_documented_with_its_default_and_no_other_is() {
+    let manual = include_str!("../../docs/simulator.md");
+    let table = manual
+        .split("## ")
+        .find(|part| part.starts_with("Settings"))
+        .unwrap();
+    let documented: std::collections::BTreeMap<&str, &str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|line| {
+            let default = line.rsplit(" | ").next().unwrap().trim_end_matches(" |");
+            (line.split('`').next().unwrap(), default.trim_matches('`'))
+        })
+        .collect();
+    let settings = serde_json::to_value(Settings::default()).unwrap();
+    let real = settings.as_object().unwrap();
+    assert!(
+        documented
+            .keys()
+            .eq(real.keys().collect::<std::collections::BTreeSet<_>>())
+    );
+    for (name, value) in real {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        assert_eq!(documented[name.as_str()], text, "{name}");
+    }
+}
+
+#[test]
+fn the_documented_world_loads() {
+    let manual = include_str!("../../docs/simulator.md");
+    let yaml = manual
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let world = World::from_text(yaml).unwrap();
+    assert_eq!(world.organizations[0].owners(), 1);
+    assert_eq!(world.organizations[0].projects.len(), 1);
 }

@@ -126,6 +126,7 @@ async fn failures_have_the_wanted_status_and_form() {
         code: Some("some.code".to_owned()),
         message: None,
         html,
+        applied: false,
     };
     cloud.fault(ADD, fail(false));
     cloud.try_add().await.unwrap().refused(503, "some.code");
@@ -280,6 +281,7 @@ async fn after_and_times_bound_a_rule_and_luck_repeats_with_the_seed() {
             code: None,
             message: None,
             html: false,
+            applied: false,
         },
     );
     rule.after = 2;
@@ -304,4 +306,37 @@ async fn after_and_times_bound_a_rule_and_luck_repeats_with_the_seed() {
         runs.push(statuses);
     }
     assert_eq!(runs[0], runs[1]);
+}
+
+#[tokio::test]
+async fn a_failure_may_have_been_applied() {
+    let cloud = Cloud::start().await;
+    for html in [false, true] {
+        let applied = true;
+        cloud.fault(
+            ADD,
+            Action::Fail {
+                status: 502,
+                code: None,
+                message: None,
+                html,
+                applied,
+            },
+        );
+        assert_eq!(cloud.try_add().await.unwrap().status, 502);
+        assert!(cloud.has());
+        cloud.try_remove().await.unwrap().is_empty_success();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_rewritten() {
+    let cloud = Cloud::start().await;
+    let members = format!("/organizations/{}/members", cloud.org);
+    let merge = json!({ "next_page": "2", "members": null, "more": { "a": 1 } });
+    cloud.fault("members.list", Action::Rewrite { merge });
+    assert_eq!(
+        cloud.get(&members).await.body,
+        json!({ "next_page": "2", "more": { "a": 1 } })
+    );
 }

@@ -208,3 +208,10 @@ async fn ece_has_no_organizations_as_set() {
         assert_eq!(cloud.get("/deployments").await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn the_date_header_follows_the_simulated_clock() {
+    let cloud = Cloud::start().await;
+    let answer = cloud.get("/organizations").await;
+    assert_eq!(answer.header("date"), Some("Mon, 02 Mar 2026 12:00:00 GMT"));
+}

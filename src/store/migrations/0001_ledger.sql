@@ -29,7 +29,7 @@ CREATE TABLE grants (
 CREATE INDEX grants_open ON grants (integration, subject, id, state) WHERE state <> 'ended';
 CREATE INDEX grants_by_subject ON grants (subject, id);
 CREATE INDEX grants_by_beneficiary ON grants (beneficiary, id);
-CREATE INDEX grants_ended ON grants (ended_at) WHERE state = 'ended';
+CREATE INDEX grants_ended ON grants (ended_at, id) WHERE state = 'ended';
 
 CREATE TRIGGER grants_never_return BEFORE UPDATE OF state ON grants
 WHEN OLD.state <> NEW.state AND (OLD.state = 'ended' OR (OLD.state = 'revoking' AND NEW.state <> 'ended'))

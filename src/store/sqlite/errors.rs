@@ -10,6 +10,7 @@ use crate::ports::ledger::LedgerError;
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
 const SQLITE_READONLY: i32 = 8;
+const SQLITE_IOERR: i32 = 10;
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CONSTRAINT: i32 = 19;
@@ -34,6 +35,14 @@ pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
                 | sqlx::Error::ColumnNotFound(_)
                 | sqlx::Error::TypeNotFound { .. }
         )
+}
+
+/// Whether the connection must not be asked again: after a failed write or fsync the kernel may answer the next one
+/// with success without having written anything.
+pub(super) fn is_broken(error: &sqlx::Error) -> bool {
+    is_corrupt(error)
+        || primary(error) == Some(SQLITE_IOERR)
+        || matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_))
 }
 
 /// Whether a failed `COMMIT` certainly left nothing behind. A failed write or fsync of the log may have reached the
@@ -171,8 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_failed_to_write_is_not_asked_again() {
+        for code in [SQLITE_IOERR, SQLITE_IOERR | (4 << 8), SQLITE_CORRUPT] {
+            assert!(is_broken(&sqlite(code)), "{code}");
+        }
+        assert!(is_broken(&sqlx::Error::WorkerCrashed));
+        for code in [SQLITE_FULL, SQLITE_CONSTRAINT] {
+            assert!(!is_broken(&sqlite(code)), "{code}");
+        }
+    }
+
+    #[test]
     fn before_commit_nothing_happened_and_a_malformed_file_is_corrupt() {
-        for code in [SQLITE_FULL, 10, SQLITE_READONLY] {
+        for code in [SQLITE_FULL, SQLITE_IOERR, SQLITE_READONLY] {
             assert!(
                 matches!(
                     of_statement("test", sqlite(code)),

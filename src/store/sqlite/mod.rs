@@ -158,9 +158,9 @@ impl SqliteLedger {
 }
 
 /// A reply of another kind than the write asked for; the writer never gives one.
-fn unexpected<T>(action: &'static str, reply: &Reply) -> Result<T> {
-    let reply = IllegalWrite(format!("the writer answered {reply:?}"));
-    Err(errors::corrupt(action, reply))
+fn unexpected<T>(action: &'static str) -> Result<T> {
+    let defect = IllegalWrite("the writer answered something else".to_owned());
+    Err(errors::corrupt(action, defect))
 }
 
 /// Runs a query on a reader; the connection's errors and unreadable rows become one.
@@ -179,11 +179,13 @@ macro_rules! read {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn accept(&self, accept: Accept) -> Result<Accepted> {
+        let grant = accept.grant.clone();
         let work = Work::Accept(Box::new(AcceptRows::new(accept)));
         let action = work.action();
         match self.write(work).await? {
-            Reply::Accepted(accepted) => Ok(accepted),
-            other => unexpected(action, &other),
+            Reply::Created => Ok(Accepted::Created(grant)),
+            Reply::Accepted(accepted) => Ok(*accepted),
+            Reply::Request(_) | Reply::Number(_) | Reply::Done => unexpected(action),
         }
     }
 
@@ -207,10 +209,10 @@ impl Ledger for SqliteLedger {
         let row = RequestRow::new(caller, request, &RequestRecord::Tombstone, remember_until);
         let work = Work::Tombstone(row, EventRow::all(&audit));
         let action = work.action();
-        match self.write(work).await? {
-            Reply::Request(record) => Ok(record),
-            other => unexpected(action, &other),
-        }
+        let Reply::Request(record) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(record)
     }
 
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>> {
@@ -239,10 +241,10 @@ impl Ledger for SqliteLedger {
     async fn commit(&self, commit: MemberCommit) -> Result<u64> {
         let work = Work::Commit(Box::new(CommitRows::new(commit)));
         let action = work.action();
-        match self.write(work).await? {
-            Reply::Number(version) => Ok(version),
-            other => unexpected(action, &other),
-        }
+        let Reply::Number(version) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(version)
     }
 
     async fn rekey(&self, from: MemberRecord, mut into: MemberCommit) -> Result<u64> {
@@ -251,10 +253,10 @@ impl Ledger for SqliteLedger {
         let (quiet, _) = MemberRow::split(quiet);
         let work = Work::Rekey(Box::new(quiet), Box::new(CommitRows::new(into)));
         let action = work.action();
-        match self.write(work).await? {
-            Reply::Number(version) => Ok(version),
-            other => unexpected(action, &other),
-        }
+        let Reply::Number(version) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(version)
     }
 
     async fn due(
@@ -363,10 +365,10 @@ impl Ledger for SqliteLedger {
             limit: rows::count(limit),
         };
         let action = work.action();
-        match self.write(work).await? {
-            Reply::Number(count) => Ok(count),
-            other => unexpected(action, &other),
-        }
+        let Reply::Number(count) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(count)
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {

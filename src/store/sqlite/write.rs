@@ -50,7 +50,10 @@ impl Work {
 /// What a write answers.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Accepted(Accepted),
+    /// The grant that was given is durable.
+    Created,
+    /// The request id stood for something already.
+    Accepted(Box<Accepted>),
     Request(Option<RequestRecord>),
     Number(u64),
     Done,
@@ -237,9 +240,7 @@ async fn accept(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static
     match statement.execute(&mut *conn).await {
         Ok(_) => {
             events(conn, rest).await?;
-            Ok(Ok(Reply::Accepted(Accepted::Created(
-                rows.accepted.clone(),
-            ))))
+            Ok(Ok(Reply::Created))
         }
         Err(error) if is_taken_request(&error) => replay(conn, rows, action).await,
         Err(error) => Err(error),
@@ -276,7 +277,7 @@ async fn replay(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static
         }
         RequestRecord::Grant { .. } | RequestRecord::Done { .. } => Accepted::Mismatch,
     };
-    Ok(Ok(Reply::Accepted(accepted)))
+    Ok(Ok(Reply::Accepted(Box::new(accepted))))
 }
 
 async fn insert_request(
@@ -478,7 +479,7 @@ async fn prune(
         "DELETE FROM requests WHERE (caller, request_id) IN (\
          SELECT caller, request_id FROM requests WHERE remember_until < $1 \
          AND NOT EXISTS (SELECT 1 FROM grants WHERE id = requests.grant_id AND state <> 'ended') \
-         ORDER BY remember_until LIMIT $2)",
+         ORDER BY remember_until, caller, request_id LIMIT $2)",
     )
     .bind(requests_before)
     .bind(limit)
@@ -492,7 +493,7 @@ async fn prune(
          AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.caller = grants.caller \
          AND requests.request_id = grants.request_id) \
          AND NOT EXISTS (SELECT 1 FROM requests WHERE kind = 'done' AND requests.grant_id = grants.id) \
-         ORDER BY ended_at LIMIT $2)",
+         ORDER BY ended_at, id LIMIT $2)",
     )
     .bind(ended_before)
     .bind(left)

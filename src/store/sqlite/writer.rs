@@ -142,7 +142,7 @@ impl Writer {
             return Vec::new();
         };
         let attempted = match together(conn, works).await {
-            Err(error) if works.len() == 1 => Err(error),
+            Err(error) if works.len() == 1 || errors::is_broken(&error) => Err(error),
             // One of them failed: it alone must not take the others along.
             Err(_) => one_by_one(conn, works).await,
             done => done,
@@ -151,8 +151,9 @@ impl Writer {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::warn!(%error, writes = works.len(), "A transaction of the ledger was rolled back");
-                if !rolled_back(conn).await {
-                    self.conn = None;
+                let is_usable = rolled_back(conn).await && !errors::is_broken(&error);
+                if !is_usable && let Some(conn) = self.conn.take() {
+                    write::close(conn).await;
                 }
                 return all(works, Arc::new(error), errors::of_statement);
             }
@@ -226,6 +227,7 @@ async fn one_by_one(
                 query("RELEASE one").execute(&mut *conn).await?;
                 outcome
             }
+            Err(error) if errors::is_broken(&error) => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, action = work.action(), "A write to the ledger was rolled back");
                 query("ROLLBACK TO one; RELEASE one")

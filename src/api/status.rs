@@ -1,0 +1,317 @@
+//! The one mapping of errors to gRPC status.
+//!
+//! Owns codes, reasons and details. Never lets inner text out: what the caller sees was written for callers, and
+//! internal errors show a reference to our log only.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::policy::Kind;
+use crate::ports::ledger::LedgerError;
+use crate::ports::provider::{ReadError, Refusal};
+use crate::service::ServiceError;
+
+/// The domain of every `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "latchkey.dev";
+
+/// Turns an error into a status; `incident` makes a reference for internal errors.
+pub(super) fn status(error: &ServiceError, incident: impl FnOnce() -> String) -> Status {
+    let code = code(error);
+    let mut details =
+        ErrorDetails::with_error_info(error.code().to_uppercase(), DOMAIN, HashMap::new());
+    if let Some((field, problem)) = field(error) {
+        details.add_bad_request_violation(field, problem);
+    }
+    if let Some(delay) = retry_after(error) {
+        details.set_retry_info(Some(delay));
+    }
+    if code == Code::Internal {
+        let reference = incident();
+        tracing::error!(reference, error = chain(error), "Request failed");
+        details.set_request_info(reference.clone(), "");
+        return Status::with_error_details(
+            code,
+            format!("internal error, reference {reference}"),
+            details,
+        );
+    }
+    if error.source().is_some() {
+        tracing::warn!(code = error.code(), error = chain(error), "Request failed");
+    }
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// A refusal of the listener itself: too much at once.
+pub(super) fn exhausted(what: &'static str, retry_after: Duration) -> Status {
+    status(&ServiceError::Exhausted { what, retry_after }, String::new)
+}
+
+fn code(error: &ServiceError) -> Code {
+    match error {
+        ServiceError::InvalidField { .. } => Code::InvalidArgument,
+        ServiceError::UnknownGrant
+        | ServiceError::UnknownIntegration
+        | ServiceError::NotAMember { .. }
+        | ServiceError::UnknownResource { .. } => Code::NotFound,
+        ServiceError::NotShown
+        | ServiceError::Ambiguous
+        | ServiceError::RequestClosed
+        | ServiceError::KeyExpires { .. }
+        | ServiceError::State(_)
+        | ServiceError::TooMany { .. } => Code::FailedPrecondition,
+        ServiceError::OwnIdentity => Code::PermissionDenied,
+        ServiceError::RequestIdReused => Code::AlreadyExists,
+        ServiceError::Policy(refusal) => match refusal.kind {
+            Kind::Impossible => Code::InvalidArgument,
+            Kind::Denied => Code::PermissionDenied,
+        },
+        ServiceError::Draining => Code::Unavailable,
+        ServiceError::Contended => Code::Aborted,
+        ServiceError::Exhausted { .. } => Code::ResourceExhausted,
+        ServiceError::Upstream(ReadError::Unavailable { .. }) => Code::Unavailable,
+        ServiceError::Upstream(ReadError::Refused(refusal)) => {
+            if refusal.is_transient() {
+                Code::Unavailable
+            } else {
+                Code::FailedPrecondition
+            }
+        }
+        ServiceError::Ledger(error) => match error {
+            LedgerError::Conflict { .. } => Code::Aborted,
+            LedgerError::Unavailable { .. } | LedgerError::CommitUnknown { .. } => {
+                Code::Unavailable
+            }
+            LedgerError::Corrupt { .. } | LedgerError::OrganizationTaken { .. } => Code::Internal,
+        },
+    }
+}
+
+fn field(error: &ServiceError) -> Option<(String, String)> {
+    if let ServiceError::InvalidField { field, problem } = error {
+        return Some((field.clone(), problem.clone()));
+    }
+    if let ServiceError::Policy(refusal) = error {
+        return Some((refusal.field.to_owned(), refusal.remedy.clone()));
+    }
+    None
+}
+
+fn retry_after(error: &ServiceError) -> Option<Duration> {
+    if let ServiceError::Exhausted { retry_after, .. } = error {
+        return Some(*retry_after);
+    }
+    if let ServiceError::Upstream(ReadError::Refused(Refusal::Throttled {
+        retry_after: Some(delay),
+    })) = error
+    {
+        return Some(*delay);
+    }
+    let code = code(error);
+    if code == Code::Aborted {
+        return Some(Duration::from_millis(200));
+    }
+    (code == Code::Unavailable).then_some(Duration::from_secs(5))
+}
+
+/// The error and all of its causes on one line, for our log.
+fn chain(error: &ServiceError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::domain::grant::InvalidTransition;
+    use crate::domain::ids::{IntegrationName, UserId};
+    use crate::domain::member::{MemberKey, Subject};
+    use crate::policy;
+
+    const CANARY: &str = "canary-inner-text";
+
+    fn source() -> Box<dyn Error + Send + Sync> {
+        CANARY.into()
+    }
+
+    fn refused(refusal: Refusal) -> ServiceError {
+        ServiceError::Upstream(ReadError::Refused(refusal))
+    }
+
+    fn policy(kind: Kind) -> ServiceError {
+        ServiceError::Policy(policy::Refusal {
+            kind,
+            code: "duration_too_long",
+            field: "duration",
+            remedy: "ask for less".to_owned(),
+        })
+    }
+
+    #[test]
+    fn every_error_has_its_code_its_reason_and_no_inner_text() {
+        let inner = || CANARY.to_owned();
+        let key = MemberKey {
+            integration: IntegrationName::parse("main").expect("valid"),
+            subject: Subject::Member(UserId::parse("1").expect("valid")),
+        };
+        let rows: Vec<(ServiceError, Code)> = vec![
+            (
+                ServiceError::invalid("role", "is empty"),
+                Code::InvalidArgument,
+            ),
+            (ServiceError::UnknownGrant, Code::NotFound),
+            (ServiceError::UnknownIntegration, Code::NotFound),
+            (
+                ServiceError::NotAMember { remedy: "invite" },
+                Code::NotFound,
+            ),
+            (ServiceError::NotShown, Code::FailedPrecondition),
+            (ServiceError::Ambiguous, Code::FailedPrecondition),
+            (ServiceError::OwnIdentity, Code::PermissionDenied),
+            (
+                ServiceError::UnknownResource {
+                    what: "deployment a".to_owned(),
+                    list: "ListDeployments",
+                },
+                Code::NotFound,
+            ),
+            (ServiceError::RequestIdReused, Code::AlreadyExists),
+            (ServiceError::RequestClosed, Code::FailedPrecondition),
+            (policy(Kind::Denied), Code::PermissionDenied),
+            (policy(Kind::Impossible), Code::InvalidArgument),
+            (
+                ServiceError::KeyExpires {
+                    expires_at: Timestamp::UNIX_EPOCH,
+                },
+                Code::FailedPrecondition,
+            ),
+            (
+                ServiceError::State(InvalidTransition {
+                    action: "extend",
+                    from: "revoking",
+                }),
+                Code::FailedPrecondition,
+            ),
+            (
+                ServiceError::TooMany {
+                    members: 2,
+                    limit: 1,
+                },
+                Code::FailedPrecondition,
+            ),
+            (ServiceError::Draining, Code::Unavailable),
+            (ServiceError::Contended, Code::Aborted),
+            (
+                ServiceError::Exhausted {
+                    what: "calls",
+                    retry_after: Duration::from_secs(1),
+                },
+                Code::ResourceExhausted,
+            ),
+            (
+                ServiceError::Upstream(ReadError::Unavailable { code: inner() }),
+                Code::Unavailable,
+            ),
+            (
+                refused(Refusal::Unauthenticated { code: inner() }),
+                Code::Unavailable,
+            ),
+            (
+                refused(Refusal::Forbidden { code: inner() }),
+                Code::FailedPrecondition,
+            ),
+            (
+                refused(Refusal::NotFound { code: inner() }),
+                Code::FailedPrecondition,
+            ),
+            (
+                refused(Refusal::Invalid { code: inner() }),
+                Code::FailedPrecondition,
+            ),
+            (
+                refused(Refusal::Throttled { retry_after: None }),
+                Code::Unavailable,
+            ),
+            (
+                refused(Refusal::NotSent { code: inner() }),
+                Code::Unavailable,
+            ),
+            (refused(Refusal::KeyRotated), Code::Unavailable),
+            (LedgerError::Conflict { key }.into(), Code::Aborted),
+            (
+                LedgerError::Unavailable {
+                    action: "accepting",
+                    source: source(),
+                }
+                .into(),
+                Code::Unavailable,
+            ),
+            (
+                LedgerError::CommitUnknown {
+                    action: "accepting",
+                    source: source(),
+                }
+                .into(),
+                Code::Unavailable,
+            ),
+            (
+                LedgerError::Corrupt {
+                    action: "reading",
+                    source: source(),
+                }
+                .into(),
+                Code::Internal,
+            ),
+        ];
+        for (error, expected) in rows {
+            let status = status(&error, || "0123".to_owned());
+            assert_eq!(status.code(), expected, "{error:?}");
+            let details = status.get_error_details();
+            let info = details.error_info().expect("every status has a reason");
+            assert_eq!(info.domain, DOMAIN);
+            assert_eq!(info.reason, error.code().to_uppercase());
+            assert!(!status.message().contains(CANARY), "{status:?}");
+            assert!(
+                !String::from_utf8_lossy(status.details()).contains(CANARY),
+                "{status:?}"
+            );
+            let retried = matches!(
+                expected,
+                Code::Unavailable | Code::Aborted | Code::ResourceExhausted
+            );
+            assert_eq!(details.retry_info().is_some(), retried, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_internal_error_shows_its_reference_only() {
+        let error = ServiceError::from(LedgerError::Corrupt {
+            action: "reading",
+            source: source(),
+        });
+        let status = status(&error, || "0123".to_owned());
+        assert_eq!(status.message(), "internal error, reference 0123");
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let error = ServiceError::invalid("spec.role", "is empty");
+        let status = status(&error, String::new);
+        let details = status.get_error_details();
+        let violations = &details
+            .bad_request()
+            .expect("a bad request")
+            .field_violations;
+        assert_eq!(violations[0].field, "spec.role");
+    }
+}

@@ -1,0 +1,264 @@
+//! From configuration sections to adapters and their settings.
+//!
+//! Owns the translation. Never chooses a default: those stand in the configuration, with their reasons.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use chrono::TimeDelta;
+
+use super::sweeps::Schedules;
+use crate::api;
+use crate::config::{
+    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders, Secret, SecretSource,
+    Sweeps,
+};
+use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
+use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::grant::{Certainty, Grant, GrantState, GrantedAssignment, Holding};
+use crate::domain::ids::{CallerName, DeploymentId, GrantId, IntegrationName, RequestId, UserId};
+use crate::domain::member::{Due, DueKind, Subject};
+use crate::domain::request::Fingerprint;
+use crate::domain::ttl::Ttl;
+use crate::elastic::{self, Elastic};
+use crate::policy::Rules;
+use crate::ports::ledger::Accept;
+use crate::ports::{Clock, Ledger, SecretStore};
+use crate::reconcile::Settings as ReconcileSettings;
+use crate::reconcile::plan::Bounds;
+use crate::runtime::{Shutdown, SystemClock, Tasks};
+use crate::scheduler::Limits;
+use crate::secrets::{EnvSecret, FileSecret};
+use crate::service::{Details, Settings as ServiceSettings};
+use crate::store;
+
+pub(super) fn delta(period: Period) -> TimeDelta {
+    TimeDelta::from_std(period.get()).unwrap_or(TimeDelta::MAX)
+}
+
+/// Opens the ledger; its writer becomes a task that outlives all others.
+pub(super) async fn open_ledger(
+    section: &LedgerSection,
+    shutdown: &Shutdown,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<dyn Ledger>> {
+    match section.kind {
+        LedgerKind::Memory => {
+            tracing::warn!("The ledger is kept in memory: a restart forgets what has to be revoked");
+            Ok(Arc::new(store::MemoryLedger::new()))
+        }
+        LedgerKind::Sqlite => {
+            let (ledger, writer) = store::SqliteLedger::open(&section.path, store::SqliteOptions::default())
+                .await
+                .context("opening the ledger")?;
+            let ledger = Arc::new(ledger);
+            let (closing, handle) = (shutdown.clone(), Arc::clone(&ledger));
+            tasks.attend("ledger", async move {
+                tokio::pin!(writer);
+                tokio::select! {
+                    () = &mut writer => return Err("the ledger's writer ended".into()),
+                    () = closing.closing() => {}
+                }
+                let ((), ()) = tokio::join!(handle.close(), writer);
+                Ok(())
+            });
+            Ok(ledger)
+        }
+    }
+}
+
+pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
+    match section.source().context("configuration names exactly one secret source")? {
+        SecretSource::File(file) => Ok(Arc::new(FileSecret::new(file.path.clone(), file.field.clone()))),
+        SecretSource::Env(env) => Ok(Arc::new(EnvSecret::new(env.name.clone(), env.field.clone()))),
+        #[cfg(feature = "aws")]
+        SecretSource::Aws(aws) => Ok(Arc::new(crate::secrets::AwsSecret::new(crate::secrets::AwsOptions {
+            secret_id: aws.secret_id.clone(),
+            region: aws.region.clone(),
+            endpoint_url: aws.endpoint_url.as_ref().map(|url| url.get().to_string()),
+            version_stage: aws.version_stage.clone(),
+            field: aws.field.clone(),
+        }))),
+        #[cfg(not(feature = "aws"))]
+        SecretSource::Aws(_) => anyhow::bail!("this build has no AWS Secrets Manager: build it with the feature `aws`"),
+    }
+}
+
+pub(super) fn elastic(
+    section: &Integration,
+    secret: Arc<dyn SecretStore>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<Elastic>> {
+    let upstream = &section.upstream;
+    let mut options = elastic::Options::new(section.base_url.get().clone());
+    options.organization.clone_from(&section.organization_id);
+    options.proxy = upstream.proxy.as_ref().map(|url| url.get().clone());
+    options.connect = upstream.connect_timeout.get();
+    options.mutation_budget = upstream.mutation_budget.get();
+    options.mutation_wait = upstream.mutation_wait.get();
+    options.read_attempt = upstream.read_attempt.get();
+    options.read_budget = upstream.read_budget.get();
+    options.members_budget = upstream.members_budget.get();
+    options.idle = upstream.idle_timeout.get();
+    options.limiter.initial = upstream.initial_rate;
+    options.urgent_concurrency = upstream.urgent_concurrency as usize;
+    options.routine_concurrency = upstream.routine_concurrency as usize;
+    options.max_body = upstream.max_body_bytes as usize;
+    options.max_list_body = upstream.max_list_bytes as usize;
+    options.max_members_body = u64::from(upstream.max_members_bytes);
+    let elastic = Elastic::new(options, secret, clock)
+        .with_context(|| format!("setting up integration {}", section.name))?;
+    Ok(Arc::new(elastic))
+}
+
+pub(super) fn details(section: &Integration) -> Details {
+    Details {
+        kind: "elastic_cloud".to_owned(),
+        base_url: section.base_url.get().to_string(),
+        custom_access_details: section.custom_access_details.clone().unwrap_or_default(),
+        owners: section.owners.iter().map(ToString::to_string).collect(),
+        resource_owner: section.resource_owner.as_ref().map(|owner| owner.tag.clone()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn reconcile_settings(engine: &Engine, request_lifetime: std::time::Duration) -> ReconcileSettings {
+    ReconcileSettings {
+        bounds: Bounds {
+            read_staleness: delta(engine.read_staleness),
+            request_lifetime: TimeDelta::from_std(request_lifetime).unwrap_or(TimeDelta::minutes(1)),
+        },
+        unknown_look_after: delta(engine.unknown_look_after),
+        activation_timeout: delta(engine.activation_timeout),
+        invitation_ttl: engine.invitation_ttl.get(),
+        member_poll: delta(engine.member_poll),
+        ..ReconcileSettings::default()
+    }
+}
+
+pub(super) fn driver_limits(engine: &Engine) -> Limits {
+    Limits { floor_poll: engine.floor_poll.get(), changing: engine.pass_concurrency as usize, ..Limits::default() }
+}
+
+pub(super) fn rules(policy: &Policy) -> anyhow::Result<Rules> {
+    let seconds = i64::try_from(policy.max_duration.get().as_secs()).unwrap_or(i64::MAX);
+    Ok(Rules {
+        max_duration: Ttl::from_seconds(seconds).context("policy.max_duration")?,
+        max_total: delta(policy.max_total),
+        organization_roles: policy.allow_organization_roles,
+        all_targets: policy.allow_all_targets,
+        invitations: policy.allow_invitations,
+        allowed_roles: (!policy.roles.is_empty())
+            .then(|| policy.roles.iter().map(|role| role.as_str().to_owned()).collect()),
+        ..Rules::default()
+    })
+}
+
+pub(super) fn service_settings(config: &Config) -> ServiceSettings {
+    ServiceSettings {
+        invitation_ttl: delta(config.engine.invitation_ttl),
+        remember_requests: delta(config.ledger.retention.requests),
+        ..ServiceSettings::default()
+    }
+}
+
+pub(super) fn reminders(section: &Reminders) -> Vec<TimeDelta> {
+    section.before.iter().copied().map(delta).collect()
+}
+
+pub(super) fn schedules(section: &Sweeps) -> Schedules {
+    let text = |cron: &crate::config::text::Cron| cron.as_str().to_owned();
+    Schedules {
+        directory: text(&section.directory),
+        drift: text(&section.drift),
+        overdue: text(&section.overdue),
+        second_looks: text(&section.second_looks),
+        key_expiry: text(&section.key_expiry),
+        reminders: text(&section.reminders),
+        retention: text(&section.retention),
+        secret_refresh: text(&section.secret_refresh),
+    }
+}
+
+pub(super) fn grpc_options(config: &Config) -> anyhow::Result<api::Options> {
+    let limits = &config.limits;
+    let per_second = NonZeroU32::new(limits.requests_per_second).context("limits.requests_per_second")?;
+    let burst = NonZeroU32::new(limits.burst).context("limits.burst")?;
+    Ok(api::Options {
+        max_message_bytes: limits.message_bytes as usize,
+        max_concurrent_streams: limits.concurrent_streams,
+        max_deadline: limits.max_deadline.get(),
+        calls: api::Rate { per_second, burst },
+        keepalive_interval: limits.keep_alive_interval.get(),
+        keepalive_timeout: limits.keep_alive_timeout.get(),
+        reflection: config.listen.reflection,
+        ..api::Options::default()
+    })
+}
+
+/// Rows per second that the ledger's own engine commits in batches, with nothing around it: the bench's baseline.
+///
+/// # Errors
+/// When the ledger cannot be made at `path`.
+pub async fn bare_commits(path: &Path, batches: usize, per_batch: usize) -> anyhow::Result<f64> {
+    let clock = SystemClock;
+    let now = clock.now();
+    let grant = bench_grant(GrantId::new(now, clock.entropy()), now)?;
+    let make = |number: usize| {
+        let mut grant = grant.clone();
+        grant.id = GrantId::new(now, clock.entropy());
+        grant.request_id = RequestId::parse(format!("bare-{number}")).expect("printable ASCII");
+        let event = EventKind::GrantAccepted {
+            state: "scheduled".to_owned(),
+            assignments: grant.assignments.iter().map(|held| held.assignment.to_string()).collect(),
+            duration_s: grant.duration.seconds(),
+            requester: String::new(),
+            justification: String::new(),
+        };
+        Accept {
+            audit: vec![AuditEvent::grant(now, &grant, event)],
+            grant,
+            fingerprint: Fingerprint([0; 32]),
+            remember_until: now + TimeDelta::days(7),
+            due: Due { at: now + TimeDelta::days(1), kind: DueKind::Grant, weight: 20 },
+        }
+    };
+    let bare = store::bench_bare_commits(path, batches, per_batch, make).await.context("committing bare rows")?;
+    #[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
+    let grants = bare.grants as f64;
+    Ok(grants / bare.elapsed.as_secs_f64())
+}
+
+fn bench_grant(id: GrantId, now: crate::domain::Timestamp) -> anyhow::Result<Grant> {
+    let deployment = DeploymentId::parse("0".repeat(32))?;
+    let assignment = Assignment {
+        role: "deployment-viewer".to_owned(),
+        target: Target::Deployment { id: deployment },
+        application_roles: ApplicationRoles::Mapped,
+    };
+    Ok(Grant {
+        id,
+        integration: IntegrationName::parse("bench")?,
+        subject: Subject::Member(UserId::parse("1")?),
+        caller: CallerName::parse("local")?,
+        request_id: RequestId::parse("bare")?,
+        beneficiary: "1".to_owned(),
+        requester: String::new(),
+        justification: String::new(),
+        assignments: vec![GrantedAssignment { assignment, holding: Holding::Undecided }],
+        duration: Ttl::from_seconds(3600)?,
+        starts_at: Some(now + TimeDelta::days(1)),
+        not_after: None,
+        created_at: now,
+        state: GrantState::Scheduled { starts_at: now + TimeDelta::days(1) },
+        version: 1,
+        certainty: Certainty::Unknown,
+        externally_modified: false,
+        invited: false,
+        attempts: 0,
+        last_error: None,
+        verified_at: None,
+        removal_sent_at: None,
+    })
+}

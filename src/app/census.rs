@@ -1,0 +1,115 @@
+//! Numbers of the ledger and of the keys, as gauges.
+//!
+//! Owns counting what is there. Never acts on a number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Unit, describe_gauge, gauge};
+
+use crate::domain::ids::IntegrationName;
+use crate::ports::{AccessProvider, Clock, Ledger};
+use crate::runtime::{Shutdown, TaskError};
+
+/// How often to count. Alerts look at minutes.
+const EVERY: Duration = Duration::from_secs(10);
+
+const GRANTS: &str = "latchkey_grants";
+const OWNED: &str = "latchkey_owned_assignments";
+const BLOCKED: &str = "latchkey_blocked_removals";
+const OVERDUE: &str = "latchkey_overdue_members";
+const OLDEST: &str = "latchkey_oldest_overdue_seconds";
+const KEY_EXPIRES: &str = "latchkey_key_expires_in_seconds";
+const KEY_LOADED: &str = "latchkey_key_loaded";
+const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
+
+/// Registers help texts.
+pub(super) fn describe_metrics() {
+    describe_gauge!(GRANTS, "Grants that have not ended, by integration and state");
+    describe_gauge!(OWNED, "Assignments that are ours to remove, those awaiting their second look included");
+    describe_gauge!(BLOCKED, "Removals that are refused and retried slowly; each needs a person to look");
+    describe_gauge!(OVERDUE, "Members whose removal is due and not sent");
+    describe_gauge!(OLDEST, Unit::Seconds, "Age of the oldest removal that is due and not sent");
+    describe_gauge!(KEY_EXPIRES, Unit::Seconds, "Time until the key expires, where its expiry is known");
+    describe_gauge!(KEY_LOADED, "1 when a key is loaded");
+    describe_gauge!(SKEW, Unit::Seconds, "Upstream's clock minus ours");
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub(super) struct Census {
+    pub(super) providers: Vec<(IntegrationName, Arc<dyn AccessProvider>)>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Census {
+    /// Counts until the process stops.
+    pub(super) async fn run(self, shutdown: Shutdown) -> Result<(), TaskError> {
+        let mut shown = BTreeMap::new();
+        let mut every = tokio::time::interval(EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.closing() => return Ok(()),
+                _ = every.tick() => {
+                    self.keys();
+                    self.ledger(&mut shown).await;
+                }
+            }
+        }
+    }
+
+    fn keys(&self) {
+        let now = self.clock.now();
+        for (name, provider) in &self.providers {
+            let status = provider.key_status();
+            let label = || name.to_string();
+            gauge!(KEY_LOADED, "integration" => label()).set(if status.loaded { 1.0 } else { 0.0 });
+            if let Some(expires_at) = status.expires_at {
+                gauge!(KEY_EXPIRES, "integration" => label()).set(seconds((expires_at - now).num_milliseconds()));
+            }
+            if let Some(skew) = status.skew_ms {
+                gauge!(SKEW, "integration" => label()).set(seconds(skew));
+            }
+        }
+    }
+
+    /// States without grants are shown as 0 once they were shown at all.
+    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>) {
+        let now = self.clock.now();
+        let census = match self.ledger.census(now).await {
+            Ok(census) => census,
+            Err(error) => {
+                tracing::warn!(code = error.code(), "Ledger cannot be counted");
+                return;
+            }
+        };
+        let mut counts: BTreeMap<(String, String), u64> =
+            shown.keys().map(|series| (series.clone(), 0)).collect();
+        for (integration, state, count) in census.grants {
+            counts.insert((integration.to_string(), state), count);
+        }
+        for ((integration, state), count) in counts {
+            gauge!(GRANTS, "integration" => integration.clone(), "state" => state.clone()).set(number(count));
+            shown.insert((integration, state), ());
+        }
+        gauge!(OWNED).set(number(census.owned));
+        gauge!(BLOCKED).set(number(census.blocked));
+        gauge!(OVERDUE).set(number(census.overdue));
+        let age = census.oldest_overdue.map_or(0, |at| (now - at).num_milliseconds().max(0));
+        gauge!(OLDEST).set(seconds(age));
+    }
+}
+
+fn seconds(millis: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge needs no more than 52 bits of milliseconds")]
+    let value = millis as f64 / 1000.0;
+    value
+}
+
+fn number(count: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge needs no more than 52 bits")]
+    let value = count as f64;
+    value
+}

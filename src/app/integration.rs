@@ -1,0 +1,150 @@
+//! One organization at work: client, shared reads, reconciler, driver.
+//!
+//! Owns bringing an organization online: key, organization, claim. Never starts its passes before the claim says
+//! that no other integration writes to the same organization.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::ids::{IntegrationName, OrganizationId};
+use crate::elastic::Elastic;
+use crate::ports::ledger::LedgerError;
+use crate::ports::provider::{KeyStatus, Priority, ReadError, Refusal};
+use crate::ports::{AccessProvider, Clock, Ledger};
+use crate::reconcile::Reconciler;
+use crate::runtime::{Backoff, ReadinessHandle, TaskError};
+use crate::scheduler::Driver;
+
+/// Pause between tries to come online.
+const RETRY: Backoff = Backoff { initial: Duration::from_millis(500), cap: Duration::from_secs(30) };
+
+/// The parts of one integration.
+#[derive(Debug, Clone)]
+pub(super) struct Integration {
+    pub(super) name: IntegrationName,
+    pub(super) pinned: Option<OrganizationId>,
+    pub(super) elastic: Arc<Elastic>,
+    pub(super) reconciler: Arc<Reconciler>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Integration {
+    /// Comes online, then runs the driver until `stop`.
+    pub(super) async fn run(
+        self,
+        driver: Driver,
+        ready: ReadinessHandle,
+        stop: CancellationToken,
+    ) -> Result<(), TaskError> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            online = self.come_online(&ready) => online?,
+        }
+        ready.set_ready();
+        driver.run(stop).await;
+        Ok(())
+    }
+
+    /// Loads the key and claims the organization; goes on trying until both are done.
+    async fn come_online(&self, ready: &ReadinessHandle) -> Result<(), LedgerError> {
+        let mut failures = 0;
+        loop {
+            match self.try_online().await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Later { code, remedy }) => {
+                    failures += 1;
+                    tracing::warn!(integration = %self.name, code, remedy, "Integration is not online yet; trying again");
+                    ready.set_waiting(format!("{code}: {remedy}"));
+                }
+            }
+            tokio::time::sleep(RETRY.delay(failures, 0.5)).await;
+        }
+    }
+
+    async fn try_online(&self) -> Result<(), Trouble> {
+        if !self.elastic.key_status().loaded {
+            self.load_key().await?;
+        }
+        let organization = match &self.pinned {
+            // A restart in trouble must not wait for upstream to name what the configuration names already.
+            Some(pinned) => pinned.clone(),
+            None => match self.elastic.organization(Priority::Verify).await {
+                Ok((organization, _)) => organization.id,
+                Err((error, _)) => return Err(explain(&error)),
+            },
+        };
+        match self.ledger.claim_organization(&self.name, &organization).await {
+            Ok(()) => {
+                tracing::info!(integration = %self.name, organization = %organization, "Integration is online");
+                Ok(())
+            }
+            Err(error @ LedgerError::OrganizationTaken { .. }) => Err(Trouble::Fatal(error)),
+            Err(error) => Err(Trouble::Later { code: error.code().to_owned(), remedy: "look at the ledger".to_owned() }),
+        }
+    }
+
+    async fn load_key(&self) -> Result<(), Trouble> {
+        match self.elastic.load_key().await {
+            Ok(status) => {
+                self.note_key("loaded", &status).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.note_key("failed", &KeyStatus::default()).await;
+                Err(Trouble::Later { code: error.code().to_owned(), remedy: error.remedy().to_owned() })
+            }
+        }
+    }
+
+    /// Fetches the secret again. Answers what happened, in a word.
+    pub(super) async fn refresh_key(&self) -> Result<String, String> {
+        match self.elastic.reload_key().await {
+            Ok(false) => Ok("unchanged".to_owned()),
+            Ok(true) => {
+                self.note_key("rotated", &self.elastic.key_status()).await;
+                tracing::info!(integration = %self.name, "Key was rotated");
+                Ok("rotated".to_owned())
+            }
+            Err(error) => Err(format!("{}: {}", error.code(), error.remedy())),
+        }
+    }
+
+    async fn note_key(&self, action: &str, status: &KeyStatus) {
+        let kind = EventKind::KeyChanged { action: action.to_owned(), fingerprint: status.fingerprint.clone() };
+        let event = AuditEvent::integration(self.clock.now(), &self.name, kind);
+        if let Err(error) = self.ledger.append(vec![event]).await {
+            tracing::warn!(integration = %self.name, code = error.code(), "Change of key left no audit event");
+        }
+    }
+}
+
+/// Why an integration is not online yet.
+enum Trouble {
+    /// Trying again cannot help.
+    Fatal(LedgerError),
+    /// It may come.
+    Later { code: String, remedy: String },
+}
+
+fn explain(error: &ReadError) -> Trouble {
+    let remedy = match error {
+        ReadError::Refused(Refusal::Unauthenticated { .. }) => "check the key in the secret store",
+        ReadError::Refused(Refusal::Forbidden { .. }) => "give the key the organization-admin role",
+        ReadError::Unavailable { code } if code == "organization_not_visible" => {
+            "correct organization_id, or put a key of that organization into the secret store"
+        }
+        ReadError::Unavailable { code } if code == "several_organizations" => {
+            "set organization_id to the one that is meant"
+        }
+        ReadError::Refused(Refusal::NotSent { .. }) | ReadError::Unavailable { .. } => {
+            "check that Elastic Cloud can be reached from here"
+        }
+        ReadError::Refused(_) => "set organization_id, and check that the key belongs to that organization",
+    };
+    Trouble::Later { code: error.code().to_owned(), remedy: remedy.to_owned() }
+}

@@ -1,0 +1,257 @@
+//! The composition root: configuration in, a running connector out.
+//!
+//! Owns which adapter stands behind which port, the order of starting and stopping, and the names of the tasks. It
+//! is the only place that names a port and its adapter together, and never decides anything about access.
+
+mod adapters;
+mod census;
+mod integration;
+mod probe;
+mod sweeps;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::api;
+use crate::config::Config;
+use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::ids::IntegrationName;
+use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
+use crate::reconcile::{Observer, Reconciler};
+use crate::runtime::{Readiness, Shutdown, SystemClock, TaskError, Tasks, shutdown};
+use crate::scheduler::{Driver, Waker, watchdog};
+use crate::service::{IntegrationParts, Service};
+use crate::telemetry::{Health, Metrics};
+use crate::{elastic, reconcile, scheduler};
+
+use integration::Integration;
+
+pub use adapters::bare_commits;
+pub use probe::probes;
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Parts that a test or another command brings along instead of the configured ones.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// Secret stores by integration.
+    pub secrets: BTreeMap<IntegrationName, Arc<dyn SecretStore>>,
+}
+
+/// A connector whose sockets are bound and whose ledger is open; nothing runs yet.
+#[derive(Debug)]
+pub struct App {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    tasks: Tasks,
+    shutdown: Shutdown,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+}
+
+impl App {
+    /// Opens the ledger, binds the sockets and wires everything, so that what cannot start fails here.
+    ///
+    /// # Errors
+    /// What could not be opened or bound, with its cause.
+    pub async fn build(config: Config, overrides: Overrides) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let shutdown = Shutdown::new(config.engine.drain.get());
+        let readiness = Readiness::new(shutdown.clone());
+        let mut tasks = Tasks::new(shutdown.clone());
+        let metrics = Metrics::install(DESCRIBE).context("setting up metrics")?;
+
+        let grpc = bind(config.listen.grpc.get()).await?;
+        let http = bind(config.listen.http.get()).await?;
+        let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
+
+        let ledger = adapters::open_ledger(&config.ledger, &shutdown, &mut tasks).await?;
+        let ready = readiness.component("ledger");
+        ledger.check().await.context("writing to the ledger")?;
+        ready.set_ready();
+
+        let mut waker = Waker::default();
+        let mut wakes = BTreeMap::new();
+        for integration in &config.integrations {
+            wakes.insert(integration.name.clone(), waker.open(integration.name.clone()));
+        }
+        let waker: Arc<dyn Wake> = Arc::new(waker);
+
+        let mut integrations = Vec::new();
+        let mut parts = BTreeMap::new();
+        let mut pulses = Vec::new();
+        let mut census_of = Vec::new();
+        for section in &config.integrations {
+            let secret = match overrides.secrets.get(&section.name) {
+                Some(secret) => Arc::clone(secret),
+                None => adapters::secret(&section.secret)?,
+            };
+            let elastic = adapters::elastic(section, secret, Arc::clone(&clock))?;
+            let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
+            let observer = Arc::new(Observer::new(
+                section.name.clone(),
+                Arc::clone(&provider),
+                Arc::clone(&ledger),
+                Arc::clone(&clock),
+            ));
+            let reconciler = Arc::new(Reconciler::new(
+                section.name.clone(),
+                Arc::clone(&provider),
+                Arc::clone(&observer),
+                Arc::clone(&ledger),
+                Arc::clone(&clock),
+                Arc::clone(&waker),
+                adapters::reconcile_settings(&config.engine, provider.request_lifetime()),
+            ));
+            let wakes = wakes.remove(&section.name).context("integration names are unique")?;
+            let driver = Driver::new(
+                Arc::clone(&reconciler),
+                Arc::clone(&ledger),
+                Arc::clone(&clock),
+                adapters::driver_limits(&config.engine),
+                wakes,
+            );
+            census_of.push((section.name.clone(), Arc::clone(&provider)));
+            pulses.push((section.name.clone(), driver.pulse()));
+            let details = adapters::details(section);
+            parts.insert(section.name.clone(), IntegrationParts { provider, observer: Arc::clone(&observer), details });
+            let integration = Integration {
+                name: section.name.clone(),
+                pinned: section.organization_id.clone(),
+                elastic,
+                reconciler,
+                ledger: Arc::clone(&ledger),
+                clock: Arc::clone(&clock),
+            };
+            let ready = readiness.component(format!("integration {}", section.name));
+            let stop = shutdown.soft_token();
+            tasks.spawn(format!("integration {}", section.name), integration.clone().run(driver, ready, stop));
+            integrations.push(integration);
+        }
+
+        let service = Arc::new(Service::new(
+            Arc::clone(&ledger),
+            Arc::clone(&clock),
+            Arc::clone(&waker),
+            parts,
+            adapters::rules(&config.policy)?,
+            adapters::service_settings(&config),
+        ));
+        let sweep_parts = sweeps::Parts {
+            integrations,
+            ledger: Arc::clone(&ledger),
+            clock: Arc::clone(&clock),
+            wake: waker,
+            service: Arc::clone(&service),
+            remind_before: adapters::reminders(&config.reminders),
+            reminded_at: Arc::new(Mutex::new(None)),
+            keep_ended: adapters::delta(config.ledger.retention.ended_grants),
+        };
+        let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
+        let stop = shutdown.soft_token();
+        tasks.spawn("sweeps", async move {
+            scheduler::sweeps::run(all_sweeps, stop).await.map_err(TaskError::from)
+        });
+
+        let counting = census::Census {
+            providers: census_of,
+            ledger: Arc::clone(&ledger),
+            clock: Arc::clone(&clock),
+        };
+        tasks.attend("census", counting.run(shutdown.clone()));
+
+        let ready = follow(&readiness, &mut tasks, &shutdown);
+        let stop = shutdown.soft_token();
+        let options = adapters::grpc_options(&config)?;
+        tasks.spawn("grpc", async move {
+            api::serve(service, options, grpc, ready, stop).await.map_err(TaskError::from)
+        });
+        let health = Health { readiness, metrics: metrics.clone() };
+        tasks.attend("health", health.serve(http, shutdown.clone()));
+        tasks.attend("metrics upkeep", metrics.upkeep(shutdown.clone()));
+        watchdog::watch(pulses, Arc::clone(&clock), watchdog::Patience::default(), hopeless)
+            .context("starting the watchdog")?;
+
+        Ok(Self { grpc: grpc_address, http: http_address, tasks, shutdown, ledger, clock })
+    }
+
+    /// Where the gRPC surface and the health pages listen.
+    #[must_use]
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        (self.grpc, self.http)
+    }
+
+    /// Stops the connector from elsewhere.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// Runs until stopped: by `signals` (SIGTERM, SIGINT) where wanted, by [`Self::shutdown`], or by a failure.
+    ///
+    /// # Errors
+    /// The first task that failed.
+    pub async fn run(self, signals: bool) -> anyhow::Result<()> {
+        let Self { tasks, ledger, clock, .. } = self;
+        note(&ledger, clock.as_ref(), "started").await;
+        if signals {
+            let signals = shutdown::signals().context("listening for signals")?;
+            tasks.supervise(signals).await?;
+        } else {
+            tasks.supervise(futures::stream::pending()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Everybody who has metrics to describe.
+const DESCRIBE: &[fn()] = &[
+    elastic::describe_metrics,
+    reconcile::metrics::describe_metrics,
+    scheduler::watchdog::describe_metrics,
+    scheduler::sweeps::describe_metrics,
+    census::describe_metrics,
+    api::describe_metrics,
+];
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; is another process there?"))
+}
+
+/// Passes readiness on to the gRPC health service.
+fn follow(readiness: &Readiness, tasks: &mut Tasks, shutdown: &Shutdown) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let mut changes = readiness.watch();
+    sender.send_replace(readiness.report().ready);
+    let stop = shutdown.soft_token();
+    tasks.attend("readiness", async move {
+        loop {
+            let report = changes.changed().await;
+            sender.send_replace(report.ready);
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+    });
+    receiver
+}
+
+async fn note(ledger: &Arc<dyn Ledger>, clock: &dyn Clock, action: &str) {
+    let kind = EventKind::Lifecycle { action: action.to_owned(), version: VERSION.to_owned() };
+    let event = AuditEvent { at: clock.now(), integration: None, subject: None, grant_id: None, caller: None, kind };
+    if let Err(error) = ledger.append(vec![event]).await {
+        tracing::warn!(code = error.code(), action, "Lifecycle left no audit event");
+    }
+}
+
+/// A runtime that has stood still for a minute will not come back: the supervisor of the process starts another,
+/// which takes everything it needs from the ledger.
+fn hopeless() {
+    std::process::abort();
+}

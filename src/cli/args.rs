@@ -1,0 +1,538 @@
+//! The arguments of every command.
+//!
+//! Owns names, defaults and help texts. Never resolves names or asks the connector anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use super::help::*;
+use super::simulate::SimulateArgs;
+use super::streams::Format;
+use super::time;
+use crate::domain::ttl::Ttl;
+
+/// Just-in-time access to Elastic Cloud: roles for a bounded time, provably gone at the end.
+#[derive(Debug, Parser)]
+#[command(
+    name = "latchkey",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What every command that talks to the connector understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that stand before or after any command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Address of the connector
+    #[arg(
+        long,
+        global = true,
+        env = "LATCHKEY_SERVER", hide_env_values = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7443",
+        value_hint = ValueHint::Url,
+        help_heading = "Global options"
+    )]
+    pub server: String,
+
+    /// How long to wait in all, such as 30s or 5m [default: 1m; drain and watch: no limit]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = time::parse_duration, help_heading = "Global options")]
+    pub timeout: Option<Duration>,
+
+    /// How to print the answer
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        help_heading = "Global options"
+    )]
+    pub output: Format,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Commands that run in this process.
+    #[command(flatten)]
+    Host(HostCommand),
+    /// Commands that ask a running connector.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Check a configuration and report everything that is wrong with it
+    #[command(after_help = CHECK_EXAMPLES)]
+    CheckConfig(CheckConfigArgs),
+    /// Print the JSON schema of the configuration
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema,
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all pages to a directory
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(ManArgs),
+}
+
+/// Commands that run in this process and need no connector; the composition root carries them out.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Run the connector
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Run a simulated Elastic Cloud over HTTP, to try things without an organization
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(SimulateArgs),
+    /// Show the whole story on this machine: simulated cloud, connector, a grant and its end
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
+    /// Measure accepts and revocations on this machine
+    Bench(BenchArgs),
+}
+
+/// Commands that ask a running connector.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Give a member a role for a bounded time
+    #[command(after_help = GRANT_EXAMPLES)]
+    Grant(GrantArgs),
+    /// Show what a grant would do, and do nothing
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(SpecArgs),
+    /// List grants
+    #[command(after_help = LIST_EXAMPLES)]
+    List(ListArgs),
+    /// Show one grant
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArgs),
+    /// Follow grants as they change
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch(WatchArgs),
+    /// Move the end of an active grant later
+    #[command(after_help = EXTEND_EXAMPLES)]
+    Extend(ExtendArgs),
+    /// End one grant now
+    #[command(after_help = REVOKE_EXAMPLES)]
+    Revoke(RevokeArgs),
+    /// End every grant of a member, on a target, or of an integration
+    #[command(after_help = REVOKE_ALL_EXAMPLES)]
+    RevokeAll(RevokeAllArgs),
+    /// Refuse new grants, revoke everything, wait until nothing is left
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
+    /// Explain why a member holds each role now
+    #[command(after_help = WHY_EXAMPLES)]
+    Why(WhyArgs),
+    /// List the members of the organization
+    #[command(after_help = MEMBERS_EXAMPLES)]
+    Members(MembersArgs),
+    /// List the roles that can be granted
+    #[command(after_help = ROLES_EXAMPLES)]
+    Roles(RolesArgs),
+    /// List deployments and projects
+    #[command(after_help = RESOURCES_EXAMPLES)]
+    Resources(ResourcesArgs),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Run the story once and leave, instead of staying up for trying things
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Arguments of `check-config`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckConfigArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Rounds of each measurement, interleaved
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Seconds of one round of a throughput measurement
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+}
+
+/// What is asked for: shared by `grant` and `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct SpecArgs {
+    /// Who gets access: e-mail address, display name or user id
+    pub member: String,
+    /// Role: canonical (deployment-viewer) or short (viewer) where --on makes it clear
+    pub role: String,
+    /// What it is held on; repeat for several of one kind
+    #[arg(long = "on", value_name = "TARGET", long_help = ON_HELP)]
+    pub targets: Vec<String>,
+    /// How long, counted from verified access: 45m, 1h30m
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::parse_ttl)]
+    pub duration: Ttl,
+    /// Why: a ticket, an incident
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: String,
+    /// Not before: 14:00, +10m, "2026-11-21 14:00" (local) or RFC 3339
+    #[arg(long, value_name = "TIME")]
+    pub starts: Option<String>,
+    /// Hard end that always wins, written like --starts
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Invite the person to the organization when they are not a member yet (needs an address)
+    #[arg(long)]
+    pub invite: bool,
+    /// Stack roles instead of the default ones, separated by commas; "" for no sign-in to the stack
+    #[arg(long, value_name = "ROLE,…")]
+    pub as_roles: Option<String>,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// Who asks, for the audit, when that is not the member
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+}
+
+/// Arguments of `grant`.
+#[derive(Debug, Clone, Args)]
+pub struct GrantArgs {
+    /// What is asked for.
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Return when the grant is accepted, without waiting for access
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Key of this request; repeating it with the same request gives the same grant [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// Which grants: shared by `list` and `watch`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FilterArgs {
+    /// Only in this state; may be repeated
+    #[arg(long = "state", value_enum, value_name = "STATE")]
+    pub states: Vec<State>,
+    /// Only of this member
+    #[arg(long, value_name = "MEMBER")]
+    pub member: Option<String>,
+    /// Only on this target
+    #[arg(long = "on", value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Only of this integration
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// States of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum State {
+    /// Accepted for later.
+    Scheduled,
+    /// Waiting for an invited person to join.
+    #[value(name = "awaiting-member", alias = "awaiting_member")]
+    AwaitingMember,
+    /// Access is being given.
+    Activating,
+    /// Access was verified.
+    Active,
+    /// Access is being taken away.
+    Revoking,
+    /// Over.
+    Ended,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// Which grants.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Also those that have ended
+    #[arg(short, long, conflicts_with = "states")]
+    pub all: bool,
+    /// At most this many, newest first
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    /// Grant id, or the beginning of one
+    pub grant: String,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    /// Which grants.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Print what stands now and stop
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Arguments of `extend`.
+#[derive(Debug, Clone, Args)]
+pub struct ExtendArgs {
+    /// Grant id, or the beginning of one
+    pub grant: String,
+    /// By how long beyond its present end: 30m
+    #[arg(long = "by", value_name = "DURATION", value_parser = time::parse_ttl)]
+    pub duration: Ttl,
+    /// Why
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: String,
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+    /// Key of this request [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// Arguments of `revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeArgs {
+    /// Grant id, or the beginning of one
+    #[arg(required_unless_present = "request_id", conflicts_with = "request_id")]
+    pub grant: Option<String>,
+    /// Instead of an id: the request id that the grant was, or will be, asked for with
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// Why
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: String,
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+    /// Return when the decision is durable, without waiting until access is gone
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `revoke-all`.
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("what").args(["member", "target", "integration"]).required(true).multiple(true))]
+pub struct RevokeAllArgs {
+    /// Everything of this member: off-boarding
+    #[arg(long, value_name = "MEMBER", conflicts_with = "target")]
+    pub member: Option<String>,
+    /// Everything that names exactly this target
+    #[arg(long = "on", id = "target", value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Everything of this integration (the kill switch); with --member or --on: where to look
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// Why
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "revoke-all from the command line"
+    )]
+    pub reason: String,
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+    /// Key of this request; repeat it to go on after an interruption [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// With --on: refuse when it would reach more members than this [default: the connector's limit]
+    #[arg(long, value_name = "N", requires = "target", conflicts_with = "member", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_members: Option<u32>,
+    /// Yes, end all of them
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// Only this integration [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// Why
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "drain from the command line"
+    )]
+    pub reason: String,
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+    /// Yes, revoke everything
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArgs {
+    /// E-mail address, display name or user id
+    pub member: String,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `members`.
+#[derive(Debug, Clone, Args)]
+pub struct MembersArgs {
+    /// Only those whose address, name or id contains this text
+    pub containing: Option<String>,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `roles`.
+#[derive(Debug, Clone, Args)]
+pub struct RolesArgs {
+    /// Only roles of this kind
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub kind: Option<RoleKind>,
+}
+
+/// Where a role can be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RoleKind {
+    /// The organization.
+    Organization,
+    /// Hosted deployments.
+    Deployment,
+    /// Elasticsearch projects.
+    Elasticsearch,
+    /// Observability projects.
+    Observability,
+    /// Security projects.
+    Security,
+}
+
+/// Arguments of `resources`.
+#[derive(Debug, Clone, Args)]
+pub struct ResourcesArgs {
+    /// Only those whose name, alias or id contains this text
+    pub containing: Option<String>,
+    /// Only resources of this kind
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub kind: Option<ResourceKind>,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Kinds of resource that have names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum ResourceKind {
+    /// Hosted deployments.
+    Deployment,
+    /// Elasticsearch projects.
+    Elasticsearch,
+    /// Observability projects.
+    Observability,
+    /// Security projects.
+    Security,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write one page for each command here, instead of printing the main page
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,196 @@
+//! The connection to a running connector.
+//!
+//! Owns deadlines, interruption and the repetition of calls whose connection broke; every mutating call carries a
+//! request id, so repeating it is harmless. Never interprets answers.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use super::args::Global;
+use super::exit::{Exit, Failure};
+use crate::api::pb::access_service_client::AccessServiceClient;
+use crate::api::pb::connector_service_client::ConnectorServiceClient;
+use crate::api::pb::directory_service_client::DirectoryServiceClient;
+
+/// Limit of one command when none is given.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Limit of one call of a command that may go on for ever.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pauses before a call is repeated whose connection broke: long enough for a restart behind a load balancer, short
+/// enough that a wrong address is reported at once.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(600)];
+
+/// Whether a command without `--timeout` has a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// A minute.
+    Default,
+    /// None: it goes on until it is done or interrupted.
+    Endless,
+}
+
+/// A lazily made connection and the limits of this command.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    access: AccessServiceClient<Channel>,
+    directory: DirectoryServiceClient<Channel>,
+    connector: ConnectorServiceClient<Channel>,
+    server: String,
+    deadline: Option<Instant>,
+    interrupt: CancellationToken,
+}
+
+impl Connector {
+    /// Prepares the connection; the first call makes it.
+    pub(super) fn new(
+        global: &Global,
+        limit: Limit,
+        interrupt: CancellationToken,
+    ) -> Result<Self, Failure> {
+        const EXAMPLE: &str = "write it like http://127.0.0.1:7443";
+        let bad = |what: String| Failure::usage(what, EXAMPLE);
+        let url = url::Url::parse(&global.server)
+            .map_err(|error| bad(format!("--server {:?} is no URL: {error}", global.server)))?;
+        if url.scheme() != "http" || url.host().is_none() {
+            return Err(bad(format!(
+                "--server {:?} is not an address that can be called; the scheme must be http",
+                global.server
+            )));
+        }
+        let endpoint = Endpoint::from_shared(global.server.clone())
+            .and_then(|endpoint| {
+                endpoint.user_agent(concat!("latchkey-cli/", env!("CARGO_PKG_VERSION")))
+            })
+            .map_err(|error| bad(format!("--server {:?}: {error}", global.server)))?
+            .connect_timeout(Duration::from_secs(10));
+        let channel = endpoint.connect_lazy();
+        let timeout = match (global.timeout, limit) {
+            (Some(given), _) => Some(given),
+            (None, Limit::Default) => Some(DEFAULT_TIMEOUT),
+            (None, Limit::Endless) => None,
+        };
+        Ok(Self {
+            access: AccessServiceClient::new(channel.clone()),
+            directory: DirectoryServiceClient::new(channel.clone()),
+            connector: ConnectorServiceClient::new(channel),
+            server: global.server.clone(),
+            deadline: timeout.map(|limit| Instant::now() + limit),
+            interrupt,
+        })
+    }
+
+    /// A client of the access service.
+    pub(super) fn access(&self) -> AccessServiceClient<Channel> {
+        self.access.clone()
+    }
+
+    /// A client of the directory service.
+    pub(super) fn directory(&self) -> DirectoryServiceClient<Channel> {
+        self.directory.clone()
+    }
+
+    /// A client of the connector service.
+    pub(super) fn connector(&self) -> ConnectorServiceClient<Channel> {
+        self.connector.clone()
+    }
+
+    /// Makes a call, within the limits. A broken connection is tried again with the same message.
+    pub(super) async fn call<M, T, F, Sent>(&self, message: M, send: F) -> Result<T, Failure>
+    where
+        M: Clone,
+        F: Fn(Request<M>) -> Sent,
+        Sent: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let limit = self.deadline.map_or(CALL_TIMEOUT, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            let mut request = Request::new(message.clone());
+            // A second more than we wait: the server may stop working then, and ours is the clearer message.
+            request.set_timeout(limit + Duration::from_secs(1));
+            let answer = tokio::select! {
+                biased;
+                () = self.interrupt.cancelled() => return Err(interrupted()),
+                answer = tokio::time::timeout(limit, send(request)) => answer,
+            };
+            let status = match answer {
+                Err(_) => return Err(self.no_answer(limit)),
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+            };
+            // A status with a source was made on this side of the connection.
+            if status.source().is_none() {
+                return Err(Failure::from_status(&status));
+            }
+            let Some(pause) = pauses.next() else {
+                return Err(self.unreachable(&status));
+            };
+            self.pause(*pause).await?;
+        }
+    }
+
+    /// Waits, within the limits.
+    pub(super) async fn pause(&self, length: Duration) -> Result<(), Failure> {
+        let wake = Instant::now() + length;
+        let (until, in_time) = match self.deadline {
+            Some(deadline) if deadline < wake => (deadline, false),
+            _ => (wake, true),
+        };
+        tokio::select! {
+            biased;
+            () = self.interrupt.cancelled() => Err(interrupted()),
+            () = tokio::time::sleep_until(until) => if in_time { Ok(()) } else { Err(self.no_answer(length)) },
+        }
+    }
+
+    /// Waits for something else, within the limits.
+    pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.interrupt.cancelled() => Err(interrupted()),
+            done = work => Ok(done),
+            () = deadline => Err(self.no_answer(Duration::ZERO)),
+        }
+    }
+
+    fn no_answer(&self, _waited: Duration) -> Failure {
+        Failure::new(
+            Exit::TimedOut,
+            format!("no answer in time from the connector at {}", self.server),
+            "an accepted request goes on: look with `latchkey list`, or give a longer --timeout",
+        )
+    }
+
+    /// A failure for a status that the transport made.
+    pub(super) fn unreachable(&self, status: &Status) -> Failure {
+        let mut cause: Option<&dyn std::error::Error> = status.source();
+        let mut words = status.message().to_owned();
+        while let Some(error) = cause {
+            words = error.to_string();
+            cause = error.source();
+        }
+        Failure::new(
+            Exit::Unavailable,
+            format!("cannot reach the connector at {}: {words}", self.server),
+            "check that it runs (`latchkey serve`) and the address: --server or LATCHKEY_SERVER",
+        )
+    }
+}
+
+/// Ctrl-C with nothing to explain.
+pub(super) fn interrupted() -> Failure {
+    Failure::new(Exit::Interrupted, "", "")
+}

@@ -1,0 +1,163 @@
+//! The long texts of `--help`: forms of targets, examples, what a command waits for.
+//!
+//! Owns words only. Their rendering is pinned by snapshots.
+
+pub(super) const ON_HELP: &str = "\
+What the role is held on; repeat for several of one kind:
+
+  deployment/NAME       a hosted deployment, by name, alias or id
+  elasticsearch/NAME    a serverless project, by name, alias or id;
+  observability/NAME      the type stands in front
+  security/NAME
+  deployment/all        every one of a kind, now and later (policy refuses
+  elasticsearch/all …     this unless it is enabled)
+  organization          the organization itself (default for its roles)
+  NAME                  a deployment or project, when only one has that name";
+
+pub(super) const GRANT_EXAMPLES: &str = "\
+Waits until access is verified, then says when it ends. Ctrl-C stops the waiting, not the grant.
+
+Examples:
+  latchkey grant ada@example.com viewer --on deployment/prod-logs --for 45m --reason INC-123
+  latchkey grant ada@example.com viewer --on prod-logs --on staging-logs --for 1h30m
+  latchkey grant \"Ada Lovelace\" developer --on elasticsearch/search --for 2h --starts 14:00
+  latchkey grant new@example.com viewer --on prod-logs --for 8h --invite --no-wait
+  latchkey grant ada@example.com viewer --on security/soc --for 1h --as-roles t2_analyst,viewer";
+
+pub(super) const PLAN_EXAMPLES: &str = "\
+Reads Elastic Cloud and changes nothing. Shows the exact calls and the calls that undo them.
+
+Examples:
+  latchkey plan ada@example.com viewer --on deployment/prod-logs --for 45m
+  latchkey plan ada@example.com viewer --on prod-logs --for 45m --output json | jq '.calls[].path'";
+
+pub(super) const LIST_EXAMPLES: &str = "\
+Examples:
+  latchkey list
+  latchkey list --member ada@example.com --all
+  latchkey list --state active --on deployment/prod-logs --output json | jq -r '.[].id'";
+
+pub(super) const GET_EXAMPLES: &str = "\
+Examples:
+  latchkey get 0199f7a0-1b2c
+  latchkey get 0199f7a0-1b2c --output yaml";
+
+pub(super) const WATCH_EXAMPLES: &str = "\
+Prints every grant as it stands, then one line for each change, and goes on after a broken connection
+without missing one. Ctrl-C ends it. With --output json each line is one JSON object.
+
+Examples:
+  latchkey watch
+  latchkey watch --member ada@example.com --output json | jq -r '[.kind, .grant.state, .grant.id] | @tsv'";
+
+pub(super) const EXTEND_EXAMPLES: &str = "\
+The new end counts from the present end. A grant whose end has come cannot be extended: ask for a new one.
+
+Examples:
+  latchkey extend 0199f7a0-1b2c --by 30m --reason \"INC-123 goes on\"";
+
+pub(super) const REVOKE_EXAMPLES: &str = "\
+Waits until access was seen gone. Ctrl-C stops the waiting, not the removal. Repeating it is harmless.
+
+Examples:
+  latchkey revoke 0199f7a0-1b2c
+  latchkey revoke --request-id deploy-42 --reason \"asked for by mistake\"";
+
+pub(super) const REVOKE_ALL_EXAMPLES: &str = "\
+Ends grants whoever asked for them. Standing access is never touched.
+
+Examples:
+  latchkey revoke-all --member ada@example.com --reason off-boarding --yes
+  latchkey revoke-all --on deployment/prod-logs --yes
+  latchkey revoke-all --integration acme --reason \"key may have leaked\" --yes";
+
+pub(super) const DRAIN_EXAMPLES: &str = "\
+For uninstalling: exits 0 when nothing is left that the connector would have to remove. New grants are
+refused until the connector restarts.
+
+Examples:
+  latchkey drain --yes
+  latchkey drain --integration acme --reason \"moving to another cluster\" --yes --timeout 10m";
+
+pub(super) const WHY_EXAMPLES: &str = "\
+Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it
+ends, or drift.
+
+Examples:
+  latchkey why ada@example.com
+  latchkey why \"Ada Lovelace\" --output json";
+
+pub(super) const MEMBERS_EXAMPLES: &str = "\
+Examples:
+  latchkey members
+  latchkey members example.com --output json | jq -r '.[].email'";
+
+pub(super) const ROLES_EXAMPLES: &str = "\
+Examples:
+  latchkey roles
+  latchkey roles --kind security";
+
+pub(super) const RESOURCES_EXAMPLES: &str = "\
+The first column is what --on takes.
+
+Examples:
+  latchkey resources
+  latchkey resources prod --kind deployment";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  latchkey completions bash > ~/.local/share/bash-completion/completions/latchkey
+  latchkey completions zsh > ~/.zfunc/_latchkey
+  latchkey completions fish > ~/.config/fish/completions/latchkey.fish";
+
+pub(super) const MAN_EXAMPLES: &str = "\
+Examples:
+  latchkey man | man -l -
+  latchkey man ~/.local/share/man/man1";
+
+pub(super) const SERVE_EXAMPLES: &str = "\
+Examples:
+  latchkey serve --config /etc/latchkey/config.yaml";
+
+pub(super) const DEMO_EXAMPLES: &str = "\
+Needs no account and no network beyond this machine.
+
+Examples:
+  latchkey demo
+  latchkey demo --once";
+
+pub(super) const CHECK_EXAMPLES: &str = "\
+Exits 64 when something is wrong.
+
+Examples:
+  latchkey check-config --config /etc/latchkey/config.yaml";
+
+pub(super) const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  latchkey doctor --config /etc/latchkey/config.yaml";
+
+pub(super) const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  latchkey schema > latchkey.schema.json";
+
+pub(super) const SIMULATE_EXAMPLES: &str = "\
+Prints one line of JSON when it is ready. Serves until SIGINT or SIGTERM.
+
+Examples:
+  latchkey simulate
+  latchkey simulate --listen 127.0.0.1:9700 --members 2000 --seed 7";
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+    0  done                                  5  conflict: request id reused, wrong state
+    1  other failure                         6  connector or Elastic Cloud unavailable
+    2  usage, or a name that is ambiguous    7  timed out waiting; the grant goes on
+    3  refused: policy, permission, invalid  64  bad configuration
+    4  not found                            130  interrupted by Ctrl-C";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  latchkey demo
+  latchkey grant ada@example.com viewer --on deployment/prod-logs --for 45m --reason INC-123
+  latchkey why ada@example.com
+  latchkey revoke 0199f7a0-1b2c";

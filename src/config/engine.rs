@@ -1,0 +1,93 @@
+//! How access is added, removed and looked at again.
+//!
+//! Owns the numbers of reconciliation. Never reconciles.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problems;
+use super::text::Period;
+
+/// How access is added, removed and looked at again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// How old Elastic's answers to reads may be. A read that starts sooner than this after a write proves no
+    /// absence. Elastic publishes no number; two seconds covers what replicas usually lag.
+    pub read_staleness: Period,
+    /// How long after a call with an unknown outcome its assignments are looked at again, because the call may still
+    /// take effect. Ten minutes is longer than any queue is likely to hold one.
+    pub unknown_look_after: Period,
+    /// How long an activation may be tried. A person who waited an hour has found another way.
+    pub activation_timeout: Period,
+    /// How often the ledger is asked what is due, should a wake-up get lost. It bounds how late that makes a removal.
+    pub floor_poll: Period,
+    /// Members worked on at a time, per integration. Those that are worked on together share their reads; the rate
+    /// limit of Elastic is the real bound.
+    #[schemars(range(min = 1, max = 256))]
+    pub pass_concurrency: u32,
+    /// How long an invitation stays open, as Elastic's own does.
+    pub invitation_ttl: Period,
+    /// How often it is looked whether people who were invited have joined.
+    pub member_poll: Period,
+    /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
+    /// orchestrators usually give.
+    pub drain: Period,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            read_staleness: Period::seconds(2),
+            unknown_look_after: Period::seconds(600),
+            activation_timeout: Period::seconds(3600),
+            floor_poll: Period::seconds(1),
+            pass_concurrency: 64,
+            invitation_ttl: Period::seconds(72 * 3600),
+            member_poll: Period::seconds(30),
+            drain: Period::seconds(25),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        let milli = Duration::from_millis(1);
+        let second = Duration::from_secs(1);
+        let hour = second * 3600;
+        let mut within = |name: &str, value, min, max| {
+            problems.within(&format!("engine.{name}"), value, min, max);
+        };
+        within(
+            "read_staleness",
+            self.read_staleness,
+            milli * 100,
+            second * 60,
+        );
+        within(
+            "unknown_look_after",
+            self.unknown_look_after,
+            second,
+            hour * 24,
+        );
+        within(
+            "activation_timeout",
+            self.activation_timeout,
+            second,
+            hour * 24,
+        );
+        within("floor_poll", self.floor_poll, milli * 100, second * 60);
+        within("invitation_ttl", self.invitation_ttl, second, hour * 24 * 30);
+        within("member_poll", self.member_poll, second, hour);
+        within("drain", self.drain, second, second * 600);
+        if self.unknown_look_after < self.read_staleness {
+            problems.add(
+                "engine.unknown_look_after",
+                "is shorter than engine.read_staleness, so the look would prove nothing",
+                "write a longer duration, such as 10m",
+            );
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The layers around one request, outer to inner: total budget, repetition, rate, concurrency, one attempt.
+//!
+//! Owns what may be repeated and what an ending means: done, refused or unknown for a mutation, an answer or none
+//! for a read. Never repeats a mutation of which a byte may have had an effect.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::Head;
+use super::ended::{Ended, Got, Keyless, Repeat, add_codes, good_bytes, is_object};
+use super::key::{Key, Keyring};
+use super::limiter::{Feedback, Limiter};
+use super::members;
+use super::options::{Error, Options};
+use super::transport::{Call, SendError, Transport};
+use crate::domain::Timestamp;
+use crate::domain::event::CallEvidence;
+use crate::domain::ids::OrganizationId;
+use crate::domain::observation::Interest;
+use crate::ports::provider::{KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult};
+use crate::ports::secrets::SecretError;
+use crate::ports::{Clock, SecretStore};
+
+pub(super) const REQUESTS: &str = "latchkey_upstream_requests_total";
+pub(super) const SECONDS: &str = "latchkey_upstream_request_seconds";
+pub(super) const RATE_WAIT: &str = "latchkey_upstream_rate_limit_wait_seconds";
+
+/// One Elastic Cloud organization, reached over HTTP.
+#[derive(Debug)]
+pub struct Elastic {
+    pub(super) options: Options,
+    pub(super) keys: Keyring,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The organization in use: the pinned one, or the first that was seen alone.
+    pub(super) organization: OnceLock<OrganizationId>,
+    /// For which key its own record was asked for, when, and whether that was answered.
+    pub(super) own_record: Mutex<Option<(KeyPin, Instant, bool)>>,
+    transport: Transport,
+    limiter: Limiter,
+    urgent: Semaphore,
+    routine: Semaphore,
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Waiting before the first send; `None` when that counts towards the budget.
+    pub(super) wait: Option<Duration>,
+    pub(super) budget: Duration,
+    pub(super) attempt: Duration,
+    pub(super) repeat: Repeat,
+}
+
+/// What to do with the body of a good answer.
+#[derive(Debug, Clone, Copy)]
+enum Want<'a> {
+    Bytes(usize),
+    Members(&'a OrganizationId, &'a Interest),
+}
+
+impl Elastic {
+    /// Builds a client. Nothing is sent and no key is loaded before [`Self::load_key`].
+    ///
+    /// # Errors
+    /// [`Error`] when the base address or the proxy is not usable, or TLS cannot be set up on this machine.
+    pub fn new(
+        options: Options,
+        secret: Arc<dyn SecretStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let organization = OnceLock::new();
+        if let Some(pinned) = &options.organization {
+            organization
+                .set(pinned.clone())
+                .expect("a new cell is empty");
+        }
+        Ok(Self {
+            transport: Transport::new(&options)?,
+            keys: Keyring::new(
+                secret,
+                Arc::clone(&clock),
+                options.key_fetch_timeout,
+                options.key_fetch_every,
+            ),
+            limiter: Limiter::new(options.limiter.clone()),
+            urgent: Semaphore::new(options.urgent_concurrency.max(1)),
+            routine: Semaphore::new(options.routine_concurrency.max(1)),
+            clock,
+            organization,
+            own_record: Mutex::default(),
+            options,
+        })
+    }
+
+    /// Fetches the key for the first time; answers what is known of it.
+    ///
+    /// # Errors
+    /// [`SecretError`] when the store has no usable key. The client can be used all the same: calls are refused
+    /// with `no_key` until a later [`Self::reload_key`] succeeds.
+    pub async fn load_key(&self) -> Result<KeyStatus, SecretError> {
+        self.keys.reload().await?;
+        Ok(self.keys.status())
+    }
+
+    /// Fetches the key at once, for example because its file changed or on schedule. Concurrent callers share a
+    /// fetch. Answers whether the key is another one now, in which case the pin has changed.
+    ///
+    /// # Errors
+    /// [`SecretError`] when the store has no usable key; the one in use stays.
+    pub async fn reload_key(&self) -> Result<bool, SecretError> {
+        self.keys.reload().await
+    }
+
+    pub(super) fn mutation_limits(&self) -> Limits {
+        Limits {
+            wait: Some(self.options.mutation_wait),
+            budget: self.options.mutation_budget,
+            attempt: self.options.mutation_budget,
+            repeat: Repeat::Unsent,
+        }
+    }
+
+    pub(super) fn read_limits(&self) -> Limits {
+        Limits {
+            wait: None,
+            budget: self.options.read_budget,
+            attempt: self.options.read_attempt,
+            repeat: Repeat::Read,
+        }
+    }
+
+    /// Sends a mutation; `decode` makes the result from the body of a good answer.
+    pub(super) async fn mutate<T>(
+        &self,
+        call: Call,
+        pin: KeyPin,
+        priority: Priority,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Outcome<T> {
+        let want = Want::Bytes(self.options.max_body);
+        let (ended, evidence) = self
+            .exchange(&call, Some(pin), priority, self.mutation_limits(), want)
+            .await;
+        let outcome = if let Some(refusal) = ended.refusal() {
+            Outcome::Refused(refusal, evidence)
+        } else {
+            match good_bytes(&ended)
+                .filter(|bytes| is_object(bytes))
+                .and_then(decode)
+            {
+                Some(result) => Outcome::Done(result, evidence),
+                None => Outcome::Unknown(evidence),
+            }
+        };
+        count(call.operation, outcome.name(), outcome.evidence());
+        outcome
+    }
+
+    /// Sends a read whose body is one JSON value of bounded size.
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        priority: Priority,
+        limits: Limits,
+        max: usize,
+    ) -> ReadResult<T> {
+        let (ended, evidence) = self
+            .exchange(&call, None, priority, limits, Want::Bytes(max))
+            .await;
+        let result = good_bytes(&ended).and_then(|bytes| serde_json::from_slice(bytes).ok());
+        finish_read(&call, &ended, result, evidence)
+    }
+
+    /// Streams the members of an organization.
+    pub(super) async fn stream_members(
+        &self,
+        call: Call,
+        organization: &OrganizationId,
+        interest: &Interest,
+        priority: Priority,
+    ) -> ReadResult<(members::Shown, Timestamp, KeyPin)> {
+        let limits = Limits {
+            budget: self.options.members_budget,
+            attempt: self.options.members_budget,
+            ..self.read_limits()
+        };
+        let started = Mutex::new(None);
+        let want = Want::Members(organization, interest);
+        let (mut ended, evidence) = self
+            .exchange_noting(&call, None, priority, limits, want, |at, pin| {
+                *started
+                    .lock()
+                    .expect("no code panics while it holds this lock") = Some((at, pin));
+            })
+            .await;
+        let started = started
+            .into_inner()
+            .expect("no code panics while it holds this lock");
+        let mut shown = None;
+        if let Ended::Answered(head, body) = &mut ended
+            && head.status.is_success()
+            && !head.is_html
+        {
+            match std::mem::replace(body, Err("malformed")) {
+                Ok(Got::Members(members)) => shown = Some(members),
+                other => *body = other,
+            }
+        }
+        let result = shown
+            .zip(started)
+            .map(|(shown, (at, pin))| (shown, at, pin));
+        finish_read(&call, &ended, result, evidence)
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call,
+        pin: Option<KeyPin>,
+        priority: Priority,
+        limits: Limits,
+        want: Want<'_>,
+    ) -> (Ended, CallEvidence) {
+        self.exchange_noting(call, pin, priority, limits, want, |_, _| {})
+            .await
+    }
+
+    /// Sends until there is an ending that may not be repeated, or no time left for another attempt. `note` hears
+    /// when each attempt began, and with which key.
+    async fn exchange_noting(
+        &self,
+        call: &Call,
+        pin: Option<KeyPin>,
+        priority: Priority,
+        limits: Limits,
+        want: Want<'_>,
+        note: impl Fn(Timestamp, KeyPin) + Send + Sync,
+    ) -> (Ended, CallEvidence) {
+        let asked = Instant::now();
+        let mut stop = limits.wait.is_none().then(|| asked + limits.budget);
+        let mut first_byte = None;
+        let mut evidence = CallEvidence {
+            call: call.template.to_owned(),
+            ..CallEvidence::default()
+        };
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(self.options.backoff_min)
+            .with_max_delay(self.options.backoff_max)
+            .with_factor(2.0)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let mut last = None;
+        let mut used = None;
+        let ended = loop {
+            if let Err(keyless) = self.key_for(pin) {
+                break keyless.into();
+            }
+            let patience = stop.unwrap_or(asked + limits.wait.unwrap_or(limits.budget));
+            let Ok((permit, slot)) = timeout_at(patience, self.turn(priority)).await else {
+                break last.unwrap_or(Ended::NotSent("budget"));
+            };
+            // Asked again after the wait: this is the last moment before the first byte.
+            let key = match self.key_for(pin) {
+                Ok(key) => key,
+                Err(keyless) => break keyless.into(),
+            };
+            let now = Instant::now();
+            let until = *stop.get_or_insert(now + limits.budget);
+            if until.saturating_duration_since(now) < self.least_attempt(limits) {
+                break last.unwrap_or(Ended::NotSent("budget"));
+            }
+            first_byte.get_or_insert(now);
+            evidence.attempts += 1;
+            used = Some(key.pin);
+            note(self.clock.now(), key.pin);
+            let until = until.min(now + limits.attempt);
+            let ended = match self.transport.open(call, &key, until).await {
+                Err(SendError::NotSent(code)) => Ended::NotSent(code),
+                Err(SendError::Broken(code)) => Ended::Broken(code),
+                Ok(response) => {
+                    let mut head = Head::read(
+                        response.status(),
+                        response.headers(),
+                        self.clock.now(),
+                        self.options.retry_after_max,
+                    );
+                    self.keys.saw(key.pin, &head);
+                    permit.answered(feedback(call, &head));
+                    let body = self.body(response, &head, want, until).await;
+                    add_codes(&mut head, &body);
+                    Ended::Answered(head, body)
+                }
+            };
+            drop(slot);
+            self.record(&ended, limits.repeat);
+            if !ended.may_repeat(limits.repeat) {
+                break ended;
+            }
+            let pause = ended
+                .retry_after()
+                .or_else(|| pauses.next())
+                .unwrap_or(self.options.backoff_max);
+            let stop = stop.expect("set before the first attempt");
+            if Instant::now() + pause + self.least_attempt(limits) > stop {
+                break ended;
+            }
+            last = Some(ended);
+            tokio::time::sleep(pause).await;
+        };
+        if let Ended::Answered(head, _) = &ended {
+            evidence.status = Some(head.status.as_u16());
+            evidence.code = head.all_codes();
+            evidence.request_id.clone_from(&head.request_id);
+        }
+        if let Some(first_byte) = first_byte {
+            evidence.elapsed_ms =
+                u64::try_from(first_byte.elapsed().as_millis()).unwrap_or(u64::MAX);
+        }
+        if evidence.status == Some(401)
+            && let Some(pin) = used
+        {
+            self.keys.reload_after_401(pin).await;
+        }
+        (ended, evidence)
+    }
+
+    /// The key in use, if it is still the one of the pass.
+    fn key_for(&self, pin: Option<KeyPin>) -> Result<Arc<Key>, Keyless> {
+        let key = self.keys.current().ok_or(Keyless::NotLoaded)?;
+        if pin.is_some_and(|pin| pin != key.pin) {
+            return Err(Keyless::Rotated);
+        }
+        Ok(key)
+    }
+
+    /// An attempt with less time than it takes to give up connecting would end in doubt for nothing.
+    fn least_attempt(&self, limits: Limits) -> Duration {
+        let connect = self.options.connect;
+        (connect + connect / 4).min(limits.budget / 2)
+    }
+
+    /// Waits for a turn in the rate budget and then for a place.
+    async fn turn(&self, priority: Priority) -> (super::limiter::Permit, SemaphorePermit<'_>) {
+        let (label, places) = match priority {
+            Priority::Revoke => ("revoke", &self.urgent),
+            Priority::Verify => ("verify", &self.urgent),
+            Priority::Grant => ("grant", &self.routine),
+            Priority::Discovery => ("discovery", &self.routine),
+        };
+        let began = Instant::now();
+        let permit = self.limiter.acquire(priority).await;
+        metrics::histogram!(RATE_WAIT, "priority" => label).record(began.elapsed().as_secs_f64());
+        let place = places
+            .acquire()
+            .await
+            .expect("these semaphores are never closed");
+        (permit, place)
+    }
+
+    async fn body(
+        &self,
+        response: reqwest::Response,
+        head: &Head,
+        want: Want<'_>,
+        until: Instant,
+    ) -> Result<Got, &'static str> {
+        match want {
+            Want::Members(organization, interest) if head.status.is_success() && !head.is_html => {
+                self.transport
+                    .members(response, organization.clone(), interest.clone(), until)
+                    .await
+                    .map(Got::Members)
+            }
+            Want::Members(..) => self
+                .transport
+                .buffer(response, self.options.max_body, until)
+                .await
+                .map(Got::Bytes),
+            Want::Bytes(max) => self
+                .transport
+                .buffer(response, max, until)
+                .await
+                .map(Got::Bytes),
+        }
+    }
+
+    /// Notes for health whether Elastic Cloud answers and takes the key. A refusal of one mutation says nothing
+    /// about that.
+    fn record(&self, ended: &Ended, repeat: Repeat) {
+        match ended {
+            Ended::Answered(head, Ok(_)) if head.status.is_success() && !head.is_html => {
+                self.keys.succeeded();
+            }
+            Ended::Answered(head, _)
+                if matches!(head.status.as_u16(), 400 | 404 | 409)
+                    || (head.status.as_u16() == 403 && repeat == Repeat::Unsent) => {}
+            Ended::KeyRotated => {}
+            Ended::NotSent(_) | Ended::Broken(_) | Ended::Answered(..) => {
+                let code = ended
+                    .refusal()
+                    .map_or_else(|| ended.unavailable(), |refusal| refusal.code().to_owned());
+                self.keys.failed(&code);
+            }
+        }
+    }
+}
+
+/// What the limiter learns. The limit on invitations is its own and says nothing about other calls.
+fn feedback(call: &Call, head: &Head) -> Feedback {
+    let own_limit = call.operation == "invite" && head.feedback.remaining != Some(0);
+    Feedback {
+        throttled: head.feedback.throttled && !own_limit,
+        retry_after: head.feedback.retry_after.filter(|_| !own_limit),
+        ..head.feedback
+    }
+}
+
+fn finish_read<T>(
+    call: &Call,
+    ended: &Ended,
+    result: Option<T>,
+    evidence: CallEvidence,
+) -> ReadResult<T> {
+    let result = match (result, ended.refusal()) {
+        (Some(result), _) => Ok(result),
+        (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
+        (None, None) => Err(ReadError::Unavailable {
+            code: ended.unavailable(),
+        }),
+    };
+    let outcome = match &result {
+        Ok(_) => "done",
+        Err(ReadError::Refused(_)) => "refused",
+        Err(ReadError::Unavailable { .. }) => "unavailable",
+    };
+    count(call.operation, outcome, &evidence);
+    match result {
+        Ok(result) => Ok((result, evidence)),
+        Err(error) => Err((error, evidence)),
+    }
+}
+
+fn count(operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
+    metrics::counter!(REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
+    if evidence.attempts > 0 {
+        metrics::histogram!(SECONDS, "operation" => operation)
+            .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
+    }
+}

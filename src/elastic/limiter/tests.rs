@@ -1,0 +1,247 @@
+//! The limiter against its promises: never above the budget, order by priority, reserved reads.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::core::{Core, Feedback, LimiterOptions, Step};
+use super::{Limiter, Priority};
+
+const ALL: [Priority; 4] = [
+    Priority::Revoke,
+    Priority::Verify,
+    Priority::Grant,
+    Priority::Discovery,
+];
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn told(limit: u32, remaining: u32, interval: u64) -> Feedback {
+    Feedback {
+        limit: Some(limit),
+        remaining: Some(remaining),
+        interval: Some(seconds(interval)),
+        ..Feedback::default()
+    }
+}
+
+fn core(initial: u32, interval: u64) -> Core {
+    Core::new(LimiterOptions {
+        initial,
+        interval: seconds(interval),
+        increase: 0.0,
+        ..LimiterOptions::default()
+    })
+}
+
+/// Polls until nobody may go; answers who went and when to ask again.
+fn drain(core: &mut Core, now: Duration) -> (Vec<Priority>, Option<Duration>) {
+    let mut went = Vec::new();
+    loop {
+        match core.poll(now) {
+            Step::Admit(ticket) => went.push(ticket.priority()),
+            Step::Wait(until) => return (went, Some(until)),
+            Step::Idle => return (went, None),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_window_ever_holds_more_than_the_budget(
+        initial in 1_u32..40,
+        interval in 1_u64..90,
+        steps in proptest::collection::vec((0_u64..4_000, 0_usize..4, 0_u8..6, 1_u32..60), 1..400),
+    ) {
+        let mut core = core(initial, interval);
+        let mut now = Duration::ZERO;
+        let mut sent: Vec<Duration> = Vec::new();
+        for (pause, who, event, number) in steps {
+            now += Duration::from_millis(pause);
+            core.enqueue(ALL[who]);
+            match event {
+                0 => core.answered(now, told(number, number / 2, interval)),
+                1 => core.answered(now, Feedback { throttled: true, ..Feedback::default() }),
+                2 => core.answered(now, Feedback::default()),
+                _ => {}
+            }
+            loop {
+                let step = core.poll(now);
+                let Step::Admit(_) = step else {
+                    if let Step::Wait(until) = step {
+                        prop_assert!(until > now, "a wait that is over already would spin");
+                    }
+                    break;
+                };
+                sent.push(now);
+                let window = core.window();
+                let within = sent.iter().filter(|at| **at + window > now).count();
+                prop_assert!(within <= core.budget(), "{within} in one window of {}", core.budget());
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_goes_while_a_higher_priority_waits_except_the_reserved_read(
+        initial in 1_u32..20,
+        arrivals in proptest::collection::vec((0_u64..3_000, 0_usize..4), 1..300),
+    ) {
+        let mut core = core(initial, 20);
+        let mut waiting = [0_usize; 4];
+        let mut now = Duration::ZERO;
+        for (pause, who) in arrivals {
+            now += Duration::from_millis(pause);
+            core.enqueue(ALL[who]);
+            waiting[who] += 1;
+            for went in drain(&mut core, now).0 {
+                let rank = ALL.iter().position(|p| *p == went).expect("one of four");
+                let jumped = waiting[..rank].iter().any(|count| *count > 0);
+                prop_assert!(!jumped || went == Priority::Verify, "{went:?} went before {waiting:?}");
+                waiting[rank] -= 1;
+            }
+        }
+    }
+
+    #[test]
+    fn a_storm_of_removals_leaves_a_read_in_every_span(initial in 1_u32..200, interval in 1_u64..61) {
+        let mut core = core(initial, interval);
+        let mut now = Duration::ZERO;
+        let mut last_read = Duration::ZERO;
+        for _ in 0..400 {
+            core.enqueue(Priority::Revoke);
+        }
+        // A budget smaller than one request in ten seconds cannot promise a read in ten seconds.
+        let promise = seconds(10).max(core.window() * 2) + seconds(1);
+        core.enqueue(Priority::Verify);
+        while now < seconds(200) {
+            for went in drain(&mut core, now).0 {
+                match went {
+                    Priority::Verify => { last_read = now; core.enqueue(Priority::Verify); }
+                    Priority::Revoke => { core.enqueue(Priority::Revoke); }
+                    Priority::Grant | Priority::Discovery => {}
+                }
+            }
+            prop_assert!(now - last_read <= promise, "no read since {last_read:?} at {now:?}");
+            now += Duration::from_millis(500);
+        }
+    }
+}
+
+#[test]
+fn additions_and_discovery_leave_the_last_share_to_removals() {
+    let mut core = core(100, 10);
+    for _ in 0..200 {
+        core.enqueue(Priority::Grant);
+        core.enqueue(Priority::Discovery);
+    }
+    let (went, _) = drain(&mut core, Duration::ZERO);
+    assert!(went.len() < 85, "{} went", went.len());
+    for _ in 0..15 {
+        core.enqueue(Priority::Revoke);
+    }
+    assert_eq!(
+        drain(&mut core, Duration::ZERO).0,
+        vec![Priority::Revoke; 15]
+    );
+}
+
+#[test]
+fn the_whole_budget_serves_a_storm_of_removals() {
+    let mut core = core(600, 60);
+    for _ in 0..1_800 {
+        core.enqueue(Priority::Revoke);
+    }
+    let mut now = Duration::ZERO;
+    let mut went = 0;
+    while let (more, Some(until)) = drain(&mut core, now) {
+        went += more.len();
+        now = until;
+    }
+    went += drain(&mut core, now).0.len();
+    assert!(went <= 1_800 && now <= seconds(182), "{went} by {now:?}");
+}
+
+#[test]
+fn a_429_halves_the_budget_once_per_window_and_good_answers_raise_it() {
+    let mut core = Core::new(LimiterOptions {
+        initial: 100,
+        increase: 1.0,
+        ..LimiterOptions::default()
+    });
+    let no = Feedback {
+        throttled: true,
+        ..Feedback::default()
+    };
+    core.answered(seconds(1), no);
+    core.answered(seconds(2), no);
+    assert_eq!(core.budget(), 50);
+    core.answered(seconds(12), no);
+    assert_eq!(core.budget(), 25);
+    for _ in 0..10 {
+        core.answered(seconds(13), Feedback::default());
+    }
+    assert_eq!(core.budget(), 35);
+}
+
+#[test]
+fn what_others_spent_of_the_shared_budget_is_not_spent_again() {
+    let mut core = core(10, 60);
+    core.enqueue(Priority::Revoke);
+    assert_eq!(drain(&mut core, Duration::ZERO).0, [Priority::Revoke]);
+    core.answered(Duration::ZERO, told(100, 3, 60));
+    for _ in 0..50 {
+        core.enqueue(Priority::Revoke);
+    }
+    assert!(drain(&mut core, seconds(1)).0.len() <= 3);
+    core.answered(seconds(2), told(100, 100, 60));
+    assert!(drain(&mut core, seconds(3)).0.len() > 30);
+}
+
+#[test]
+fn a_retry_after_stops_everybody_until_then() {
+    let mut core = core(10, 10);
+    core.answered(
+        seconds(1),
+        Feedback {
+            throttled: true,
+            retry_after: Some(seconds(7)),
+            ..Feedback::default()
+        },
+    );
+    core.enqueue(Priority::Revoke);
+    assert_eq!(core.poll(seconds(2)), Step::Wait(seconds(8)));
+    assert!(matches!(core.poll(seconds(8)), Step::Admit(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_are_served_by_priority_and_dropped_ones_leave_the_queue() {
+    let limiter = Limiter::new(LimiterOptions {
+        initial: 2,
+        interval: seconds(10),
+        ..LimiterOptions::default()
+    });
+    drop(limiter.acquire(Priority::Revoke).await);
+    let order = std::sync::Mutex::new(Vec::new());
+    let wait = |priority| {
+        let (limiter, order) = (&limiter, &order);
+        async move {
+            drop(limiter.acquire(priority).await);
+            order.lock().expect("not poisoned").push(priority);
+        }
+    };
+    let given_up = tokio::time::timeout(seconds(1), wait(Priority::Revoke)).await;
+    assert!(given_up.is_err(), "the budget was spent");
+    tokio::join!(
+        wait(Priority::Discovery),
+        wait(Priority::Grant),
+        wait(Priority::Revoke),
+    );
+    assert_eq!(
+        *order.lock().expect("not poisoned"),
+        [Priority::Revoke, Priority::Grant, Priority::Discovery]
+    );
+}

@@ -1,0 +1,9 @@
+//! The gRPC surface, with a real client over a loopback socket.
+
+mod asks;
+mod creating;
+mod directory;
+mod ending;
+mod following;
+mod limits;
+mod support;

@@ -1,0 +1,560 @@
+//! A served connector over loopback: real client, real server, memory ledger, scripted organization, time by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use latchkey::api::pb::access_service_client::AccessServiceClient;
+use latchkey::api::pb::connector_service_client::ConnectorServiceClient;
+use latchkey::api::pb::directory_service_client::DirectoryServiceClient;
+use latchkey::api::{self, Options, pb};
+use latchkey::domain::Timestamp;
+use latchkey::domain::assignment::{ApplicationRoles, Assignment, ProjectType, Target};
+use latchkey::domain::event::{AuditEvent, CallEvidence, EventKind};
+use latchkey::domain::grant::Grant;
+use latchkey::domain::ids::{
+    CallerName, DeploymentId, Email, GrantId, IntegrationName, InvitationToken, OrganizationId,
+    ProjectId, UserId,
+};
+use latchkey::domain::member::{Due, MemberKey, WriteKind};
+use latchkey::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember};
+use latchkey::policy::Rules;
+use latchkey::ports::ledger::MemberCommit;
+use latchkey::ports::provider::{
+    Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
+    Priority, Project, ProjectRole, ReadError, ReadResult,
+};
+use latchkey::ports::{AccessProvider, Clock, Ledger, Wake};
+use latchkey::reconcile::Observer;
+use latchkey::service::{Details, IntegrationParts, Service, Settings};
+use latchkey::store::MemoryLedger;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+pub(crate) use super::asks::*;
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .expect("a valid instant")
+        .to_utc()
+}
+
+pub(crate) const START: &str = "2026-01-01T00:00:00Z";
+
+/// Time that stands still until it is moved.
+#[derive(Debug)]
+pub(crate) struct HandClock {
+    now: Mutex<Timestamp>,
+    boot: Mutex<Duration>,
+    ids: AtomicU64,
+}
+
+impl HandClock {
+    fn new() -> Self {
+        Self {
+            now: Mutex::new(at(START)),
+            boot: Mutex::new(Duration::from_secs(1_000)),
+            ids: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        *self.now.lock().expect("not poisoned") += by;
+        *self.boot.lock().expect("not poisoned") += by;
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        *self.now.lock().expect("not poisoned")
+    }
+
+    fn since_boot(&self) -> Duration {
+        *self.boot.lock().expect("not poisoned")
+    }
+
+    fn entropy(&self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        bytes[2..].copy_from_slice(&self.ids.fetch_add(1, Ordering::SeqCst).to_be_bytes());
+        bytes
+    }
+}
+
+/// Remembers who was woken.
+#[derive(Debug, Default)]
+pub(crate) struct Bell(pub(crate) Mutex<Vec<(MemberKey, Due)>>);
+
+impl Wake for Bell {
+    fn wake(&self, key: &MemberKey, due: Due) {
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .push((key.clone(), due));
+    }
+}
+
+/// An organization as a test scripts it.
+#[derive(Debug)]
+pub(crate) struct Org {
+    pub(crate) members: BTreeMap<UserId, ObservedMember>,
+    pub(crate) incomplete: Option<Incomplete>,
+    pub(crate) down: Option<ReadError>,
+    pub(crate) deployments: Vec<Deployment>,
+    pub(crate) projects: Vec<Project>,
+    pub(crate) invitations: Vec<ObservedInvitation>,
+    pub(crate) key: KeyStatus,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeProvider {
+    clock: Arc<HandClock>,
+    org: Mutex<Org>,
+    pub(crate) member_reads: AtomicUsize,
+    pub(crate) deployment_reads: AtomicUsize,
+}
+
+impl FakeProvider {
+    pub(crate) fn script(&self, change: impl FnOnce(&mut Org)) {
+        change(&mut self.org.lock().expect("not poisoned"));
+    }
+
+    fn read<T>(&self, value: impl FnOnce(&Org) -> T) -> ReadResult<T> {
+        let org = self.org.lock().expect("not poisoned");
+        match &org.down {
+            Some(error) => Err((error.clone(), CallEvidence::default())),
+            None => Ok((value(&org), CallEvidence::default())),
+        }
+    }
+}
+
+const NO_MUTATION: &str = "the surface never changes anything upstream";
+
+#[async_trait]
+impl AccessProvider for FakeProvider {
+    fn pin(&self) -> KeyPin {
+        KeyPin(1)
+    }
+
+    fn key_status(&self) -> KeyStatus {
+        self.org.lock().expect("not poisoned").key.clone()
+    }
+
+    fn request_lifetime(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn organization(&self, _: Priority) -> ReadResult<Organization> {
+        self.read(|_| Organization {
+            id: OrganizationId::parse("42").expect("valid"),
+            name: "Acme".to_owned(),
+        })
+    }
+
+    async fn read_members(&self, interest: &Interest, _: Priority) -> ReadResult<MembersRead> {
+        self.member_reads.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let now = self.clock.now();
+        self.read(|org| {
+            let paged = |member: &ObservedMember| {
+                interest.pages.iter().any(|(after, size)| {
+                    org.members
+                        .keys()
+                        .filter(|id| after.as_ref().is_none_or(|after| *id > after))
+                        .take(*size)
+                        .any(|id| *id == member.user_id)
+                })
+            };
+            MembersRead {
+                started_at: now,
+                finished_at: now,
+                incomplete: org.incomplete,
+                members: org
+                    .members
+                    .values()
+                    .filter(|member| {
+                        interest.users.contains(&member.user_id)
+                            || member
+                                .email
+                                .as_ref()
+                                .is_some_and(|email| interest.emails.contains(email))
+                            || paged(member)
+                    })
+                    .map(|member| (member.user_id.clone(), member.clone()))
+                    .collect(),
+                total: org.members.len(),
+                owners: 1,
+            }
+        })
+    }
+
+    async fn add(&self, _: KeyPin, _: &UserId, _: &[Assignment]) -> Outcome<()> {
+        panic!("{NO_MUTATION}");
+    }
+
+    async fn remove(&self, _: KeyPin, _: &UserId, _: &[Assignment]) -> Outcome<()> {
+        panic!("{NO_MUTATION}");
+    }
+
+    fn preview(&self, kind: WriteKind, user: &UserId, assignments: &[Assignment]) -> PlannedCall {
+        PlannedCall {
+            method: match kind {
+                WriteKind::Add => "POST",
+                WriteKind::Remove => "DELETE",
+            }
+            .to_owned(),
+            path: format!("/api/v1/users/{user}/role_assignments"),
+            body: assignments.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    async fn invitations(&self, _: Priority) -> ReadResult<Vec<ObservedInvitation>> {
+        self.read(|org| org.invitations.clone())
+    }
+
+    async fn invite(&self, _: KeyPin, _: &Email, _: Duration) -> Outcome<ObservedInvitation> {
+        panic!("{NO_MUTATION}");
+    }
+
+    async fn cancel_invitation(&self, _: KeyPin, _: &InvitationToken) -> Outcome<()> {
+        panic!("{NO_MUTATION}");
+    }
+
+    async fn deployments(&self, _: Priority) -> ReadResult<Vec<Deployment>> {
+        self.deployment_reads.fetch_add(1, Ordering::SeqCst);
+        self.read(|org| org.deployments.clone())
+    }
+
+    async fn projects(&self, project_type: ProjectType, _: Priority) -> ReadResult<Vec<Project>> {
+        self.read(|org| {
+            org.projects
+                .iter()
+                .filter(|project| project.project_type == project_type)
+                .cloned()
+                .collect()
+        })
+    }
+
+    async fn project_roles(
+        &self,
+        _: ProjectType,
+        _: &ProjectId,
+        _: Priority,
+    ) -> ReadResult<Vec<ProjectRole>> {
+        self.read(|_| {
+            ["b", "a"]
+                .map(|name| ProjectRole {
+                    name: name.to_owned(),
+                    description: String::new(),
+                })
+                .to_vec()
+        })
+    }
+}
+
+pub(crate) fn user(id: &str) -> UserId {
+    UserId::parse(id).expect("valid")
+}
+
+pub(crate) fn member(id: &str, email: &str) -> ObservedMember {
+    ObservedMember {
+        user_id: user(id),
+        member_since: at("2025-01-01T00:00:00Z"),
+        email: Some(Email::parse(email).expect("valid")),
+        name: String::new(),
+        assignments: BTreeSet::new(),
+    }
+}
+
+pub(crate) fn deployment(id: &str) -> Deployment {
+    Deployment {
+        id: DeploymentId::parse(id).expect("valid"),
+        name: format!("deployment {id}"),
+        alias: None,
+        tags: vec![("team".to_owned(), "search".to_owned())],
+        region: "eu".to_owned(),
+    }
+}
+
+pub(crate) fn project(kind: ProjectType, id: &str) -> Project {
+    Project {
+        id: ProjectId::parse(id).expect("valid"),
+        name: id.to_owned(),
+        project_type: kind,
+        alias: String::new(),
+        region: "eu".to_owned(),
+        tags: Vec::new(),
+    }
+}
+
+pub(crate) fn assignment(role: &str, deployment: &str) -> Assignment {
+    Assignment {
+        role: role.to_owned(),
+        target: Target::Deployment {
+            id: DeploymentId::parse(deployment).expect("valid"),
+        },
+        application_roles: ApplicationRoles::Mapped,
+    }
+}
+
+/// What a test may set before the connector starts.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) rules: Rules,
+    pub(crate) settings: Settings,
+    pub(crate) options: Options,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            settings: Settings {
+                heartbeat: Duration::from_millis(50),
+                max_members: 2,
+                ..Settings::default()
+            },
+            options: Options::default(),
+        }
+    }
+}
+
+/// A served connector.
+pub(crate) struct Bed {
+    pub(crate) service: Arc<Service>,
+    pub(crate) ledger: Arc<MemoryLedger>,
+    pub(crate) clock: Arc<HandClock>,
+    pub(crate) provider: Arc<FakeProvider>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: JoinSet<()>,
+    pub(crate) channel: Channel,
+    address: SocketAddr,
+}
+
+impl Bed {
+    pub(crate) async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let clock = Arc::new(HandClock::new());
+        let ledger = Arc::new(MemoryLedger::new());
+        let bell = Arc::new(Bell::default());
+        let provider = Arc::new(FakeProvider {
+            clock: Arc::clone(&clock),
+            org: Mutex::new(Org {
+                members: [
+                    member("1", "ada@example.com"),
+                    member("2", "bob@example.com"),
+                    member("3", "cy@example.com"),
+                    member("9", "key@example.com"),
+                ]
+                .into_iter()
+                .map(|member| (member.user_id.clone(), member))
+                .collect(),
+                incomplete: None,
+                down: None,
+                deployments: ["a", "b", "c"].map(deployment).to_vec(),
+                projects: vec![
+                    project(ProjectType::Security, "s1"),
+                    project(ProjectType::Elasticsearch, "e2"),
+                    project(ProjectType::Elasticsearch, "e1"),
+                ],
+                invitations: Vec::new(),
+                key: KeyStatus {
+                    loaded: true,
+                    own_user_id: Some(user("9")),
+                    ..KeyStatus::default()
+                },
+            }),
+            member_reads: AtomicUsize::new(0),
+            deployment_reads: AtomicUsize::new(0),
+        });
+        let name = IntegrationName::parse("main").expect("valid");
+        let observer = Observer::new(
+            name.clone(),
+            Arc::clone(&provider) as Arc<dyn AccessProvider>,
+            Arc::clone(&ledger) as Arc<dyn Ledger>,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        );
+        let parts = IntegrationParts {
+            provider: Arc::clone(&provider) as Arc<dyn AccessProvider>,
+            observer: Arc::new(observer),
+            details: Details {
+                kind: "elastic-cloud".to_owned(),
+                base_url: "https://api.example.com".to_owned(),
+                custom_access_details: "Open the console.".to_owned(),
+                owners: vec!["platform@example.com".to_owned()],
+                resource_owner: "search team".to_owned(),
+            },
+        };
+        let service = Arc::new(Service::new(
+            Arc::clone(&ledger) as Arc<dyn Ledger>,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&bell) as Arc<dyn Wake>,
+            BTreeMap::from([(name, parts)]),
+            setup.rules,
+            setup.settings,
+        ));
+        let ready = watch::Sender::new(true);
+        let shutdown = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let address = serve(&service, setup.options, &ready, &shutdown, &mut serving).await;
+        Self {
+            service,
+            ledger,
+            clock,
+            provider,
+            bell,
+            ready,
+            shutdown,
+            serving,
+            channel: connect(address).await,
+            address,
+        }
+    }
+
+    /// A second listener on the same connector, where somebody else calls.
+    pub(crate) async fn stranger(&mut self) -> AccessServiceClient<Channel> {
+        let options = Options {
+            caller: CallerName::parse("stranger").expect("valid"),
+            ..Options::default()
+        };
+        let address = serve(
+            &self.service,
+            options,
+            &self.ready,
+            &self.shutdown,
+            &mut self.serving,
+        )
+        .await;
+        AccessServiceClient::new(connect(address).await)
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn reconnect(&self) -> Channel {
+        connect(self.address).await
+    }
+
+    pub(crate) fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn directory(&self) -> DirectoryServiceClient<Channel> {
+        DirectoryServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn connector(&self) -> ConnectorServiceClient<Channel> {
+        ConnectorServiceClient::new(self.channel.clone())
+    }
+
+    /// Accepts a grant and answers it.
+    pub(crate) async fn grant(&self, request_id: &str) -> pb::Grant {
+        self.access()
+            .create_grant(create(request_id))
+            .await
+            .expect("accepted")
+            .into_inner()
+            .grant
+            .expect("a grant")
+    }
+
+    /// Does what the engine does when a grant was verified.
+    pub(crate) async fn activate(&self, id: &str) {
+        self.change(id, |grant, now| {
+            grant.bound_before_send(now);
+            assert!(grant.activate(now), "{grant} became active");
+        })
+        .await;
+    }
+
+    /// Does what the engine does when a grant's access was seen gone.
+    pub(crate) async fn finish(&self, id: &str) {
+        self.change(id, |grant, now| assert!(grant.finish(now), "{grant} ended"))
+            .await;
+    }
+
+    async fn change(&self, id: &str, change: impl FnOnce(&mut Grant, Timestamp)) {
+        let id = GrantId::parse(id).expect("valid");
+        let grant = self
+            .ledger
+            .grant(id)
+            .await
+            .expect("readable")
+            .expect("known");
+        let key = MemberKey {
+            integration: grant.integration,
+            subject: grant.subject,
+        };
+        let mut record = self.ledger.member(&key).await.expect("readable");
+        let now = self.clock.now();
+        let grant = record
+            .grants
+            .iter_mut()
+            .find(|grant| grant.id == id)
+            .expect("it has not ended");
+        let from = grant.state.name().to_owned();
+        change(grant, now);
+        grant.version += 1;
+        let event = EventKind::GrantChanged {
+            from,
+            to: grant.state.name().to_owned(),
+            cause: None,
+            expires_at: grant.ends_at(),
+        };
+        let audit = vec![AuditEvent::grant(now, grant, event)];
+        self.ledger
+            .commit(MemberCommit {
+                record,
+                audit,
+                request: None,
+            })
+            .await
+            .expect("committed");
+    }
+
+    /// Grants in the ledger, of whomever.
+    pub(crate) async fn count(&self) -> usize {
+        self.ledger
+            .list_grants(&latchkey::ports::ledger::GrantFilter::default(), None, 1000)
+            .await
+            .expect("readable")
+            .items
+            .len()
+    }
+}
+
+async fn serve(
+    service: &Arc<Service>,
+    options: Options,
+    ready: &watch::Sender<bool>,
+    shutdown: &CancellationToken,
+    serving: &mut JoinSet<()>,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let served = api::serve(
+        Arc::clone(service),
+        options,
+        listener,
+        ready.subscribe(),
+        shutdown.clone(),
+    );
+    serving.spawn(async move { served.await.expect("served until shutdown") });
+    address
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}"))
+        .expect("a valid address")
+        .connect()
+        .await
+        .expect("connected")
+}

@@ -133,14 +133,18 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     let is_ready = *ready.borrow();
     report(&health, is_ready).await;
-    let reflection = if options.reflection {
-        Some(
+    // Both versions of the protocol: many clients still speak only the older one.
+    let (reflection, older_reflection) = if options.reflection {
+        let builder = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-                .build_v1()?,
+        };
+        (
+            Some(builder().build_v1()?),
+            Some(builder().build_v1alpha()?),
         )
     } else {
-        None
+        (None, None)
     };
     let limit = options.max_message_bytes;
     let access = AccessServiceServer::new(AccessApi::new(
@@ -182,6 +186,7 @@ pub async fn serve(
         .add_service(directory)
         .add_service(connector)
         .add_optional_service(reflection)
+        .add_optional_service(older_reflection)
         .serve_with_incoming_shutdown(
             listener::incoming(socket, bounds),
             shutdown.clone().cancelled_owned(),

@@ -135,6 +135,12 @@ fn explain(error: &ReadError) -> Trouble {
     let remedy = match error {
         ReadError::Refused(Refusal::Unauthenticated { .. }) => "check the key in the secret store",
         ReadError::Refused(Refusal::Forbidden { .. }) => "give the key the organization-admin role",
+        ReadError::Unavailable { code } if code == "organization_not_visible" => {
+            "correct organization_id, or put a key of that organization into the secret store"
+        }
+        ReadError::Unavailable { code } if code == "several_organizations" => {
+            "set organization_id to the one that is meant"
+        }
         ReadError::Refused(Refusal::NotSent { .. }) | ReadError::Unavailable { .. } => {
             "check that Elastic Cloud can be reached from here"
         }

@@ -24,7 +24,8 @@ pub struct Engine {
     pub activation_timeout: Period,
     /// How often the ledger is asked what is due, should a wake-up get lost. It bounds how late that makes a removal.
     pub floor_poll: Period,
-    /// Members worked on at a time, per integration. The rate limit of Elastic is the real bound.
+    /// Members worked on at a time, per integration. Those that are worked on together share their reads; the rate
+    /// limit of Elastic is the real bound.
     #[schemars(range(min = 1, max = 256))]
     pub pass_concurrency: u32,
     /// How long an invitation stays open, as Elastic's own does.
@@ -43,7 +44,7 @@ impl Default for Engine {
             unknown_look_after: Period::seconds(600),
             activation_timeout: Period::seconds(3600),
             floor_poll: Period::seconds(1),
-            pass_concurrency: 8,
+            pass_concurrency: 64,
             invitation_ttl: Period::seconds(72 * 3600),
             member_poll: Period::seconds(30),
             drain: Period::seconds(25),

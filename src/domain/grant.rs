@@ -358,9 +358,10 @@ impl Grant {
     pub fn begin_revoke(&mut self, cause: EndCause, now: Timestamp) -> bool {
         match self.state {
             GrantState::Scheduled { .. } | GrantState::AwaitingMember { .. } => {
-                let cause = match cause {
-                    EndCause::Revoked { by, .. } => EndCause::Withdrawn { by },
-                    other => other,
+                let cause = if let EndCause::Revoked { by, .. } = cause {
+                    EndCause::Withdrawn { by }
+                } else {
+                    cause
                 };
                 self.end(cause, now)
             }
@@ -419,9 +420,10 @@ impl Grant {
 
     fn revoking(&mut self, cause: EndCause, now: Timestamp) -> bool {
         // What became due earlier than we noticed stays due from then: lateness is counted honestly.
-        let since = match cause {
-            EndCause::Expired => self.ends_at().map_or(now, |end| end.min(now)),
-            _ => now,
+        let since = if cause == EndCause::Expired {
+            self.ends_at().map_or(now, |end| end.min(now))
+        } else {
+            now
         };
         self.state = GrantState::Revoking { since, cause };
         self.attempts = 0;

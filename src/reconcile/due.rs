@@ -81,7 +81,10 @@ impl Reconciler {
                 let kind = match grant.state {
                     GrantState::Scheduled { .. } => DueKind::Grant,
                     GrantState::AwaitingMember { .. } => DueKind::Look,
-                    _ => DueKind::Remove,
+                    GrantState::Activating { .. }
+                    | GrantState::Active { .. }
+                    | GrantState::Revoking { .. }
+                    | GrantState::Ended { .. } => DueKind::Remove,
                 };
                 dues.push(Due { at, kind, weight });
             }
@@ -188,7 +191,10 @@ impl Reconciler {
             .any(|grant| matches!(grant.state, GrantState::Activating { .. }))
     }
 
-    pub(super) fn back_off(&self, record: &mut MemberRecord, code: &str, now: Timestamp) {
+    /// Makes what failed wait, longer with every failure.
+    pub(super) fn back_off(&self, draft: &mut Draft, code: &str, now: Timestamp) {
+        draft.changed = true;
+        let record = &mut draft.record;
         let failures = record
             .backoff
             .as_ref()

@@ -25,12 +25,15 @@ impl Draft {
         settings: &Settings,
     ) {
         let expected = Expected::of(&self.record, now);
-        let held = self
+        let mut held = self
             .record
             .last_seen
             .as_ref()
             .map(|seen| seen.assignments.clone())
             .unwrap_or_default();
+        // What an earlier removal still has to put back may be missing from the last read.
+        let owed = self.record.owned.iter().flat_map(|row| &row.must_survive);
+        held.extend(owed.map(|survivor| survivor.assignment.clone()));
         let survivors = match kind {
             WriteKind::Remove => must_survive(assignments, &held, &self.record.owned, &expected),
             WriteKind::Add => BTreeSet::new(),
@@ -119,6 +122,20 @@ impl Draft {
             }
         }
         if kind == WriteKind::Remove {
+            // This removal may take neighbours along as well: what earlier ones cost does not count against them.
+            for survivor in self
+                .record
+                .owned
+                .iter_mut()
+                .flat_map(|row| &mut row.must_survive)
+            {
+                if assignments
+                    .iter()
+                    .any(|removed| survivor.assignment.is_neighbour_of(removed))
+                {
+                    survivor.restores = 0;
+                }
+            }
             self.each_grant(now, |grant| {
                 let first = matches!(grant.state, GrantState::Revoking { .. })
                     && grant.removal_sent_at.is_none()

@@ -87,7 +87,7 @@ impl Reconciler {
         }
         self.update(key, |draft, now| {
             match &report.failure {
-                Some(code) => self.back_off(&mut draft.record, code, now),
+                Some(code) => self.back_off(draft, code, now),
                 None => draft.record.backoff = None,
             }
             report.next = self.next_invitee_due(&draft.record, now);

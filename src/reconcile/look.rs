@@ -66,11 +66,7 @@ impl Reconciler {
                         }
                         waiting
                     });
-                    self.back_off(
-                        &mut draft.record,
-                        &format!("{READ_FAILURE}{}", last_error.code),
-                        now,
-                    );
+                    self.back_off(draft, &format!("{READ_FAILURE}{}", last_error.code), now);
                 })
                 .await?;
                 Ok(true)
@@ -174,22 +170,19 @@ impl Reconciler {
             &error,
             now,
         );
-        self.back_off(
-            &mut draft.record,
-            &format!("{READ_FAILURE}{}", error.code),
-            now,
-        );
+        self.back_off(draft, &format!("{READ_FAILURE}{}", error.code), now);
     }
 
     fn next_check(&self, record: &MemberRecord, now: Timestamp) -> Option<Timestamp> {
         record
             .grants
             .iter()
-            .filter_map(|grant| match grant.state {
-                GrantState::Active { activated_at, .. } => {
+            .filter_map(|grant| {
+                if let GrantState::Active { activated_at, .. } = grant.state {
                     Some(activated_at + self.settings.second_check)
+                } else {
+                    None
                 }
-                _ => None,
             })
             .filter(|at| *at > now)
             .min()

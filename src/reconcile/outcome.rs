@@ -70,7 +70,7 @@ impl Reconciler {
                     if !repeated {
                         draft.record.backoff = None;
                     } else {
-                        self.back_off(&mut draft.record, "not_applied", now);
+                        self.back_off(draft, "not_applied", now);
                     }
                     for (assignment, code) in &accused {
                         draft.block(assignment, code, now, &self.settings);
@@ -97,7 +97,7 @@ impl Reconciler {
                         &self.settings,
                     );
                     draft.blame(kind, assignments, &error, now);
-                    self.back_off(&mut draft.record, &code, now);
+                    self.back_off(draft, &code, now);
                 })
                 .await
             }
@@ -127,7 +127,7 @@ impl Reconciler {
                         .push(AuditEvent::member(now, key, event.clone()));
                     draft.undo_intent(before, assignments, now);
                     draft.blame(kind, assignments, &error, now);
-                    self.back_off(&mut draft.record, &error.code, now);
+                    self.back_off(draft, &error.code, now);
                     if !definite {
                         return;
                     }
@@ -214,12 +214,8 @@ impl Reconciler {
             outcome: outcome.name().to_owned(),
             evidence: outcome.evidence().clone(),
         };
-        // Only what was put back, or certainly cannot be, counts; and what is not over is not tried at full pace.
-        let counts = match &outcome {
-            Outcome::Done(..) => true,
-            Outcome::Refused(refusal, _) => !refusal.is_transient(),
-            Outcome::Unknown(_) => false,
-        };
+        // Only what was put back and vanished again counts as somebody else's doing.
+        let counts = matches!(outcome, Outcome::Done(..));
         let failure = match &outcome {
             Outcome::Done(..) => None,
             Outcome::Refused(refusal, _) => Some(refusal.code().to_owned()),
@@ -241,7 +237,7 @@ impl Reconciler {
                 }
             }
             if let Some(code) = &failure {
-                self.back_off(&mut draft.record, code, now);
+                self.back_off(draft, code, now);
             }
         })
         .await

@@ -195,7 +195,8 @@ impl Reconciler {
             let failed = record
                 .owned(assignment)
                 .is_some_and(|row| row.last_write.kind == kind && row.attempts > 0);
-            !(waiting && failed) && !progress.sent.contains(&(kind, assignment.clone()))
+            let sent = progress.sent.contains(&(kind, assignment.clone()));
+            !(sent || (waiting && failed))
         };
         let mut later = Later::default();
         let keep = |kind: WriteKind, list: &mut Vec<Assignment>, put_off: &mut bool| {
@@ -244,9 +245,16 @@ impl Reconciler {
                 .await?;
             return Ok(true);
         }
-        if !plan.restore.is_empty() {
-            self.restore(record, &plan.restore, user, pin, progress)
-                .await?;
+        // One by one, the least recently tried first: one that is refused must not keep the others away.
+        let last_try = |assignment: &&Assignment| {
+            let survivors = record.owned.iter().flat_map(|row| &row.must_survive);
+            survivors
+                .filter(|survivor| survivor.assignment == **assignment)
+                .filter_map(|survivor| survivor.restored_at)
+                .max()
+        };
+        if let Some(next) = plan.restore.iter().min_by_key(last_try).cloned() {
+            self.restore(record, &[next], user, pin, progress).await?;
             return Ok(true);
         }
         if !plan.remove.is_empty() {
@@ -413,11 +421,12 @@ impl Reconciler {
         let ended: Vec<_> = record
             .grants
             .iter()
-            .filter_map(|grant| match &grant.state {
-                GrantState::Ended { at, cause } => {
+            .filter_map(|grant| {
+                if let GrantState::Ended { at, cause } = &grant.state {
                     Some((cause.code(), grant.removal_sent_at.map(|sent| *at - sent)))
+                } else {
+                    None
                 }
-                _ => None,
             })
             .collect();
         let version = self

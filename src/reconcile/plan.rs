@@ -17,7 +17,10 @@ use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind, WriteOutcome}
 pub const OWNER_ROLE: &str = "organization-admin";
 
 /// Times that a vanished neighbour is put back before its absence is taken for somebody else's doing.
-pub const MAX_RESTORES: u32 = 3;
+pub const MAX_RESTORES: u32 = 5;
+
+/// How long putting a neighbour back is tried while upstream refuses it; its target may be gone for good.
+pub const RESTORE_PATIENCE: TimeDelta = TimeDelta::hours(24);
 
 /// Bounds that the planner works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,7 +466,9 @@ fn plan_survivors(
         } else if !snapshot.shown {
             // Whoever left holds nothing; a second read decides whether the member left.
             unsettled.insert(assignment.clone());
-        } else if survivor.restores >= MAX_RESTORES {
+        } else if survivor.restores >= MAX_RESTORES
+            || snapshot.started_at >= row.last_write.at + RESTORE_PATIENCE
+        {
             plan.lost.push(assignment.clone());
         } else {
             unsettled.insert(assignment.clone());

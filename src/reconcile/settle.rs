@@ -62,10 +62,8 @@ impl Draft {
     /// Moves grants as far as time alone moves them.
     pub fn advance(&mut self, now: Timestamp, settings: &Settings) {
         self.each_grant(now, |grant| {
-            let too_long = match &grant.state {
-                GrantState::Activating { since, .. } => *since + settings.activation_timeout <= now,
-                _ => false,
-            };
+            let too_long = matches!(&grant.state, GrantState::Activating { since, .. }
+                if *since + settings.activation_timeout <= now);
             grant.advance(now)
                 || (too_long
                     && grant.begin_revoke(
@@ -126,12 +124,12 @@ impl Draft {
     ) {
         let mut present = Vec::new();
         for assignment in &plan.present {
-            if let Some(row) = self.record.owned_mut(assignment) {
-                if !row.seen {
-                    row.seen = true;
-                    row.attempts = 0;
-                    present.push(assignment.to_string());
-                }
+            if let Some(row) = self.record.owned_mut(assignment)
+                && !row.seen
+            {
+                row.seen = true;
+                row.attempts = 0;
+                present.push(assignment.to_string());
             }
         }
         let mut gone = Vec::new();

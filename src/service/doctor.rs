@@ -346,12 +346,21 @@ fn read_failed(subject: &str, check: &'static str, error: &ReadError) -> Finding
         ReadError::Refused(Refusal::Throttled { .. }) => {
             "wait a minute and look who else uses the key"
         }
+        ReadError::Refused(Refusal::NotSent { code }) if code == "no_key" => {
+            "put a key into the secret store; the check `secret` says what is wrong there"
+        }
         ReadError::Refused(Refusal::NotSent { .. }) => {
             "check DNS, the way out to `base_url` and its certificate, and `upstream.proxy`"
         }
         ReadError::Refused(Refusal::KeyRotated) => "run this again: the key changed meanwhile",
         ReadError::Refused(Refusal::Invalid { .. }) => {
             "check `base_url` and `organization_id`; the server does not understand the request"
+        }
+        ReadError::Unavailable { code } if code == "organization_not_visible" => {
+            "correct `organization_id` in the configuration, or put a key of that organization into the secret store"
+        }
+        ReadError::Unavailable { code } if code == "several_organizations" => {
+            "write which one is meant as `organization_id` in the configuration"
         }
         ReadError::Unavailable { .. } => {
             "check the status page of Elastic Cloud, `base_url`, and what stands between here and there"

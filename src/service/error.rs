@@ -184,6 +184,12 @@ impl ServiceError {
 
 fn upstream(error: &ReadError) -> &'static str {
     match error {
+        ReadError::Unavailable { code } if code == "organization_not_visible" => {
+            "the connector's key does not see the organization it is meant for; have its operator check `organization_id` and the key"
+        }
+        ReadError::Unavailable { code } if code == "several_organizations" => {
+            "the connector's key sees several organizations; have its operator set `organization_id`"
+        }
         ReadError::Unavailable { .. } => "Elastic Cloud gave no usable answer; try again",
         ReadError::Refused(refusal) => match refusal {
             Refusal::Unauthenticated { .. } => {
@@ -196,6 +202,9 @@ fn upstream(error: &ReadError) -> &'static str {
             Refusal::Invalid { .. } => "Elastic Cloud rejects the request",
             Refusal::Throttled { .. } => {
                 "Elastic Cloud throttles the connector's key; try again later"
+            }
+            Refusal::NotSent { code } if code == "no_key" => {
+                "the connector has no key to Elastic Cloud yet; have its operator check the secret store"
             }
             Refusal::NotSent { .. } => "Elastic Cloud could not be reached; try again",
             Refusal::KeyRotated => "the connector's key was rotated meanwhile; try again",

@@ -1,1 +1,95 @@
-//! Scenarios.
+//! Members who leave and come back.
+
+use super::*;
+
+#[test]
+fn a_member_who_left_ends_the_grant_after_two_reads() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(5);
+    bench.leaves("ada");
+    bench.run(60);
+    assert_eq!(bench.cause(id), EndCause::MemberLeft);
+    bench.run(HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_member_missing_from_one_read_has_not_left() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(5);
+    let ada = bench
+        .world
+        .change(|world| world.people.remove(&user("ada")).expect("a member"));
+    let reads = bench.reads();
+    while bench.reads() == reads {
+        bench.run(1);
+    }
+    bench
+        .world
+        .change(|world| world.people.insert(user("ada"), ada));
+    bench.run(60);
+    assert!(bench.is_active(id));
+}
+
+#[test]
+fn a_member_who_came_back_gets_nothing_again_and_keeps_what_others_gave() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(5);
+    bench.leaves("ada");
+    bench.run(2);
+    bench.joins("ada");
+    bench.gives("ada", &viewer("a"));
+    bench.run(60);
+    assert_eq!(bench.cause(id), EndCause::MemberLeft);
+    bench.run(2 * HOUR);
+    assert!(bench.holds("ada", &viewer("a")), "the new membership's own");
+    assert_eq!(bench.removals(), 0);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_member_seen_gone_who_comes_back_with_standing_access_keeps_it() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(5);
+    bench.leaves("ada");
+    while bench.state(id) != "ended" {
+        bench.run(1);
+    }
+    bench.joins("ada");
+    bench.gives("ada", &viewer("a"));
+    bench.run(2 * HOUR);
+    assert!(bench.holds("ada", &viewer("a")));
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_grant_of_the_new_membership_is_untouched_by_the_old_one() {
+    let mut bench = Bench::new();
+    bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(5);
+    bench.leaves("ada");
+    bench.run(1);
+    bench.joins("ada");
+    bench.run(1);
+    let second = bench.grant("ada", &[viewer("a")], 600);
+    bench.run(60);
+    assert!(bench.is_active(second), "{:?}", bench.get(second).state);
+    assert!(bench.holds("ada", &viewer("a")));
+    bench.run(2 * HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn nothing_is_given_to_somebody_the_organization_does_not_show() {
+    let mut bench = Bench::new();
+    let id = bench.grant("eve", &[viewer("a")], HOUR);
+    bench.run(60);
+    assert_eq!(bench.cause(id), EndCause::MemberLeft);
+    assert_eq!(bench.mutations(), []);
+    assert!(bench.reads() <= 4, "{} reads", bench.reads());
+    bench.assert_clean(&["eve"]);
+}

@@ -301,18 +301,18 @@ impl Bench {
     }
 
     fn expires_at(&self, id: GrantId) -> Timestamp {
-        match self.get(id).state {
-            GrantState::Active { expires_at, .. } => expires_at,
-            other => panic!("not active but {}", other.name()),
-        }
+        let GrantState::Active { expires_at, .. } = self.get(id).state else {
+            panic!("not active: {}", self.get(id));
+        };
+        expires_at
     }
 
     /// The cause that a grant ended with; panics when it has not ended.
     fn cause(&self, id: GrantId) -> EndCause {
-        match self.get(id).state {
-            GrantState::Ended { cause, .. } => cause,
-            other => panic!("not ended but {}", other.name()),
-        }
+        let GrantState::Ended { cause, .. } = self.get(id).state else {
+            panic!("not ended: {}", self.get(id));
+        };
+        cause
     }
 
     fn edit(&self, id: GrantId, mut change: impl FnMut(&mut Grant)) {
@@ -376,8 +376,13 @@ impl Bench {
         self.passes += 1;
         match self.reconciler.pass(key).now_or_never() {
             None => false,
-            Some(Ok(_) | Err(LedgerError::Unavailable { .. })) => true,
-            Some(Err(error)) => panic!("{error}"),
+            Some(Ok(_)) => true,
+            Some(Err(LedgerError::Unavailable { .. }))
+                if self.ledger.read_only.load(Ordering::SeqCst) =>
+            {
+                true
+            }
+            Some(Err(error)) => panic!("{error}: {:?}", std::error::Error::source(&error)),
         }
     }
 

@@ -1,1 +1,161 @@
-//! Scenarios.
+//! Entries of one role next to each other: what a removal must not take along.
+
+use super::world::{Delete, Fault, Lands};
+use super::*;
+
+fn ours() -> Assignment {
+    as_role(viewer("a"), "ours")
+}
+
+#[test]
+fn a_standing_neighbour_that_the_removal_took_along_is_put_back_as_standing() {
+    let mut bench = Bench::new();
+    bench
+        .world
+        .change(|world| world.delete = Delete::IgnoringApplicationRoles);
+    bench.gives("ada", &viewer("a"));
+    let id = bench.grant("ada", &[ours()], 60);
+    bench.run(10);
+    bench.run_until(bench.expires_at(id) + seconds(30));
+    assert_eq!(bench.state(id), "ended");
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("a")]));
+    bench.run(HOUR);
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("a")]));
+    assert_eq!(bench.record("ada").owned, [], "it is not ours");
+}
+
+#[test]
+fn a_neighbour_that_keeps_vanishing_is_left_alone_at_last() {
+    let mut bench = Bench::new();
+    bench.gives("ada", &viewer("b"));
+    let id = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(10);
+    bench.run_until(bench.expires_at(id) + TimeDelta::milliseconds(500));
+    for _ in 0..30 {
+        bench.takes("ada", &viewer("b"));
+        bench.run(1);
+    }
+    bench.run(HOUR);
+    assert!(!bench.holds("ada", &viewer("b")));
+    assert_eq!(bench.state(id), "ended");
+    assert_eq!(bench.record("ada").owned, []);
+    assert_eq!(bench.record("ada").due, None);
+}
+
+#[test]
+fn a_wanted_neighbour_of_ours_that_was_taken_along_is_given_again() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    let short = bench.grant("ada", &[viewer("a")], 60);
+    let long = bench.grant("ada", &[viewer("b")], HOUR);
+    bench.run(10);
+    bench.run_until(bench.expires_at(short) + seconds(30));
+    assert!(bench.is_active(long), "{:?}", bench.get(long).state);
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("b")]));
+    bench.run(2 * HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_standing_neighbour_survives_a_crash_right_after_the_removal() {
+    for point in 0..14 {
+        let mut bench = Bench::new();
+        bench.world.change(|world| world.delete = Delete::WholeRole);
+        bench.gives("ada", &viewer("b"));
+        let id = bench.grant("ada", &[viewer("a")], 60);
+        bench.run(10);
+        bench.run_until(bench.expires_at(id));
+        bench.world.crash.after(point);
+        bench.run(HOUR);
+        assert_eq!(
+            bench.held("ada"),
+            BTreeSet::from([viewer("b")]),
+            "crash at point {point}"
+        );
+        assert_eq!(bench.record("ada").owned, [], "crash at point {point}");
+    }
+}
+
+#[test]
+fn a_late_removal_does_not_take_a_standing_neighbour_for_good() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| {
+        world.delete = Delete::WholeRole;
+        let late = Fault::Unknown(Lands::After(seconds(120)));
+        world.removes.push_back(Some(late));
+    });
+    bench.gives("ada", &viewer("b"));
+    let id = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(10);
+    bench.run_until(bench.expires_at(id) + seconds(100));
+    assert!(bench.holds("ada", &viewer("b")));
+    bench.run(HOUR);
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("b")]));
+    assert_eq!(bench.record("ada").owned, []);
+}
+
+#[test]
+fn a_grant_of_a_vanished_standing_neighbour_does_not_make_it_ours() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    bench.gives("ada", &viewer("b"));
+    let first = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(10);
+    bench.run_until(bench.expires_at(first) + TimeDelta::milliseconds(500));
+    assert!(!bench.holds("ada", &viewer("b")), "it was taken along");
+    let second = bench.grant("ada", &[viewer("b")], 60);
+    bench.run(30);
+    assert!(bench.is_active(second));
+    assert_eq!(bench.get(second).assignments[0].holding, Holding::Standing);
+    bench.run(HOUR);
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("b")]));
+}
+
+#[test]
+fn giving_the_removed_pair_again_does_not_forget_its_neighbour() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    bench.gives("ada", &viewer("b"));
+    let first = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(10);
+    bench.run_until(bench.expires_at(first) + TimeDelta::milliseconds(500));
+    bench.grant("ada", &[viewer("a")], 60);
+    bench.run(30);
+    let both = BTreeSet::from([viewer("a"), viewer("b")]);
+    assert_eq!(bench.held("ada"), both);
+    bench.run(HOUR);
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("b")]));
+}
+
+#[test]
+fn an_upstream_that_answers_nothing_for_a_while_loses_no_neighbour() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    bench.gives("ada", &viewer("b"));
+    let id = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(10);
+    bench.world.change(|world| {
+        let broken = vec![Some(Fault::Unknown(Lands::Never)); 6];
+        world.adds.extend(broken);
+    });
+    bench.run_until(bench.expires_at(id) + seconds(600));
+    assert!(bench.holds("ada", &viewer("b")));
+    assert_eq!(bench.drift("survivor_missing"), 7);
+}
+
+#[test]
+fn all_is_exchanged_for_one_target_without_losing_it() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    let all = bench.grant("ada", &[viewer("all")], 60);
+    bench.run(10);
+    let mut ask = Ask::new("ada", &[viewer("a")], HOUR);
+    ask.starts_at = Some(bench.expires_at(all));
+    let one = bench.ask(&ask);
+    bench.run(120);
+    assert!(bench.is_active(one));
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("a")]));
+    assert_eq!(bench.mutations().len(), 3, "the removal went first");
+    bench.run(2 * HOUR);
+    bench.assert_clean(&["ada"]);
+}

@@ -237,10 +237,6 @@ impl State {
         }
     }
 
-    pub(super) fn has_late_effects(&self) -> bool {
-        !self.late.is_empty()
-    }
-
     fn apply(&mut self, kind: WriteKind, user: &UserId, set: &[Assignment]) {
         let delete = self.delete;
         let Some(person) = self.people.get_mut(user) else {

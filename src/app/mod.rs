@@ -255,3 +255,6 @@ async fn note(ledger: &Arc<dyn Ledger>, clock: &dyn Clock, action: &str) {
 fn hopeless() {
     std::process::abort();
 }
+
+#[cfg(test)]
+mod metrics_tests;

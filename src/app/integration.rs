@@ -19,7 +19,10 @@ use crate::runtime::{Backoff, ReadinessHandle, TaskError};
 use crate::scheduler::Driver;
 
 /// Pause between tries to come online.
-const RETRY: Backoff = Backoff { initial: Duration::from_millis(500), cap: Duration::from_secs(30) };
+const RETRY: Backoff = Backoff {
+    initial: Duration::from_millis(500),
+    cap: Duration::from_secs(30),
+};
 
 /// The parts of one integration.
 #[derive(Debug, Clone)]
@@ -78,13 +81,20 @@ impl Integration {
                 Err((error, _)) => return Err(explain(&error)),
             },
         };
-        match self.ledger.claim_organization(&self.name, &organization).await {
+        match self
+            .ledger
+            .claim_organization(&self.name, &organization)
+            .await
+        {
             Ok(()) => {
                 tracing::info!(integration = %self.name, organization = %organization, "Integration is online");
                 Ok(())
             }
             Err(error @ LedgerError::OrganizationTaken { .. }) => Err(Trouble::Fatal(error)),
-            Err(error) => Err(Trouble::Later { code: error.code().to_owned(), remedy: "look at the ledger".to_owned() }),
+            Err(error) => Err(Trouble::Later {
+                code: error.code().to_owned(),
+                remedy: "look at the ledger".to_owned(),
+            }),
         }
     }
 
@@ -96,7 +106,10 @@ impl Integration {
             }
             Err(error) => {
                 self.note_key("failed", &KeyStatus::default()).await;
-                Err(Trouble::Later { code: error.code().to_owned(), remedy: error.remedy().to_owned() })
+                Err(Trouble::Later {
+                    code: error.code().to_owned(),
+                    remedy: error.remedy().to_owned(),
+                })
             }
         }
     }
@@ -115,7 +128,10 @@ impl Integration {
     }
 
     async fn note_key(&self, action: &str, status: &KeyStatus) {
-        let kind = EventKind::KeyChanged { action: action.to_owned(), fingerprint: status.fingerprint.clone() };
+        let kind = EventKind::KeyChanged {
+            action: action.to_owned(),
+            fingerprint: status.fingerprint.clone(),
+        };
         let event = AuditEvent::integration(self.clock.now(), &self.name, kind);
         if let Err(error) = self.ledger.append(vec![event]).await {
             tracing::warn!(integration = %self.name, code = error.code(), "Change of key left no audit event");
@@ -144,7 +160,12 @@ fn explain(error: &ReadError) -> Trouble {
         ReadError::Refused(Refusal::NotSent { .. }) | ReadError::Unavailable { .. } => {
             "check that Elastic Cloud can be reached from here"
         }
-        ReadError::Refused(_) => "set organization_id, and check that the key belongs to that organization",
+        ReadError::Refused(_) => {
+            "set organization_id, and check that the key belongs to that organization"
+        }
     };
-    Trouble::Later { code: error.code().to_owned(), remedy: remedy.to_owned() }
+    Trouble::Later {
+        code: error.code().to_owned(),
+        remedy: remedy.to_owned(),
+    }
 }

@@ -76,10 +76,7 @@ impl Integration {
         let organization = match &self.pinned {
             // A restart in trouble must not wait for upstream to name what the configuration names already.
             Some(pinned) => pinned.clone(),
-            None => match self.elastic.organization(Priority::Verify).await {
-                Ok((organization, _)) => organization.id,
-                Err((error, _)) => return Err(explain(&error)),
-            },
+            None => self.discover().await?,
         };
         match self
             .ledger
@@ -96,6 +93,20 @@ impl Integration {
                 remedy: "look at the ledger".to_owned(),
             }),
         }
+    }
+
+    /// The organization that the key sees, where exactly one is to be seen.
+    async fn discover(&self) -> Result<OrganizationId, Trouble> {
+        let (found, outcome, evidence) = match self.elastic.organization(Priority::Verify).await {
+            Ok((organization, evidence)) => (Ok(organization.id), "done", evidence),
+            Err((error, evidence)) => (Err(explain(&error)), "refused", evidence),
+        };
+        self.note(EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence,
+        })
+        .await;
+        found
     }
 
     async fn load_key(&self) -> Result<(), Trouble> {
@@ -128,13 +139,17 @@ impl Integration {
     }
 
     async fn note_key(&self, action: &str, status: &KeyStatus) {
-        let kind = EventKind::KeyChanged {
+        self.note(EventKind::KeyChanged {
             action: action.to_owned(),
             fingerprint: status.fingerprint.clone(),
-        };
+        })
+        .await;
+    }
+
+    async fn note(&self, kind: EventKind) {
         let event = AuditEvent::integration(self.clock.now(), &self.name, kind);
         if let Err(error) = self.ledger.append(vec![event]).await {
-            tracing::warn!(integration = %self.name, code = error.code(), "Change of key left no audit event");
+            tracing::warn!(integration = %self.name, code = error.code(), "Event was not written to the audit");
         }
     }
 }

@@ -170,14 +170,20 @@ where
 const REQUESTS: &str = "latchkey_grpc_requests_total";
 
 /// Registers help texts.
-pub fn describe_metrics() {
-    metrics::describe_counter!(REQUESTS, "Calls answered, by method and gRPC status; streams count when they begin");
+pub(super) fn describe_metrics() {
+    metrics::describe_counter!(
+        REQUESTS,
+        "Calls answered, by method and gRPC status; streams count when they begin"
+    );
 }
 
 /// Refusals stand in the head of the answer; an answer without a status there went well as far as its head tells.
 fn count(method: &'static str, answered: &Result<http::Response<Body>, Infallible>) {
     let Ok(response) = answered else { return };
-    let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
+    let status = response
+        .headers()
+        .get("grpc-status")
+        .and_then(|value| value.to_str().ok());
     let code = status.map_or(Code::Ok, |text| Code::from_bytes(text.as_bytes()));
     metrics::counter!(REQUESTS, "method" => method, "code" => format!("{code:?}")).increment(1);
 }
@@ -207,7 +213,10 @@ fn method_of(path: &str) -> &'static str {
         "Drain",
     ];
     let name = path.rsplit('/').next().unwrap_or_default();
-    METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
+    METHODS
+        .into_iter()
+        .find(|known| *known == name)
+        .unwrap_or("other")
 }
 
 fn is_revocation(path: &str) -> bool {

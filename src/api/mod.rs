@@ -8,11 +8,17 @@ mod connector;
 mod convert;
 mod directory;
 mod guard;
+mod listener;
 pub mod pb;
 mod render;
 mod server;
 pub mod status;
 mod token;
 
-pub use guard::describe_metrics;
 pub use server::{Options, Rate, ServeError, serve};
+
+/// Registers the help texts of this module's metrics.
+pub fn describe_metrics() {
+    guard::describe_metrics();
+    listener::describe_metrics();
+}

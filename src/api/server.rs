@@ -1,4 +1,4 @@
-//! The listener: limits, health, reflection, shutdown.
+//! The server: limits, health, reflection, shutdown.
 //!
 //! Owns how the surface is served on a socket that somebody else bound. Never outlives its shutdown signal by
 //! more than the calls in flight.
@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -22,6 +21,7 @@ use super::access::AccessApi;
 use super::connector::ConnectorApi;
 use super::directory::DirectoryApi;
 use super::guard::GuardLayer;
+use super::listener;
 use super::pb;
 use super::pb::access_service_server::AccessServiceServer;
 use super::pb::connector_service_server::ConnectorServiceServer;
@@ -48,6 +48,15 @@ pub struct Options {
     pub calls: Rate,
     /// Rate of revocations of one caller.
     pub revocations: Rate,
+    /// Connections at once; one more is closed as soon as it is accepted. Each costs a file of the process, which the
+    /// ledger and the calls to Elastic Cloud need as well.
+    pub max_connections: usize,
+    /// How long a connection may take to begin HTTP/2: a round trip and the scheduling of a busy client. Longer
+    /// only keeps places for peers that say nothing.
+    pub handshake_timeout: Duration,
+    /// How long a connection without calls is kept. A control plane calls more often than every quarter of an hour
+    /// or can afford to connect again.
+    pub idle_timeout: Duration,
     /// How often an idle connection is asked whether it lives.
     pub keepalive_interval: Duration,
     /// How long it has to answer.
@@ -77,6 +86,9 @@ impl Default for Options {
             watch_age: Duration::from_secs(3600),
             calls: rate(1000, 2000),
             revocations: rate(1000, 4000),
+            max_connections: 256,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(900),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(2 * 3600),
@@ -114,7 +126,7 @@ const HEALTH_OF: [&str; 4] = [
 pub async fn serve(
     service: Arc<Service>,
     options: Options,
-    listener: TcpListener,
+    socket: TcpListener,
     ready: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -153,6 +165,11 @@ pub async fn serve(
         options.max_deadline,
         options.caller,
     );
+    let bounds = listener::Bounds {
+        connections: options.max_connections,
+        handshake: options.handshake_timeout,
+        idle: options.idle_timeout,
+    };
     let serving = Server::builder()
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_connection_age(options.connection_age)
@@ -171,7 +188,7 @@ pub async fn serve(
         .add_optional_service(reflection)
         .add_optional_service(older_reflection)
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            listener::incoming(socket, bounds),
             shutdown.clone().cancelled_owned(),
         );
     tokio::select! {

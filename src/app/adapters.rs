@@ -12,8 +12,8 @@ use chrono::TimeDelta;
 use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
-    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders, Secret, SecretSource,
-    Sweeps,
+    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders,
+    Secret, SecretSource, Sweeps,
 };
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
@@ -46,13 +46,16 @@ pub(super) async fn open_ledger(
 ) -> anyhow::Result<Arc<dyn Ledger>> {
     match section.kind {
         LedgerKind::Memory => {
-            tracing::warn!("The ledger is kept in memory: a restart forgets what has to be revoked");
+            tracing::warn!(
+                "The ledger is kept in memory: a restart forgets what has to be revoked"
+            );
             Ok(Arc::new(store::MemoryLedger::new()))
         }
         LedgerKind::Sqlite => {
-            let (ledger, writer) = store::SqliteLedger::open(&section.path, store::SqliteOptions::default())
-                .await
-                .context("opening the ledger")?;
+            let (ledger, writer) =
+                store::SqliteLedger::open(&section.path, store::SqliteOptions::default())
+                    .await
+                    .context("opening the ledger")?;
             let ledger = Arc::new(ledger);
             let (closing, handle) = (shutdown.clone(), Arc::clone(&ledger));
             tasks.attend("ledger", async move {
@@ -70,19 +73,32 @@ pub(super) async fn open_ledger(
 }
 
 pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
-    match section.source().context("configuration names exactly one secret source")? {
-        SecretSource::File(file) => Ok(Arc::new(FileSecret::new(file.path.clone(), file.field.clone()))),
-        SecretSource::Env(env) => Ok(Arc::new(EnvSecret::new(env.name.clone(), env.field.clone()))),
+    match section
+        .source()
+        .context("configuration names exactly one secret source")?
+    {
+        SecretSource::File(file) => Ok(Arc::new(FileSecret::new(
+            file.path.clone(),
+            file.field.clone(),
+        ))),
+        SecretSource::Env(env) => Ok(Arc::new(EnvSecret::new(
+            env.name.clone(),
+            env.field.clone(),
+        ))),
         #[cfg(feature = "aws")]
-        SecretSource::Aws(aws) => Ok(Arc::new(crate::secrets::AwsSecret::new(crate::secrets::AwsOptions {
-            secret_id: aws.secret_id.clone(),
-            region: aws.region.clone(),
-            endpoint_url: aws.endpoint_url.as_ref().map(|url| url.get().to_string()),
-            version_stage: aws.version_stage.clone(),
-            field: aws.field.clone(),
-        }))),
+        SecretSource::Aws(aws) => Ok(Arc::new(crate::secrets::AwsSecret::new(
+            crate::secrets::AwsOptions {
+                secret_id: aws.secret_id.clone(),
+                region: aws.region.clone(),
+                endpoint_url: aws.endpoint_url.as_ref().map(|url| url.get().to_string()),
+                version_stage: aws.version_stage.clone(),
+                field: aws.field.clone(),
+            },
+        ))),
         #[cfg(not(feature = "aws"))]
-        SecretSource::Aws(_) => anyhow::bail!("this build has no AWS Secrets Manager: build it with the feature `aws`"),
+        SecretSource::Aws(_) => {
+            anyhow::bail!("this build has no AWS Secrets Manager: build it with the feature `aws`")
+        }
     }
 }
 
@@ -119,15 +135,23 @@ pub(super) fn details(section: &Integration) -> Details {
         base_url: section.base_url.get().to_string(),
         custom_access_details: section.custom_access_details.clone().unwrap_or_default(),
         owners: section.owners.iter().map(ToString::to_string).collect(),
-        resource_owner: section.resource_owner.as_ref().map(|owner| owner.tag.clone()).unwrap_or_default(),
+        resource_owner: section
+            .resource_owner
+            .as_ref()
+            .map(|owner| owner.tag.clone())
+            .unwrap_or_default(),
     }
 }
 
-pub(super) fn reconcile_settings(engine: &Engine, request_lifetime: std::time::Duration) -> ReconcileSettings {
+pub(super) fn reconcile_settings(
+    engine: &Engine,
+    request_lifetime: std::time::Duration,
+) -> ReconcileSettings {
     ReconcileSettings {
         bounds: Bounds {
             read_staleness: delta(engine.read_staleness),
-            request_lifetime: TimeDelta::from_std(request_lifetime).unwrap_or(TimeDelta::minutes(1)),
+            request_lifetime: TimeDelta::from_std(request_lifetime)
+                .unwrap_or(TimeDelta::minutes(1)),
         },
         unknown_look_after: delta(engine.unknown_look_after),
         activation_timeout: delta(engine.activation_timeout),
@@ -138,7 +162,11 @@ pub(super) fn reconcile_settings(engine: &Engine, request_lifetime: std::time::D
 }
 
 pub(super) fn driver_limits(engine: &Engine) -> Limits {
-    Limits { floor_poll: engine.floor_poll.get(), changing: engine.pass_concurrency as usize, ..Limits::default() }
+    Limits {
+        floor_poll: engine.floor_poll.get(),
+        changing: engine.pass_concurrency as usize,
+        ..Limits::default()
+    }
 }
 
 pub(super) fn rules(policy: &Policy) -> anyhow::Result<Rules> {
@@ -149,8 +177,13 @@ pub(super) fn rules(policy: &Policy) -> anyhow::Result<Rules> {
         organization_roles: policy.allow_organization_roles,
         all_targets: policy.allow_all_targets,
         invitations: policy.allow_invitations,
-        allowed_roles: (!policy.roles.is_empty())
-            .then(|| policy.roles.iter().map(|role| role.as_str().to_owned()).collect()),
+        allowed_roles: (!policy.roles.is_empty()).then(|| {
+            policy
+                .roles
+                .iter()
+                .map(|role| role.as_str().to_owned())
+                .collect()
+        }),
         ..Rules::default()
     })
 }
@@ -183,13 +216,17 @@ pub(super) fn schedules(section: &Sweeps) -> Schedules {
 
 pub(super) fn grpc_options(config: &Config) -> anyhow::Result<api::Options> {
     let limits = &config.limits;
-    let per_second = NonZeroU32::new(limits.requests_per_second).context("limits.requests_per_second")?;
+    let per_second =
+        NonZeroU32::new(limits.requests_per_second).context("limits.requests_per_second")?;
     let burst = NonZeroU32::new(limits.burst).context("limits.burst")?;
     Ok(api::Options {
         max_message_bytes: limits.message_bytes as usize,
         max_concurrent_streams: limits.concurrent_streams,
         max_deadline: limits.max_deadline.get(),
         calls: api::Rate { per_second, burst },
+        max_connections: limits.connections as usize,
+        handshake_timeout: limits.handshake_timeout.get(),
+        idle_timeout: limits.idle_timeout.get(),
         keepalive_interval: limits.keep_alive_interval.get(),
         keepalive_timeout: limits.keep_alive_timeout.get(),
         reflection: config.listen.reflection,
@@ -211,7 +248,11 @@ pub async fn bare_commits(path: &Path, batches: usize, per_batch: usize) -> anyh
         grant.request_id = RequestId::parse(format!("bare-{number}")).expect("printable ASCII");
         let event = EventKind::GrantAccepted {
             state: "scheduled".to_owned(),
-            assignments: grant.assignments.iter().map(|held| held.assignment.to_string()).collect(),
+            assignments: grant
+                .assignments
+                .iter()
+                .map(|held| held.assignment.to_string())
+                .collect(),
             duration_s: grant.duration.seconds(),
             requester: String::new(),
             justification: String::new(),
@@ -221,11 +262,20 @@ pub async fn bare_commits(path: &Path, batches: usize, per_batch: usize) -> anyh
             grant,
             fingerprint: Fingerprint([0; 32]),
             remember_until: now + TimeDelta::days(7),
-            due: Due { at: now + TimeDelta::days(1), kind: DueKind::Grant, weight: 20 },
+            due: Due {
+                at: now + TimeDelta::days(1),
+                kind: DueKind::Grant,
+                weight: 20,
+            },
         }
     };
-    let bare = store::bench_bare_commits(path, batches, per_batch, make).await.context("committing bare rows")?;
-    #[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
+    let bare = store::bench_bare_commits(path, batches, per_batch, make)
+        .await
+        .context("committing bare rows")?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of a bench are far below 2^52"
+    )]
     let grants = bare.grants as f64;
     Ok(grants / bare.elapsed.as_secs_f64())
 }
@@ -246,12 +296,17 @@ fn bench_grant(id: GrantId, now: crate::domain::Timestamp) -> anyhow::Result<Gra
         beneficiary: "1".to_owned(),
         requester: String::new(),
         justification: String::new(),
-        assignments: vec![GrantedAssignment { assignment, holding: Holding::Undecided }],
+        assignments: vec![GrantedAssignment {
+            assignment,
+            holding: Holding::Undecided,
+        }],
         duration: Ttl::from_seconds(3600)?,
         starts_at: Some(now + TimeDelta::days(1)),
         not_after: None,
         created_at: now,
-        state: GrantState::Scheduled { starts_at: now + TimeDelta::days(1) },
+        state: GrantState::Scheduled {
+            starts_at: now + TimeDelta::days(1),
+        },
         version: 1,
         certainty: Certainty::Unknown,
         externally_modified: false,

@@ -26,12 +26,29 @@ const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
 
 /// Registers help texts.
 pub(super) fn describe_metrics() {
-    describe_gauge!(GRANTS, "Grants that have not ended, by integration and state");
-    describe_gauge!(OWNED, "Assignments that are ours to remove, those awaiting their second look included");
-    describe_gauge!(BLOCKED, "Removals that are refused and retried slowly; each needs a person to look");
+    describe_gauge!(
+        GRANTS,
+        "Grants that have not ended, by integration and state"
+    );
+    describe_gauge!(
+        OWNED,
+        "Assignments that are ours to remove, those awaiting their second look included"
+    );
+    describe_gauge!(
+        BLOCKED,
+        "Removals that are refused and retried slowly; each needs a person to look"
+    );
     describe_gauge!(OVERDUE, "Members whose removal is due and not sent");
-    describe_gauge!(OLDEST, Unit::Seconds, "Age of the oldest removal that is due and not sent");
-    describe_gauge!(KEY_EXPIRES, Unit::Seconds, "Time until the key expires, where its expiry is known");
+    describe_gauge!(
+        OLDEST,
+        Unit::Seconds,
+        "Age of the oldest removal that is due and not sent"
+    );
+    describe_gauge!(
+        KEY_EXPIRES,
+        Unit::Seconds,
+        "Time until the key expires, where its expiry is known"
+    );
     describe_gauge!(KEY_LOADED, "1 when a key is loaded");
     describe_gauge!(SKEW, Unit::Seconds, "Upstream's clock minus ours");
 }
@@ -67,7 +84,8 @@ impl Census {
             let label = || name.to_string();
             gauge!(KEY_LOADED, "integration" => label()).set(if status.loaded { 1.0 } else { 0.0 });
             if let Some(expires_at) = status.expires_at {
-                gauge!(KEY_EXPIRES, "integration" => label()).set(seconds((expires_at - now).num_milliseconds()));
+                gauge!(KEY_EXPIRES, "integration" => label())
+                    .set(seconds((expires_at - now).num_milliseconds()));
             }
             if let Some(skew) = status.skew_ms {
                 gauge!(SKEW, "integration" => label()).set(seconds(skew));
@@ -91,25 +109,34 @@ impl Census {
             counts.insert((integration.to_string(), state), count);
         }
         for ((integration, state), count) in counts {
-            gauge!(GRANTS, "integration" => integration.clone(), "state" => state.clone()).set(number(count));
+            gauge!(GRANTS, "integration" => integration.clone(), "state" => state.clone())
+                .set(number(count));
             shown.insert((integration, state), ());
         }
         gauge!(OWNED).set(number(census.owned));
         gauge!(BLOCKED).set(number(census.blocked));
         gauge!(OVERDUE).set(number(census.overdue));
-        let age = census.oldest_overdue.map_or(0, |at| (now - at).num_milliseconds().max(0));
+        let age = census
+            .oldest_overdue
+            .map_or(0, |at| (now - at).num_milliseconds().max(0));
         gauge!(OLDEST).set(seconds(age));
     }
 }
 
 fn seconds(millis: i64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a gauge needs no more than 52 bits of milliseconds")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge needs no more than 52 bits of milliseconds"
+    )]
     let value = millis as f64 / 1000.0;
     value
 }
 
 fn number(count: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a gauge needs no more than 52 bits")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge needs no more than 52 bits"
+    )]
     let value = count as f64;
     value
 }

@@ -19,7 +19,10 @@ use crate::runtime::{Backoff, ReadinessHandle, TaskError};
 use crate::scheduler::Driver;
 
 /// Pause between tries to come online.
-const RETRY: Backoff = Backoff { initial: Duration::from_millis(500), cap: Duration::from_secs(30) };
+const RETRY: Backoff = Backoff {
+    initial: Duration::from_millis(500),
+    cap: Duration::from_secs(30),
+};
 
 /// The parts of one integration.
 #[derive(Debug, Clone)]
@@ -73,19 +76,37 @@ impl Integration {
         let organization = match &self.pinned {
             // A restart in trouble must not wait for upstream to name what the configuration names already.
             Some(pinned) => pinned.clone(),
-            None => match self.elastic.organization(Priority::Verify).await {
-                Ok((organization, _)) => organization.id,
-                Err((error, _)) => return Err(explain(&error)),
-            },
+            None => self.discover().await?,
         };
-        match self.ledger.claim_organization(&self.name, &organization).await {
+        match self
+            .ledger
+            .claim_organization(&self.name, &organization)
+            .await
+        {
             Ok(()) => {
                 tracing::info!(integration = %self.name, organization = %organization, "Integration is online");
                 Ok(())
             }
             Err(error @ LedgerError::OrganizationTaken { .. }) => Err(Trouble::Fatal(error)),
-            Err(error) => Err(Trouble::Later { code: error.code().to_owned(), remedy: "look at the ledger".to_owned() }),
+            Err(error) => Err(Trouble::Later {
+                code: error.code().to_owned(),
+                remedy: "look at the ledger".to_owned(),
+            }),
         }
+    }
+
+    /// The organization that the key sees, where exactly one is to be seen.
+    async fn discover(&self) -> Result<OrganizationId, Trouble> {
+        let (found, outcome, evidence) = match self.elastic.organization(Priority::Verify).await {
+            Ok((organization, evidence)) => (Ok(organization.id), "done", evidence),
+            Err((error, evidence)) => (Err(explain(&error)), "refused", evidence),
+        };
+        self.note(EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence,
+        })
+        .await;
+        found
     }
 
     async fn load_key(&self) -> Result<(), Trouble> {
@@ -96,7 +117,10 @@ impl Integration {
             }
             Err(error) => {
                 self.note_key("failed", &KeyStatus::default()).await;
-                Err(Trouble::Later { code: error.code().to_owned(), remedy: error.remedy().to_owned() })
+                Err(Trouble::Later {
+                    code: error.code().to_owned(),
+                    remedy: error.remedy().to_owned(),
+                })
             }
         }
     }
@@ -115,10 +139,17 @@ impl Integration {
     }
 
     async fn note_key(&self, action: &str, status: &KeyStatus) {
-        let kind = EventKind::KeyChanged { action: action.to_owned(), fingerprint: status.fingerprint.clone() };
+        self.note(EventKind::KeyChanged {
+            action: action.to_owned(),
+            fingerprint: status.fingerprint.clone(),
+        })
+        .await;
+    }
+
+    async fn note(&self, kind: EventKind) {
         let event = AuditEvent::integration(self.clock.now(), &self.name, kind);
         if let Err(error) = self.ledger.append(vec![event]).await {
-            tracing::warn!(integration = %self.name, code = error.code(), "Change of key left no audit event");
+            tracing::warn!(integration = %self.name, code = error.code(), "Event was not written to the audit");
         }
     }
 }
@@ -144,7 +175,12 @@ fn explain(error: &ReadError) -> Trouble {
         ReadError::Refused(Refusal::NotSent { .. }) | ReadError::Unavailable { .. } => {
             "check that Elastic Cloud can be reached from here"
         }
-        ReadError::Refused(_) => "set organization_id, and check that the key belongs to that organization",
+        ReadError::Refused(_) => {
+            "set organization_id, and check that the key belongs to that organization"
+        }
     };
-    Trouble::Later { code: error.code().to_owned(), remedy: remedy.to_owned() }
+    Trouble::Later {
+        code: error.code().to_owned(),
+        remedy: remedy.to_owned(),
+    }
 }

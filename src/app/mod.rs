@@ -79,7 +79,10 @@ impl App {
         let mut waker = Waker::default();
         let mut wakes = BTreeMap::new();
         for integration in &config.integrations {
-            wakes.insert(integration.name.clone(), waker.open(integration.name.clone()));
+            wakes.insert(
+                integration.name.clone(),
+                waker.open(integration.name.clone()),
+            );
         }
         let waker: Arc<dyn Wake> = Arc::new(waker);
 
@@ -109,7 +112,9 @@ impl App {
                 Arc::clone(&waker),
                 adapters::reconcile_settings(&config.engine, provider.request_lifetime()),
             ));
-            let wakes = wakes.remove(&section.name).context("integration names are unique")?;
+            let wakes = wakes
+                .remove(&section.name)
+                .context("integration names are unique")?;
             let driver = Driver::new(
                 Arc::clone(&reconciler),
                 Arc::clone(&ledger),
@@ -120,7 +125,14 @@ impl App {
             census_of.push((section.name.clone(), Arc::clone(&provider)));
             pulses.push((section.name.clone(), driver.pulse()));
             let details = adapters::details(section);
-            parts.insert(section.name.clone(), IntegrationParts { provider, observer: Arc::clone(&observer), details });
+            parts.insert(
+                section.name.clone(),
+                IntegrationParts {
+                    provider,
+                    observer: Arc::clone(&observer),
+                    details,
+                },
+            );
             let integration = Integration {
                 name: section.name.clone(),
                 pinned: section.organization_id.clone(),
@@ -131,7 +143,10 @@ impl App {
             };
             let ready = readiness.component(format!("integration {}", section.name));
             let stop = shutdown.soft_token();
-            tasks.spawn(format!("integration {}", section.name), integration.clone().run(driver, ready, stop));
+            tasks.spawn(
+                format!("integration {}", section.name),
+                integration.clone().run(driver, ready, stop),
+            );
             integrations.push(integration);
         }
 
@@ -156,7 +171,9 @@ impl App {
         let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
         let stop = shutdown.soft_token();
         tasks.spawn("sweeps", async move {
-            scheduler::sweeps::run(all_sweeps, stop).await.map_err(TaskError::from)
+            scheduler::sweeps::run(all_sweeps, stop)
+                .await
+                .map_err(TaskError::from)
         });
 
         let counting = census::Census {
@@ -170,15 +187,32 @@ impl App {
         let stop = shutdown.soft_token();
         let options = adapters::grpc_options(&config)?;
         tasks.spawn("grpc", async move {
-            api::serve(service, options, grpc, ready, stop).await.map_err(TaskError::from)
+            api::serve(service, options, grpc, ready, stop)
+                .await
+                .map_err(TaskError::from)
         });
-        let health = Health { readiness, metrics: metrics.clone() };
+        let health = Health {
+            readiness,
+            metrics: metrics.clone(),
+        };
         tasks.attend("health", health.serve(http, shutdown.clone()));
         tasks.attend("metrics upkeep", metrics.upkeep(shutdown.clone()));
-        watchdog::watch(pulses, Arc::clone(&clock), watchdog::Patience::default(), hopeless)
-            .context("starting the watchdog")?;
+        watchdog::watch(
+            pulses,
+            Arc::clone(&clock),
+            watchdog::Patience::default(),
+            hopeless,
+        )
+        .context("starting the watchdog")?;
 
-        Ok(Self { grpc: grpc_address, http: http_address, tasks, shutdown, ledger, clock })
+        Ok(Self {
+            grpc: grpc_address,
+            http: http_address,
+            tasks,
+            shutdown,
+            ledger,
+            clock,
+        })
     }
 
     /// Where the gRPC surface and the health pages listen.
@@ -198,7 +232,12 @@ impl App {
     /// # Errors
     /// The first task that failed.
     pub async fn run(self, signals: bool) -> anyhow::Result<()> {
-        let Self { tasks, ledger, clock, .. } = self;
+        let Self {
+            tasks,
+            ledger,
+            clock,
+            ..
+        } = self;
         note(&ledger, clock.as_ref(), "started").await;
         if signals {
             let signals = shutdown::signals().context("listening for signals")?;
@@ -221,7 +260,9 @@ const DESCRIBE: &[fn()] = &[
 ];
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; is another process there?"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; is another process there?"))
 }
 
 /// Passes readiness on to the gRPC health service.
@@ -243,8 +284,18 @@ fn follow(readiness: &Readiness, tasks: &mut Tasks, shutdown: &Shutdown) -> watc
 }
 
 async fn note(ledger: &Arc<dyn Ledger>, clock: &dyn Clock, action: &str) {
-    let kind = EventKind::Lifecycle { action: action.to_owned(), version: VERSION.to_owned() };
-    let event = AuditEvent { at: clock.now(), integration: None, subject: None, grant_id: None, caller: None, kind };
+    let kind = EventKind::Lifecycle {
+        action: action.to_owned(),
+        version: VERSION.to_owned(),
+    };
+    let event = AuditEvent {
+        at: clock.now(),
+        integration: None,
+        subject: None,
+        grant_id: None,
+        caller: None,
+        kind,
+    };
     if let Err(error) = ledger.append(vec![event]).await {
         tracing::warn!(code = error.code(), action, "Lifecycle left no audit event");
     }
@@ -255,3 +306,6 @@ async fn note(ledger: &Arc<dyn Ledger>, clock: &dyn Clock, action: &str) {
 fn hopeless() {
     std::process::abort();
 }
+
+#[cfg(test)]
+mod metrics_tests;

@@ -14,7 +14,10 @@ use super::adapters;
 ///
 /// # Errors
 /// When a client cannot be built at all.
-pub async fn probes(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Vec<IntegrationProbe>> {
+pub async fn probes(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Vec<IntegrationProbe>> {
     let mut probes = Vec::new();
     for section in &config.integrations {
         let secret = adapters::secret(&section.secret)?;

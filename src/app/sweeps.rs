@@ -56,19 +56,44 @@ const KEY_LEVELS: [i64; 3] = [30, 14, 3];
 
 /// The sweeps of this process.
 pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
-    let Schedules { directory, drift, overdue, second_looks, key_expiry, reminders, retention, secret_refresh } =
-        schedules;
+    let Schedules {
+        directory,
+        drift,
+        overdue,
+        second_looks,
+        key_expiry,
+        reminders,
+        retention,
+        secret_refresh,
+    } = schedules;
     vec![
-        sweep("directory", directory, parts, |parts| async move { sync_directory(&parts).await }),
-        sweep("drift", drift, parts, |parts| async move { find_drift(&parts).await }),
-        sweep("overdue", overdue, parts, |parts| async move { hand_over_due(&parts, OVERDUE).await }),
+        sweep("directory", directory, parts, |parts| async move {
+            sync_directory(&parts).await
+        }),
+        sweep("drift", drift, parts, |parts| async move {
+            find_drift(&parts).await
+        }),
+        sweep("overdue", overdue, parts, |parts| async move {
+            hand_over_due(&parts, OVERDUE).await
+        }),
         sweep("second_looks", second_looks, parts, |parts| async move {
             hand_over_due(&parts, TimeDelta::zero()).await
         }),
-        sweep("key_expiry", key_expiry, parts, |parts| async move { watch_keys(&parts) }),
-        sweep("reminders", reminders, parts, |parts| async move { remind(&parts).await }),
-        sweep("retention", retention, parts, |parts| async move { prune(&parts).await }),
-        sweep("secret_refresh", secret_refresh, parts, |parts| async move { refresh_secrets(&parts).await }),
+        sweep("key_expiry", key_expiry, parts, |parts| async move {
+            watch_keys(&parts)
+        }),
+        sweep("reminders", reminders, parts, |parts| async move {
+            remind(&parts).await
+        }),
+        sweep("retention", retention, parts, |parts| async move {
+            prune(&parts).await
+        }),
+        sweep(
+            "secret_refresh",
+            secret_refresh,
+            parts,
+            |parts| async move { refresh_secrets(&parts).await },
+        ),
     ]
 }
 
@@ -82,7 +107,11 @@ where
     F: Future<Output = Result<String, String>> + Send + 'static,
 {
     let parts = parts.clone();
-    Sweep { name, schedule, run: Arc::new(move || Box::pin(work(parts.clone()))) }
+    Sweep {
+        name,
+        schedule,
+        run: Arc::new(move || Box::pin(work(parts.clone()))),
+    }
 }
 
 async fn sync_directory(parts: &Parts) -> Result<String, String> {
@@ -92,7 +121,11 @@ async fn sync_directory(parts: &Parts) -> Result<String, String> {
 async fn find_drift(parts: &Parts) -> Result<String, String> {
     let (mut compared, mut differing) = (0, 0);
     for integration in &parts.integrations {
-        let swept = integration.reconciler.sweep().await.map_err(|error| error.code().to_owned())?;
+        let swept = integration
+            .reconciler
+            .sweep()
+            .await
+            .map_err(|error| error.code().to_owned())?;
         compared += swept.compared;
         differing += swept.differing;
         if let Some(code) = swept.failure {
@@ -107,8 +140,11 @@ async fn hand_over_due(parts: &Parts, late_by: TimeDelta) -> Result<String, Stri
     let mut handed = 0;
     for integration in &parts.integrations {
         let until = parts.clock.now() - late_by;
-        let due =
-            parts.ledger.due(&integration.name, until, OVERDUE_PAGE).await.map_err(|error| error.code().to_owned())?;
+        let due = parts
+            .ledger
+            .due(&integration.name, until, OVERDUE_PAGE)
+            .await
+            .map_err(|error| error.code().to_owned())?;
         for member in due {
             parts.wake.wake(&member.key, member.due);
             handed += 1;
@@ -120,9 +156,15 @@ async fn hand_over_due(parts: &Parts, late_by: TimeDelta) -> Result<String, Stri
 fn watch_keys(parts: &Parts) -> Result<String, String> {
     let now = parts.clock.now();
     for integration in &parts.integrations {
-        let Some(expires_at) = integration.elastic.key_status().expires_at else { continue };
+        let Some(expires_at) = integration.elastic.key_status().expires_at else {
+            continue;
+        };
         let left = expires_at - now;
-        if let Some(level) = KEY_LEVELS.iter().rev().find(|days| left <= TimeDelta::days(**days)) {
+        if let Some(level) = KEY_LEVELS
+            .iter()
+            .rev()
+            .find(|days| left <= TimeDelta::days(**days))
+        {
             tracing::error!(
                 integration = %integration.name, days_left = left.num_days(), level,
                 "Key expires soon; put a new one into the secret store, or nothing can be revoked any more"
@@ -137,23 +179,39 @@ fn watch_keys(parts: &Parts) -> Result<String, String> {
 async fn remind(parts: &Parts) -> Result<String, String> {
     let now = parts.clock.now();
     let since = {
-        let mut last = parts.reminded_at.lock().expect("no code panics while it holds this lock");
+        let mut last = parts
+            .reminded_at
+            .lock()
+            .expect("no code panics while it holds this lock");
         last.replace(now).unwrap_or(now)
     };
-    let Some(longest) = parts.remind_before.iter().max().copied() else { return Ok("nothing to announce".to_owned()) };
+    let Some(longest) = parts.remind_before.iter().max().copied() else {
+        return Ok("nothing to announce".to_owned());
+    };
     let code = |error: crate::ports::ledger::LedgerError| error.code().to_owned();
     let mut events = Vec::new();
     for integration in &parts.integrations {
         // A member's next due instant is never later than the end of any of its grants.
-        let soon = parts.ledger.due(&integration.name, now + longest, REMINDER_PAGE).await.map_err(code)?;
+        let soon = parts
+            .ledger
+            .due(&integration.name, now + longest, REMINDER_PAGE)
+            .await
+            .map_err(code)?;
         for member in soon {
             for grant in parts.ledger.member(&member.key).await.map_err(code)?.grants {
-                let GrantState::Active { expires_at, .. } = grant.state else { continue };
-                let fell_due = |before: &TimeDelta| expires_at - *before > since && expires_at - *before <= now;
+                let GrantState::Active { expires_at, .. } = grant.state else {
+                    continue;
+                };
+                let fell_due = |before: &TimeDelta| {
+                    expires_at - *before > since && expires_at - *before <= now
+                };
                 if expires_at > now && parts.remind_before.iter().any(fell_due) {
                     let seconds_left = (expires_at - now).num_seconds();
                     tracing::info!(grant.id = %grant.id, seconds_left, "Grant ends soon");
-                    let kind = EventKind::GrantEndsSoon { expires_at, seconds_left };
+                    let kind = EventKind::GrantEndsSoon {
+                        expires_at,
+                        seconds_left,
+                    };
                     events.push(AuditEvent::grant(now, &grant, kind));
                 }
             }
@@ -185,7 +243,11 @@ async fn prune(parts: &Parts) -> Result<String, String> {
 async fn refresh_secrets(parts: &Parts) -> Result<String, String> {
     let mut words = Vec::new();
     for integration in &parts.integrations {
-        words.push(format!("{}: {}", integration.name, integration.refresh_key().await?));
+        words.push(format!(
+            "{}: {}",
+            integration.name,
+            integration.refresh_key().await?
+        ));
     }
     Ok(words.join(", "))
 }

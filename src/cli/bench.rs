@@ -45,10 +45,17 @@ pub struct Plan {
 /// When the parts of the bench cannot be started or a call fails.
 pub async fn run(plan: Plan, out: &mut dyn Write) -> anyhow::Result<()> {
     ensure!(plan.rounds > 0, "at least one round is needed");
-    let directory = tempfile::Builder::new().prefix("latchkey-bench-").tempdir().context("making a directory")?;
-    let simulator = Simulator::start(Options::new(World::sample(1))).await.context("starting the simulator")?;
+    let directory = tempfile::Builder::new()
+        .prefix("latchkey-bench-")
+        .tempdir()
+        .context("making a directory")?;
+    let simulator = Simulator::start(Options::new(World::sample(1)))
+        .await
+        .context("starting the simulator")?;
     let config = config(directory.path(), &simulator)?;
-    let app = App::build(config, Overrides::default()).await.context("starting the connector")?;
+    let app = App::build(config, Overrides::default())
+        .await
+        .context("starting the connector")?;
     let (grpc, _) = app.addresses();
     let stop = app.shutdown();
     let mut connector = std::pin::pin!(app.run(false));
@@ -100,7 +107,11 @@ async fn accepts(
         let empty = rate(plan.round, || {
             let mut client = ConnectorServiceClient::new(channel.clone());
             async move {
-                client.get_version(pb::GetVersionRequest::default()).await.map(drop).context("an empty call")
+                client
+                    .get_version(pb::GetVersionRequest::default())
+                    .await
+                    .map(drop)
+                    .context("an empty call")
             }
         })
         .await?;
@@ -110,18 +121,40 @@ async fn accepts(
             async move {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 // Far in the future, so that only accepting is measured.
-                let request = who.request(number, 3600, Some(TimeDelta::days(1)), pb::GrantWait::Accepted);
-                client.create_grant(request).await.map(drop).context("accepting a grant")
+                let request = who.request(
+                    number,
+                    3600,
+                    Some(TimeDelta::days(1)),
+                    pb::GrantWait::Accepted,
+                );
+                client
+                    .create_grant(request)
+                    .await
+                    .map(drop)
+                    .context("accepting a grant")
             }
         })
         .await?;
         let path = directory.join(format!("bare-{round}.db"));
-        let batches = usize::try_from(plan.round.as_millis() / 20).unwrap_or(50).max(10);
+        let batches = usize::try_from(plan.round.as_millis() / 20)
+            .unwrap_or(50)
+            .max(10);
         let bare = bare_commits(&path, batches, BATCH).await?;
-        rows.push(Row { empty, granted, bare });
+        rows.push(Row {
+            empty,
+            granted,
+            bare,
+        });
     }
-    writeln!(out, "Accepting grants, {CALLERS} callers, {} rounds of {:?} each, interleaved", plan.rounds, plan.round)?;
-    writeln!(out, "  round   empty calls/s   bare rows/s   grants/s   grants / min(empty, bare)")?;
+    writeln!(
+        out,
+        "Accepting grants, {CALLERS} callers, {} rounds of {:?} each, interleaved",
+        plan.rounds, plan.round
+    )?;
+    writeln!(
+        out,
+        "  round   empty calls/s   bare rows/s   grants/s   grants / min(empty, bare)"
+    )?;
     for (index, row) in rows.iter().enumerate() {
         writeln!(
             out,
@@ -135,7 +168,10 @@ async fn accepts(
     }
     let mut ratios: Vec<f64> = rows.iter().map(Row::ratio).collect();
     let (middle, worst) = (median(&mut ratios), ratios.first().copied().unwrap_or(0.0));
-    writeln!(out, "  median ratio {middle:.2}, worst {worst:.2} (goal at least 0.6)\n")?;
+    writeln!(
+        out,
+        "  median ratio {middle:.2}, worst {worst:.2} (goal at least 0.6)\n"
+    )?;
     out.flush().context("printing")
 }
 
@@ -152,13 +188,25 @@ impl Row {
 }
 
 /// From the instant access must go to the removal's arrival upstream, against a bare timer and HTTP call.
-async fn lateness(plan: Plan, grpc: SocketAddr, simulator: &Running, out: &mut dyn Write) -> anyhow::Result<()> {
+async fn lateness(
+    plan: Plan,
+    grpc: SocketAddr,
+    simulator: &Running,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut client = AccessServiceClient::new(channel(grpc).await?);
     let who = Subjects::of(simulator)?;
-    let http = reqwest::Client::builder().no_proxy().build().context("making an HTTP client")?;
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .context("making an HTTP client")?;
     let url = format!("{}/api/v1/organizations", simulator.base_url());
     let key = simulator.api_key();
-    let call = || http.get(&url).header("Authorization", format!("ApiKey {key}")).send();
+    let call = || {
+        http.get(&url)
+            .header("Authorization", format!("ApiKey {key}"))
+            .send()
+    };
     drop(call().await.context("warming up")?);
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
@@ -171,8 +219,9 @@ async fn lateness(plan: Plan, grpc: SocketAddr, simulator: &Running, out: &mut d
             .grant
             .context("the answer holds a grant")?;
         let due = grant.expires_at.context("an active grant has an end")?;
-        let due = chrono::DateTime::from_timestamp(due.seconds, u32::try_from(due.nanos).unwrap_or(0))
-            .context("the end is an instant")?;
+        let due =
+            chrono::DateTime::from_timestamp(due.seconds, u32::try_from(due.nanos).unwrap_or(0))
+                .context("the end is an instant")?;
         wait_ended(&mut client, &grant.id).await?;
         let removed = simulator
             .handle()
@@ -186,17 +235,33 @@ async fn lateness(plan: Plan, grpc: SocketAddr, simulator: &Running, out: &mut d
         ours.push(millis(removed - due));
 
         let deadline = simulator.handle().now() + TimeDelta::milliseconds(300);
-        let wait = (deadline - simulator.handle().now()).to_std().unwrap_or_default();
+        let wait = (deadline - simulator.handle().now())
+            .to_std()
+            .unwrap_or_default();
         tokio::time::sleep_until(Instant::now() + wait).await;
         drop(call().await.context("the bare call")?);
-        let arrived = simulator.handle().calls().log.last().map(|call| call.at).context("the simulator saw the call")?;
+        let arrived = simulator
+            .handle()
+            .calls()
+            .log
+            .last()
+            .map(|call| call.at)
+            .context("the simulator saw the call")?;
         bare.push(millis(arrived - deadline));
     }
-    writeln!(out, "Due to sent, one grant at a time, {} rounds, interleaved with a bare timer and call", plan.rounds)?;
+    writeln!(
+        out,
+        "Due to sent, one grant at a time, {} rounds, interleaved with a bare timer and call",
+        plan.rounds
+    )?;
     writeln!(out, "               median ms    worst ms")?;
     for (name, values) in [("connector", &mut ours), ("timer + call", &mut bare)] {
         let middle = median(values);
-        writeln!(out, "  {name:<12} {middle:>10.2}  {:>10.2}", values.last().copied().unwrap_or(0.0))?;
+        writeln!(
+            out,
+            "  {name:<12} {middle:>10.2}  {:>10.2}",
+            values.last().copied().unwrap_or(0.0)
+        )?;
     }
     out.flush().context("printing")
 }
@@ -208,7 +273,10 @@ async fn wait_ended(client: &mut AccessServiceClient<Channel>, id: &str) -> anyh
         .context("watching grants")?
         .into_inner();
     while let Some(message) = watch.message().await.context("watching grants")? {
-        if message.grant.is_some_and(|grant| grant.id == id && grant.state() == pb::GrantState::Ended) {
+        if message
+            .grant
+            .is_some_and(|grant| grant.id == id && grant.state() == pb::GrantState::Ended)
+        {
             return Ok(());
         }
     }
@@ -226,11 +294,24 @@ struct Subjects {
 impl Subjects {
     fn of(simulator: &Running) -> anyhow::Result<Self> {
         let world = simulator.handle().world();
-        let organization = world.organizations.first().context("the sample world has an organization")?;
+        let organization = world
+            .organizations
+            .first()
+            .context("the sample world has an organization")?;
         Ok(Self {
             // The first member owns the organization and the key.
-            users: organization.members.iter().skip(4).map(|member| member.user_id.clone()).collect(),
-            deployment: organization.deployments.first().context("the sample world has a deployment")?.id.clone(),
+            users: organization
+                .members
+                .iter()
+                .skip(4)
+                .map(|member| member.user_id.clone())
+                .collect(),
+            deployment: organization
+                .deployments
+                .first()
+                .context("the sample world has a deployment")?
+                .id
+                .clone(),
             base: simulator.handle().now(),
         })
     }
@@ -244,16 +325,27 @@ impl Subjects {
     ) -> pb::CreateGrantRequest {
         // The last one has no other grants, whose number would blur lateness.
         let others = self.users.len().saturating_sub(1).max(1);
-        let at = if number >= LATENESS { others } else { usize::try_from(number).unwrap_or(0) % others };
-        let target = pb::target::Kind::Deployment(pb::DeploymentTarget { deployment_id: self.deployment.clone() });
+        let at = if number >= LATENESS {
+            others
+        } else {
+            usize::try_from(number).unwrap_or(0) % others
+        };
+        let target = pb::target::Kind::Deployment(pb::DeploymentTarget {
+            deployment_id: self.deployment.clone(),
+        });
         let starts_at = starts_in
             .map(|delay| self.base + delay)
-            .map(|at| prost_types::Timestamp { seconds: at.timestamp(), nanos: 0 });
+            .map(|at| prost_types::Timestamp {
+                seconds: at.timestamp(),
+                nanos: 0,
+            });
         pb::CreateGrantRequest {
             request_id: format!("bench-{number}"),
             spec: Some(pb::GrantSpec {
                 integration: "bench".to_owned(),
-                beneficiary: Some(pb::Principal { kind: Some(pb::principal::Kind::UserId(self.users[at].clone())) }),
+                beneficiary: Some(pb::Principal {
+                    kind: Some(pb::principal::Kind::UserId(self.users[at].clone())),
+                }),
                 role: "deployment-viewer".to_owned(),
                 targets: vec![pb::Target { kind: Some(target) }],
                 duration: Some(prost_types::Duration { seconds, nanos: 0 }),
@@ -296,7 +388,10 @@ where
 
 fn millis(delta: TimeDelta) -> f64 {
     delta.num_microseconds().map_or(f64::NAN, |micros| {
-        #[expect(clippy::cast_precision_loss, reason = "lateness is far below 2^52 microseconds")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "lateness is far below 2^52 microseconds"
+        )]
         let value = micros as f64 / 1000.0;
         value
     })

@@ -30,7 +30,10 @@ pub(super) fn load(path: &Path, streams: &mut Streams) -> Result<Config, Failure
 /// `latchkey check-config`
 pub(super) fn check(args: &CheckConfigArgs, streams: &mut Streams) -> Result<(), Failure> {
     load(&args.config, streams)?;
-    streams.line(&format!("{} is fine", text::safe(&args.config.display().to_string())))
+    streams.line(&format!(
+        "{} is fine",
+        text::safe(&args.config.display().to_string())
+    ))
 }
 
 /// `latchkey schema`

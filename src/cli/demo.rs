@@ -34,15 +34,29 @@ type Held = Vec<String>;
 /// # Errors
 /// When anything differed from what the story promises, or a port, file or directory could not be had.
 pub async fn run(once: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let directory = tempfile::Builder::new().prefix("latchkey-demo-").tempdir().context("making a directory")?;
-    let simulator = Simulator::start(Options::new(World::sample(1))).await.context("starting the simulator")?;
+    let directory = tempfile::Builder::new()
+        .prefix("latchkey-demo-")
+        .tempdir()
+        .context("making a directory")?;
+    let simulator = Simulator::start(Options::new(World::sample(1)))
+        .await
+        .context("starting the simulator")?;
     let config_path = write_config(directory.path(), &simulator)?;
     let config = Config::load(&config_path).context("reading the demo's own configuration")?;
-    let app = App::build(config, Overrides::default()).await.context("starting the connector")?;
+    let app = App::build(config, Overrides::default())
+        .await
+        .context("starting the connector")?;
     let (grpc, http) = app.addresses();
 
-    writeln!(out, "A simulated Elastic Cloud listens on {}", simulator.base_url())?;
-    writeln!(out, "The connector listens on {grpc} (gRPC) and {http} (health and metrics)\n")?;
+    writeln!(
+        out,
+        "A simulated Elastic Cloud listens on {}",
+        simulator.base_url()
+    )?;
+    writeln!(
+        out,
+        "The connector listens on {grpc} (gRPC) and {http} (health and metrics)\n"
+    )?;
 
     let stop = app.shutdown();
     let mut connector = std::pin::pin!(app.run(!once));
@@ -93,30 +107,54 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("making {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("writing {}", path.display()))
 }
 
-async fn tell(simulator: &Running, grpc: std::net::SocketAddr, out: &mut dyn Write) -> anyhow::Result<()> {
+async fn tell(
+    simulator: &Running,
+    grpc: std::net::SocketAddr,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let world = simulator.handle().world();
-    let organization = world.organizations.first().context("the sample world has an organization")?;
+    let organization = world
+        .organizations
+        .first()
+        .context("the sample world has an organization")?;
     let member = organization
         .members
         .iter()
         .find(|member| member.email == ENGINEER)
         .context("the sample world has the engineer")?
         .clone();
-    let deployment = organization.deployments.first().context("the sample world has a deployment")?;
-    let names: BTreeMap<String, String> =
-        organization.deployments.iter().map(|one| (one.id.clone(), one.name.clone())).collect();
+    let deployment = organization
+        .deployments
+        .first()
+        .context("the sample world has a deployment")?;
+    let names: BTreeMap<String, String> = organization
+        .deployments
+        .iter()
+        .map(|one| (one.id.clone(), one.name.clone()))
+        .collect();
     let wanted = format!("{ROLE} on {}", deployment.name);
 
     let before = held(simulator, &member, &names);
     show(out, "before", &member, &before)?;
 
-    writeln!(out, "  -> CreateGrant: {ROLE} on {} for {SECONDS} s, wait: ACTIVE", deployment.name)?;
-    let mut client = AccessServiceClient::connect(format!("http://{grpc}")).await.context("calling the connector")?;
+    writeln!(
+        out,
+        "  -> CreateGrant: {ROLE} on {} for {SECONDS} s, wait: ACTIVE",
+        deployment.name
+    )?;
+    let mut client = AccessServiceClient::connect(format!("http://{grpc}"))
+        .await
+        .context("calling the connector")?;
     let grant = create(&mut client, &deployment.id).await?;
-    ensure!(grant.state() == pb::GrantState::Active, "the grant is {:?} instead of active", grant.state());
+    ensure!(
+        grant.state() == pb::GrantState::Active,
+        "the grant is {:?} instead of active",
+        grant.state()
+    );
     let during = held(simulator, &member, &names);
     show(out, "during", &member, &during)?;
 
@@ -128,11 +166,26 @@ async fn tell(simulator: &Running, grpc: std::net::SocketAddr, out: &mut dyn Wri
     let mut expected = before.clone();
     expected.push(wanted.clone());
     expected.sort();
-    ensure!(during == expected, "during the grant the member held {during:?} instead of {expected:?}");
-    ensure!(after == before, "after the grant the member holds {after:?} instead of {before:?}");
-    let cause = ended.end_cause.map(|cause| cause.reason()).unwrap_or_default();
-    ensure!(cause == pb::EndReason::Expired, "the grant ended as {cause:?} instead of expired");
-    writeln!(out, "Proved: {wanted} was there during the grant and only then; everything else is as it was.")?;
+    ensure!(
+        during == expected,
+        "during the grant the member held {during:?} instead of {expected:?}"
+    );
+    ensure!(
+        after == before,
+        "after the grant the member holds {after:?} instead of {before:?}"
+    );
+    let cause = ended
+        .end_cause
+        .map(|cause| cause.reason())
+        .unwrap_or_default();
+    ensure!(
+        cause == pb::EndReason::Expired,
+        "the grant ended as {cause:?} instead of expired"
+    );
+    writeln!(
+        out,
+        "Proved: {wanted} was there during the grant and only then; everything else is as it was."
+    )?;
     out.flush()?;
     Ok(())
 }
@@ -141,25 +194,38 @@ async fn create(
     client: &mut AccessServiceClient<tonic::transport::Channel>,
     deployment_id: &str,
 ) -> anyhow::Result<pb::Grant> {
-    let target = pb::target::Kind::Deployment(pb::DeploymentTarget { deployment_id: deployment_id.to_owned() });
+    let target = pb::target::Kind::Deployment(pb::DeploymentTarget {
+        deployment_id: deployment_id.to_owned(),
+    });
     let request = pb::CreateGrantRequest {
         request_id: "demo-1".to_owned(),
         spec: Some(pb::GrantSpec {
             integration: "demo".to_owned(),
-            beneficiary: Some(pb::Principal { kind: Some(pb::principal::Kind::Email(ENGINEER.to_owned())) }),
+            beneficiary: Some(pb::Principal {
+                kind: Some(pb::principal::Kind::Email(ENGINEER.to_owned())),
+            }),
             requester: "the demo".to_owned(),
             justification: "to show the whole story".to_owned(),
             role: ROLE.to_owned(),
             targets: vec![pb::Target { kind: Some(target) }],
-            duration: Some(prost_types::Duration { seconds: SECONDS, nanos: 0 }),
+            duration: Some(prost_types::Duration {
+                seconds: SECONDS,
+                nanos: 0,
+            }),
             ..pb::GrantSpec::default()
         }),
         wait: pb::GrantWait::Active.into(),
     };
     let mut request = tonic::Request::new(request);
     request.set_timeout(PATIENCE);
-    let response = client.create_grant(request).await.context("creating the grant")?;
-    response.into_inner().grant.context("the answer holds a grant")
+    let response = client
+        .create_grant(request)
+        .await
+        .context("creating the grant")?;
+    response
+        .into_inner()
+        .grant
+        .context("the answer holds a grant")
 }
 
 async fn wait_for_end(
@@ -187,9 +253,13 @@ fn held(simulator: &Running, member: &Member, names: &BTreeMap<String, String>) 
     let mut lines = Vec::new();
     for entry in simulator.handle().assignments(&member.user_id).entries {
         match &entry.ids {
-            Some(ids) if !ids.is_empty() => lines.extend(
-                ids.iter().map(|id| format!("{} on {}", entry.role_id, names.get(id).map_or(id.as_str(), |name| name))),
-            ),
+            Some(ids) if !ids.is_empty() => lines.extend(ids.iter().map(|id| {
+                format!(
+                    "{} on {}",
+                    entry.role_id,
+                    names.get(id).map_or(id.as_str(), |name| name)
+                )
+            })),
             _ if entry.all == Some(true) => lines.push(format!("{} on all", entry.role_id)),
             _ => lines.push(entry.role_id.clone()),
         }

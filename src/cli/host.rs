@@ -20,18 +20,27 @@ use crate::telemetry::{LogFormat, logging};
 ///
 /// # Errors
 /// [`Failure`] with what went wrong and what to do.
-pub(super) async fn run(command: HostCommand, format: Format, streams: &mut Streams) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    command: HostCommand,
+    format: Format,
+    streams: &mut Streams,
+) -> Result<Exit, Failure> {
     match command {
         HostCommand::Serve(args) => serve(&args, streams).await,
         HostCommand::Simulate(args) => simulate::run(args, &mut *streams.out).await.map_err(failed),
         HostCommand::Demo(args) => {
             quiet();
-            demo::run(args.once, &mut *streams.out).await.map_err(failed)
+            demo::run(args.once, &mut *streams.out)
+                .await
+                .map_err(failed)
         }
         HostCommand::Bench(BenchArgs { rounds, seconds }) => {
             quiet();
             let rounds = usize::try_from(rounds).unwrap_or(usize::MAX);
-            let plan = bench::Plan { rounds, round: Duration::from_secs(u64::from(seconds)) };
+            let plan = bench::Plan {
+                rounds,
+                round: Duration::from_secs(u64::from(seconds)),
+            };
             bench::run(plan, &mut *streams.out).await.map_err(failed)
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
@@ -41,8 +50,11 @@ pub(super) async fn run(command: HostCommand, format: Format, streams: &mut Stre
 
 async fn serve(args: &ServeArgs, streams: &mut Streams) -> Result<(), Failure> {
     let config = configuration::load(&args.config, streams)?;
-    logging::init(config.log.format, config.log.filter.as_str()).map_err(|error| failed(error.into()))?;
-    let app = App::build(config, Overrides::default()).await.map_err(failed)?;
+    logging::init(config.log.format, config.log.filter.as_str())
+        .map_err(|error| failed(error.into()))?;
+    let app = App::build(config, Overrides::default())
+        .await
+        .map_err(failed)?;
     let (grpc, http) = app.addresses();
     tracing::info!(%grpc, %http, "Listening");
     // One line for scripts: with port 0 in the configuration this is how they learn the ports.
@@ -52,7 +64,11 @@ async fn serve(args: &ServeArgs, streams: &mut Streams) -> Result<(), Failure> {
     app.run(true).await.map_err(failed)
 }
 
-async fn examine(args: &DoctorArgs, format: Format, streams: &mut Streams) -> Result<Exit, Failure> {
+async fn examine(
+    args: &DoctorArgs,
+    format: Format,
+    streams: &mut Streams,
+) -> Result<Exit, Failure> {
     let config = configuration::load(&args.config, streams)?;
     quiet();
     let clock = Arc::clone(&streams.clock);

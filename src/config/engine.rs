@@ -79,7 +79,12 @@ impl Engine {
             hour * 24,
         );
         within("floor_poll", self.floor_poll, milli * 100, second * 60);
-        within("invitation_ttl", self.invitation_ttl, second, hour * 24 * 30);
+        within(
+            "invitation_ttl",
+            self.invitation_ttl,
+            second,
+            hour * 24 * 30,
+        );
         within("member_poll", self.member_poll, second, hour);
         within("drain", self.drain, second, second * 600);
         if self.unknown_look_after < self.read_staleness {

@@ -403,7 +403,7 @@ impl LogFilter {
     /// # Errors
     /// [`Fault`] when no level is one of error, warn, info, debug, trace, off.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        const REMEDY: &str = "write a level (error, warn, info, debug, trace), or levels by module such as info,latchkey::elastic=debug";
+        const REMEDY: &str = "write a level (error, warn, info, debug, trace), or levels by module such as info,latchkey=debug";
         if text.trim().is_empty() {
             return Err(Fault::new("is empty", REMEDY));
         }

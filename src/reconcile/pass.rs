@@ -17,7 +17,8 @@ use super::settle::Draft;
 use super::{Observer, Settings};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
-use crate::domain::grant::GrantState;
+use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Backoff, Due, DueKind, MemberKey, MemberRecord, Subject, WriteKind};
 use crate::ports::ledger::{LedgerError, MemberCommit};
@@ -429,6 +430,11 @@ impl Reconciler {
                 }
             })
             .collect();
+        let changes: Vec<AuditEvent> = audit
+            .iter()
+            .filter(|event| event.kind.name() == "grant_changed")
+            .cloned()
+            .collect();
         let version = self
             .ledger
             .commit(MemberCommit {
@@ -440,6 +446,28 @@ impl Reconciler {
         for (cause, verified) in ended {
             super::metrics::grant_ended(&self.integration, cause, verified);
         }
+        for event in changes {
+            log_change(&event);
+        }
         Ok(version)
     }
+}
+
+/// One line for each change of the state of access.
+fn log_change(event: &AuditEvent) {
+    let EventKind::GrantChanged {
+        from, to, cause, ..
+    } = &event.kind
+    else {
+        return;
+    };
+    let grant = event.grant_id.map(|id| id.to_string()).unwrap_or_default();
+    let cause = cause.as_ref().map(EndCause::code);
+    tracing::info!(
+        grant.id = grant,
+        grant.from = from,
+        grant.state = to,
+        cause,
+        "Grant changed"
+    );
 }

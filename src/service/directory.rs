@@ -64,7 +64,10 @@ impl Service {
             IntegrationOrganization {
                 integration: integration.name.clone(),
                 organization: self
-                    .noted(integration, integration.provider.organization(Priority::Discovery).await)
+                    .noted(
+                        integration,
+                        integration.provider.organization(Priority::Discovery).await,
+                    )
                     .await
                     .map_err(|error| ServiceError::Upstream(error).code()),
             }
@@ -153,7 +156,10 @@ impl Service {
     ) -> Result<Page<ObservedInvitation, Email>> {
         let integration = self.integration(integration)?;
         let mut items = self
-            .noted(integration, integration.provider.invitations(Priority::Discovery).await)
+            .noted(
+                integration,
+                integration.provider.invitations(Priority::Discovery).await,
+            )
             .await
             .map_err(ServiceError::Upstream)?;
         items.retain(|invitation| after.is_none_or(|after| invitation.email > *after));
@@ -268,8 +274,14 @@ impl Service {
         limit: usize,
     ) -> Result<Page<ProjectRole, String>> {
         let integration = self.integration(integration)?;
-        let read = integration.provider.project_roles(project_type, id, Priority::Discovery).await;
-        let mut items = self.noted(integration, read).await.map_err(ServiceError::Upstream)?;
+        let read = integration
+            .provider
+            .project_roles(project_type, id, Priority::Discovery)
+            .await;
+        let mut items = self
+            .noted(integration, read)
+            .await
+            .map_err(ServiceError::Upstream)?;
         items.retain(|role| after.is_none_or(|after| role.name.as_str() > after));
         items.sort_by(|a, b| a.name.cmp(&b.name));
         items.dedup_by(|a, b| a.name == b.name);

@@ -18,9 +18,19 @@ impl Service {
         let (mut deployments, mut projects) = (0, 0);
         for integration in self.integrations.values() {
             let code = |error: ReadError| error.code().to_owned();
-            deployments += self.deployments_of(integration, true).await.map_err(code)?.items.len();
+            deployments += self
+                .deployments_of(integration, true)
+                .await
+                .map_err(code)?
+                .items
+                .len();
             for kind in ProjectType::ALL {
-                projects += self.projects_of(integration, kind, true).await.map_err(code)?.items.len();
+                projects += self
+                    .projects_of(integration, kind, true)
+                    .await
+                    .map_err(code)?
+                    .items
+                    .len();
             }
         }
         Ok(format!("{deployments} deployments, {projects} projects"))
@@ -36,7 +46,10 @@ impl Service {
             Ok((value, evidence)) => (Ok(value), "done", evidence),
             Err((error, evidence)) => (Err(error), "refused", evidence),
         };
-        let kind = EventKind::CallMade { outcome: outcome.to_owned(), evidence };
+        let kind = EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence,
+        };
         let event = AuditEvent::integration(self.clock.now(), &integration.name, kind);
         if let Err(error) = self.ledger.append(vec![event]).await {
             tracing::warn!(integration = %integration.name, code = error.code(), "Call left no audit event");

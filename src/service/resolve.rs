@@ -150,7 +150,12 @@ impl Service {
         integration
             .deployments
             .at_least(&*self.clock, self.not_before(afresh), || async {
-                let list = self.noted(integration, integration.provider.deployments(Priority::Discovery).await).await?;
+                let list = self
+                    .noted(
+                        integration,
+                        integration.provider.deployments(Priority::Discovery).await,
+                    )
+                    .await?;
                 Ok(list
                     .into_iter()
                     .map(|item| (item.id.clone(), item))
@@ -168,7 +173,15 @@ impl Service {
     ) -> std::result::Result<Arc<Snapshot<ProjectId, Project>>, ReadError> {
         integration.projects[index(kind)]
             .at_least(&*self.clock, self.not_before(afresh), || async {
-                let list = self.noted(integration, integration.provider.projects(kind, Priority::Discovery).await).await?;
+                let list = self
+                    .noted(
+                        integration,
+                        integration
+                            .provider
+                            .projects(kind, Priority::Discovery)
+                            .await,
+                    )
+                    .await?;
                 Ok(list
                     .into_iter()
                     .map(|item| (item.id.clone(), item))

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::filter::{concerns, matches};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
@@ -226,46 +227,6 @@ fn key_of(grant: &Grant) -> MemberKey {
         integration: grant.integration.clone(),
         subject: grant.subject.clone(),
     }
-}
-
-fn names(grant: &Grant, target: &Target) -> bool {
-    grant
-        .assignments
-        .iter()
-        .any(|held| held.assignment.target == *target)
-}
-
-fn matches(filter: &GrantFilter, grant: &Grant) -> bool {
-    let GrantFilter {
-        caller,
-        integration,
-        states,
-        subject,
-        target,
-    } = filter;
-    caller.as_ref().is_none_or(|caller| grant.caller == *caller)
-        && integration
-            .as_ref()
-            .is_none_or(|integration| grant.integration == *integration)
-        && (states.is_empty() || states.iter().any(|state| state == grant.state.name()))
-        && subject.as_ref().is_none_or(|subject| {
-            let subject = rows::comparable(subject);
-            grant.subject.to_string() == subject || rows::comparable(&grant.beneficiary) == subject
-        })
-        && target.as_ref().is_none_or(|target| names(grant, target))
-}
-
-fn concerns(filter: &EventFilter, event: &AuditEvent) -> bool {
-    let EventFilter {
-        caller,
-        integration,
-        grant_id,
-        kinds,
-    } = filter;
-    (caller.is_none() || event.caller == *caller)
-        && (integration.is_none() || event.integration == *integration)
-        && (grant_id.is_none() || event.grant_id == *grant_id)
-        && (kinds.is_empty() || kinds.iter().any(|kind| kind == event.kind.name()))
 }
 
 #[async_trait]

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -34,12 +35,34 @@ pub enum LoggingError {
     Install(#[source] tracing_subscriber::util::TryInitError),
 }
 
+/// Dependencies that report their own bookkeeping at INFO, where this project's events say that access changed. The
+/// scheduler of sweeps logs each job it makes, starts and finishes; the sweeps themselves log what they did.
+const CHATTY: &[&str] = &["tokio_cron_scheduler"];
+
+/// The filter with the dependencies above at WARN. One that the filter names keeps what it says, and a filter that
+/// lets through no INFO of others stays as it is: this must never make a log louder.
+fn quieted(filter: &str) -> String {
+    let mut levels = filter
+        .rsplit(',')
+        .filter(|part| !part.is_empty())
+        .filter_map(|part| part.parse::<LevelFilter>().ok());
+    // The last one counts.
+    let level = levels.next().unwrap_or(LevelFilter::OFF);
+    let mut quieted = filter.to_owned();
+    if level >= LevelFilter::INFO {
+        for name in CHATTY.iter().filter(|name| !filter.contains(**name)) {
+            quieted.push_str(&format!(",{name}=warn"));
+        }
+    }
+    quieted
+}
+
 /// Starts logging to standard error for the whole process.
 ///
 /// # Errors
 /// [`LoggingError`] when the filter does not parse or logging was started before.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(filter).map_err(LoggingError::Filter)?;
+    let filter = EnvFilter::try_new(quieted(filter)).map_err(LoggingError::Filter)?;
     subscriber(format, filter, io::stderr)
         .try_init()
         .map_err(LoggingError::Install)
@@ -192,6 +215,34 @@ mod tests {
         let event: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
         assert_eq!(event["grant.reason"], HOSTILE);
         assert_eq!(event["message"], "Said");
+    }
+
+    #[test]
+    fn a_dependency_is_quiet_unless_the_filter_names_it() {
+        let said = |filter: &str| {
+            logged(LogFormat::Text, &quieted(filter), || {
+                tracing::info!(target: "tokio_cron_scheduler::job", "Bookkeeping");
+                tracing::warn!(target: "tokio_cron_scheduler::job", "Trouble");
+                tracing::info!("Ours");
+            })
+        };
+        for filter in ["info", "debug", "off,INFO,", "info,latchkey=debug"] {
+            let text = said(filter);
+            assert!(
+                !text.contains("Bookkeeping") && text.contains("Trouble") && text.contains("Ours"),
+                "{filter}: {text}"
+            );
+        }
+        let text = said("warn,tokio_cron_scheduler=info");
+        assert!(
+            text.contains("Bookkeeping") && !text.contains("Ours"),
+            "{text}"
+        );
+        let text = said("info,tokio_cron_scheduler=off");
+        assert!(!text.contains("Trouble") && text.contains("Ours"), "{text}");
+        for filter in ["off", "error", "latchkey=info"] {
+            assert!(!said(filter).contains("Trouble"), "{filter}");
+        }
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Metrics {
     }
 }
 
-fn describe(modules: &[Describe]) {
+/// Describes every module's metrics, and this one's, to the recorder in use.
+pub fn describe(modules: &[Describe]) {
     metrics::describe_gauge!(
         "latchkey_build_info",
         "Always 1; its label tells the version that runs"

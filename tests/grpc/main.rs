@@ -1,6 +1,7 @@
 //! The gRPC surface, with a real client over a loopback socket.
 
 mod asks;
+mod connections;
 mod creating;
 mod directory;
 mod ending;

@@ -335,7 +335,7 @@ pub(crate) struct Bed {
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: JoinSet<()>,
     pub(crate) channel: Channel,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Bed {

@@ -243,12 +243,17 @@ def test_a_cloud_of_another_organization_gets_no_grant(make_bench):
     assert bench.cloud.changes() == {}
 
 
-def test_a_silent_list_of_members_does_not_keep_access_alive(cloud, client, deployment):
-    """A removal that is due goes without the read that usually comes first, once that read has failed."""
-    person = cloud.person()
+@pytest.mark.parametrize("action", [{"type": "hang"}, {"type": "fail", "status": 503}], ids=["silent", "down"])
+@pytest.mark.parametrize("neighbour", [False, True], ids=["alone", "with a standing neighbour"])
+def test_a_list_of_members_in_trouble_does_not_keep_access_alive(cloud, client, deployment, action, neighbour):
+    """Where the member has standing access a read comes first: once it has failed, the removal goes without it."""
+    other = cloud.deployment("production-search")
+    held = {"deployment": [{"role_id": "deployment-viewer", "deployment_ids": [other]}]}
+    person = cloud.person(held if neighbour else None)
+    standing = cloud.held(person)
     grant = client.grant(person, "viewer", deployment, seconds=1)
-    cloud.faults((MEMBERS, {"type": "hang"}))
-    eventually(lambda: not cloud.held(person), seconds=15)
+    cloud.faults((MEMBERS, action))
+    eventually(lambda: cloud.held(person) == standing, seconds=15)
     assert client.state(grant) == "REVOKING", "gone is not proven yet"
     cloud.faults()
     client.wait_for(grant, "ENDED", seconds=30)

@@ -206,7 +206,7 @@ class Simulator:
 
     def control(self, method, path, body=None):
         """Calls the simulator's control API (`/_sim/…`)."""
-        answer = requests.request(method, f"{self.base_url}/_sim/{path}", json=body, timeout=10)
+        answer = requests.request(method, f"{self.base_url}/_sim/{path}", json=body, timeout=60)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

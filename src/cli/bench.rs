@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use super::demo;
 use crate::api::pb;
 use crate::api::pb::access_service_client::AccessServiceClient;
 use crate::api::pb::connector_service_client::ConnectorServiceClient;
@@ -75,7 +76,7 @@ pub async fn run(plan: Plan, out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn config(directory: &Path, simulator: &Running) -> anyhow::Result<Config> {
     let key = directory.join("elastic-key");
-    std::fs::write(&key, simulator.api_key()).context("writing the key")?;
+    demo::write_private(&key, &simulator.api_key())?;
     let path = directory.join("latchkey.yaml");
     let text = format!(
         "listen:\n  grpc: 127.0.0.1:0\n  http: 127.0.0.1:0\nledger:\n  path: {ledger}\n\
@@ -87,7 +88,7 @@ fn config(directory: &Path, simulator: &Running) -> anyhow::Result<Config> {
         base_url = simulator.base_url(),
         key = key.display(),
     );
-    std::fs::write(&path, text).context("writing the configuration")?;
+    demo::write_private(&path, &text)?;
     Config::load(&path).context("reading the bench's own configuration")
 }
 

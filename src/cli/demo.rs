@@ -99,7 +99,8 @@ fn write_config(directory: &Path, simulator: &Running) -> anyhow::Result<std::pa
     Ok(path)
 }
 
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a file that only its owner can read.
+pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut file = std::fs::OpenOptions::new()
         .write(true)

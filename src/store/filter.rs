@@ -8,7 +8,8 @@ use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::ports::ledger::{EventFilter, GrantFilter};
 
-fn names(grant: &Grant, target: &Target) -> bool {
+/// Whether a grant has to do with this target.
+pub(super) fn names(grant: &Grant, target: &Target) -> bool {
     grant
         .assignments
         .iter()

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::filter::{concerns, matches};
+use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;

@@ -24,6 +24,7 @@ use std::io::Read;
 use std::path::Path;
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use engine::Engine;
@@ -172,8 +173,11 @@ impl Config {
 
 /// Checks the meaning of every section that could be read, although others could not.
 fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
-    fn section<T: serde::de::DeserializeOwned>(value: &serde_json::Value, name: &str) -> Option<T> {
-        serde_json::from_value(value.get(name)?.clone()).ok()
+    fn section<T: DeserializeOwned + JsonSchema>(
+        value: &serde_json::Value,
+        name: &str,
+    ) -> Option<T> {
+        read_known(value.get(name)?.clone())
     }
     if let Some(listen) = section::<Listen>(value, "listen") {
         listen.check(problems);
@@ -193,7 +197,26 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     if let Some(reminders) = section::<Reminders>(value, "reminders") {
         reminders.check(problems);
     }
-    if let Some(integrations) = section::<Vec<Integration>>(value, "integrations") {
+    let entries = value
+        .get("integrations")
+        .and_then(serde_json::Value::as_array);
+    let integrations: Option<Vec<Integration>> =
+        entries.and_then(|entries| entries.iter().cloned().map(read_known).collect());
+    if let Some(integrations) = integrations {
         integration::check(&integrations, problems);
     }
+}
+
+/// Reads a section without the keys that it does not have: those are complained about already, and must not hide
+/// what else is wrong with it.
+fn read_known<T: DeserializeOwned + JsonSchema>(mut value: serde_json::Value) -> Option<T> {
+    let schema = schemars::schema_for!(T);
+    if let Some(object) = value.as_object_mut()
+        && let Some(known) = schema
+            .get("properties")
+            .and_then(serde_json::Value::as_object)
+    {
+        object.retain(|key, _| known.contains_key(key));
+    }
+    serde_json::from_value(value).ok()
 }

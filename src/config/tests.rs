@@ -370,13 +370,31 @@ fn integrations_are_checked_one_by_one_and_against_each_other() {
 }
 
 #[test]
+fn an_unknown_key_does_not_hide_what_else_is_wrong_with_its_section() {
+    let said = complaints(
+        "listen: {grpc: \"0.0.0.0:7443\", htttp: x}\nintegrations:\n  - {name: a, secret: {file: {path: /a}}}\n",
+    );
+    assert!(said.contains("htttp"), "{said}");
+    assert!(
+        said.contains("listen.grpc: can be reached from other machines"),
+        "{said}"
+    );
+}
+
+#[test]
 fn everything_wrong_is_told_at_once_in_order_of_path() {
     let text = "listen: {grpc: 1.2.3.4:5, nope: 1}\nlog: {format: 7}\npolicy: {max_total: 1h}\nintegrations: 5\n";
-    let errors = Config::parse("test.yaml", text.as_bytes()).expect_err("four faults at least");
+    let errors = Config::parse("test.yaml", text.as_bytes()).expect_err("five faults");
     let paths: Vec<&str> = errors.problems.iter().map(|p| p.path.as_str()).collect();
     assert_eq!(
         paths,
-        ["integrations", "listen", "log.format", "policy.max_total"],
+        [
+            "integrations",
+            "listen",
+            "listen.grpc",
+            "log.format",
+            "policy.max_total"
+        ],
         "{errors}"
     );
     assert_eq!(

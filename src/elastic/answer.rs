@@ -68,6 +68,7 @@ impl Head {
                 interval: text("x-ratelimit-interval").and_then(parse_interval),
                 throttled,
                 retry_after: retry_after.filter(|_| throttled),
+                spares_removals: false,
             },
         }
     }

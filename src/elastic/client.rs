@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use http::Method;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -185,9 +186,14 @@ impl Elastic {
         interest: &Interest,
         priority: Priority,
     ) -> ReadResult<(members::Shown, Timestamp, KeyPin)> {
+        // A removal that waits for its neighbours to be read does not wait for long.
+        let budget = match priority {
+            Priority::Revoke => self.options.urgent_read.min(self.options.members_budget),
+            Priority::Verify | Priority::Grant | Priority::Discovery => self.options.members_budget,
+        };
         let limits = Limits {
-            budget: self.options.members_budget,
-            attempt: self.options.members_budget,
+            budget,
+            attempt: budget,
             ..self.read_limits()
         };
         let started = Mutex::new(None);
@@ -291,7 +297,10 @@ impl Elastic {
                         self.options.retry_after_max,
                     );
                     self.keys.saw(key.pin, &head);
-                    permit.answered(feedback(call, &head));
+                    permit.answered(Feedback {
+                        spares_removals: call.method == Method::GET || priority != Priority::Revoke,
+                        ..feedback(call, &head)
+                    });
                     let body = self.body(response, &head, want, until).await;
                     add_codes(&mut head, &body);
                     Ended::Answered(head, body)

@@ -31,6 +31,9 @@ pub struct Options {
     pub read_attempt: Duration,
     /// Whole time of reading the members: 50,000 of them are some 50 MB, which a slow line carries in this time.
     pub members_budget: Duration,
+    /// Whole time of a read of the members that a removal waits for. Longer, and the removal goes without: late
+    /// access is worse than a neighbour that has to be put back from memory.
+    pub urgent_read: Duration,
     /// Longest silence within a streamed body. A line that says nothing for so long is broken.
     pub idle: Duration,
     /// Time to connect, TLS included. Well below the mutation budget, so that a dead address is known for certain
@@ -81,6 +84,7 @@ impl Options {
             read_budget: Duration::from_secs(30),
             read_attempt: Duration::from_secs(10),
             members_budget: Duration::from_secs(120),
+            urgent_read: Duration::from_secs(5),
             idle: Duration::from_secs(15),
             connect: Duration::from_secs(1),
             pool_idle: Duration::from_secs(15),

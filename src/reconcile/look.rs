@@ -41,9 +41,14 @@ impl Reconciler {
             return Ok(false);
         }
         progress.must_read = false;
+        let priority = if plan.removal_waits {
+            Priority::Revoke
+        } else {
+            Priority::Verify
+        };
         let read = self
             .observer
-            .observe(Interest::user(user.clone()), Priority::Verify)
+            .observe(Interest::user(user.clone()), priority)
             .await;
         progress.report.reads += 1;
         match read {

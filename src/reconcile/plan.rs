@@ -137,6 +137,8 @@ pub struct Plan {
     pub echo_over: Vec<Assignment>,
     /// A read that starts at or after this instant would settle something.
     pub observe_at: Option<Timestamp>,
+    /// A removal waits for that read.
+    pub removal_waits: bool,
     /// The last read could not prove what had to be proven.
     pub blind: bool,
 }
@@ -407,6 +409,7 @@ fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
                 .any(|held| held.is_neighbour_of(&row.assignment) && is_standing(view, held))
         });
     if stale_neighbours {
+        plan.removal_waits = true;
         plan.look(now);
     } else {
         plan.remove.push(row.assignment.clone());

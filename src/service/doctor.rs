@@ -438,7 +438,11 @@ fn key_findings(subject: &str, status: &KeyStatus, now: Timestamp) -> Vec<Findin
             far if far > SKEW_WARNING_MS => (Level::Warning, "run a time service on this machine"),
             _ => (Level::Ok, ""),
         };
-        let message = format!("the clock of Elastic Cloud is {skew} ms ahead of ours");
+        let side = if skew < 0 { "behind" } else { "ahead of" };
+        let message = format!(
+            "the clock of Elastic Cloud is {} ms {side} ours",
+            skew.abs()
+        );
         findings.push(Finding::new(subject, "clock_skew", level, message, remedy));
     }
     findings

@@ -22,10 +22,10 @@ def test_reading_fifty_thousand_members_takes_a_bounded_amount_of_memory(make_be
     for name, bench in (("small", small), ("large", large)):
         person = bench.cloud.organization()["members"][4]["user_id"]
         deployment = bench.cloud.deployment("staging")
-        for _ in range(3):
+        for _ in range(1):
             grant = bench.client.grant(person, "deployment-admin", deployment, seconds=1, timeout=60)
             bench.client.wait_for(grant, "ENDED", seconds=60)
         peaks[name] = resident_mib(bench.connector.process.pid)[1]
     reads = large.cloud.control("GET", "calls")["by_kind"]["members.list"]
-    assert reads >= 6, "each grant is read back after it began and after it ended"
+    assert reads >= 2, "a grant is read back after it began and after it ended"
     assert peaks["large"] - peaks["small"] <= ALLOWED_MIB, peaks

@@ -64,6 +64,9 @@ pub struct Feedback {
     pub throttled: bool,
     /// How long it asked to wait; clamped by the caller.
     pub retry_after: Option<Duration>,
+    /// Whether the request was no removal. What a read is told to wait must not hold up removals: they find out for
+    /// themselves.
+    pub spares_removals: bool,
 }
 
 /// One who waits.
@@ -124,6 +127,7 @@ pub struct Core {
     last_read: Option<Duration>,
     last_cut: Option<Duration>,
     paused_until: Duration,
+    removals_paused_until: Duration,
     in_flight: usize,
     queue: BTreeSet<Ticket>,
     next_number: u64,
@@ -145,6 +149,7 @@ impl Core {
             last_read: None,
             last_cut: None,
             paused_until: Duration::ZERO,
+            removals_paused_until: Duration::ZERO,
             in_flight: 0,
             queue: BTreeSet::new(),
             next_number: 0,
@@ -186,8 +191,12 @@ impl Core {
         let Some(first) = self.queue.first().copied() else {
             return Step::Idle;
         };
-        if now < self.paused_until {
-            return Step::Wait(self.paused_until);
+        let paused_until = match first.priority {
+            Priority::Revoke => self.removals_paused_until,
+            Priority::Verify | Priority::Grant | Priority::Discovery => self.paused_until,
+        };
+        if now < paused_until {
+            return Step::Wait(paused_until);
         }
         let shares = self.shares();
         let verify = Ticket {
@@ -199,7 +208,7 @@ impl Core {
             .range(verify..)
             .next()
             .copied()
-            .filter(|ticket| ticket.priority == Priority::Verify);
+            .filter(|ticket| ticket.priority == Priority::Verify && now >= self.paused_until);
         // A budget of one has nothing to reserve: there a read that waited long enough goes first instead.
         let first = match read {
             Some(read) if shares.reserved == 0 && self.read_is_owed(now) => read,
@@ -254,6 +263,9 @@ impl Core {
             }
             if let Some(after) = feedback.retry_after {
                 self.paused_until = self.paused_until.max(now + after);
+                if !feedback.spares_removals {
+                    self.removals_paused_until = self.paused_until;
+                }
             }
         } else {
             let ceiling = self.told.unwrap_or(self.options.maximum);

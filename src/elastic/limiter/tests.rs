@@ -202,6 +202,25 @@ fn what_others_spent_of_the_shared_budget_is_not_spent_again() {
 }
 
 #[test]
+fn what_a_read_is_told_to_wait_does_not_hold_up_removals() {
+    let mut core = core(10, 10);
+    core.answered(
+        Duration::ZERO,
+        Feedback {
+            throttled: true,
+            retry_after: Some(seconds(60)),
+            spares_removals: true,
+            ..Feedback::default()
+        },
+    );
+    core.enqueue(Priority::Verify);
+    assert_eq!(core.poll(seconds(1)), Step::Wait(seconds(60)));
+    let removal = core.enqueue(Priority::Revoke);
+    assert_eq!(core.poll(seconds(1)), Step::Admit(removal));
+    assert_eq!(core.poll(seconds(1)), Step::Wait(seconds(60)));
+}
+
+#[test]
 fn a_retry_after_stops_everybody_until_then() {
     let mut core = core(10, 10);
     core.answered(

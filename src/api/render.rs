@@ -127,7 +127,8 @@ fn warnings(grant: &Grant) -> Vec<String> {
             .to_owned(),
         );
     }
-    if grant.invited {
+    let joined = matches!(grant.subject, Subject::Member(_));
+    if grant.invited && joined {
         warnings.push(
             "the beneficiary was invited to the organization; membership outlives the grant"
                 .to_owned(),

@@ -202,7 +202,7 @@ pub struct SpecArgs {
     #[arg(long = "on", value_name = "TARGET", long_help = ON_HELP)]
     pub targets: Vec<String>,
     /// How long, counted from verified access: 45m, 1h30m
-    #[arg(long = "for", value_name = "DURATION", value_parser = time::parse_ttl)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::parse_ttl, allow_hyphen_values = true)]
     pub duration: Ttl,
     /// Why: a ticket, an incident
     #[arg(
@@ -213,10 +213,10 @@ pub struct SpecArgs {
     )]
     pub reason: String,
     /// Not before: 14:00, +10m, "2026-11-21 14:00" (local) or RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub starts: Option<String>,
     /// Hard end that always wins, written like --starts
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<String>,
     /// Invite the person to the organization when they are not a member yet (needs an address)
     #[arg(long)]
@@ -326,7 +326,7 @@ pub struct ExtendArgs {
     /// Grant id, or the beginning of one
     pub grant: String,
     /// By how long beyond its present end: 30m
-    #[arg(long = "by", value_name = "DURATION", value_parser = time::parse_ttl)]
+    #[arg(long = "by", value_name = "DURATION", value_parser = time::parse_ttl, allow_hyphen_values = true)]
     pub duration: Ttl,
     /// Why
     #[arg(

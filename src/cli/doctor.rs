@@ -3,7 +3,7 @@
 //! Owns how findings are shown and what the volume of the ledger looks like. Never changes anything, except that it
 //! writes and removes one empty file beside the ledger.
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table};
@@ -57,7 +57,12 @@ pub fn probe_ledger(config: &Config) -> LedgerProbe {
         };
     }
     let path = &config.ledger.path;
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    // `serve` makes missing directories; what counts is the nearest one that exists.
+    let directory = path
+        .ancestors()
+        .skip(1)
+        .find(|ancestor| ancestor.is_dir())
+        .unwrap_or(Path::new("/"));
     LedgerProbe {
         place: path.display().to_string(),
         writable: writable(path, directory).map_err(|error| {
@@ -83,13 +88,27 @@ fn writable(path: &Path, directory: &Path) -> io::Result<()> {
         .open(&probe)?;
     std::fs::remove_file(&probe)?;
     if path.try_exists()? {
-        std::fs::OpenOptions::new()
+        let mut file = std::fs::OpenOptions::new()
             .read(true)
             .write(true)
             .open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if metadata.len() > 0 {
+            let mut head = [0; HEADER.len()];
+            file.read_exact(&mut head)?;
+            if &head != HEADER {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
     }
     Ok(())
 }
+
+/// How every ledger file begins.
+const HEADER: &[u8; 16] = b"SQLite format 3\0";
 
 fn show(
     findings: &[Finding],

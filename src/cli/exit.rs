@@ -146,7 +146,9 @@ fn advice(status: &Status) -> String {
     if let Some(bad) = details.bad_request() {
         for violation in &bad.field_violations {
             // The description often is the message again; then the field alone adds something.
-            if violation.description.is_empty() || violation.description == status.message() {
+            let repeated = violation.description == status.message()
+                || status.message() == format!("{}: {}", violation.field, violation.description);
+            if violation.description.is_empty() || repeated {
                 parts.push(format!("look at {}", violation.field));
             } else {
                 parts.push(format!("{}: {}", violation.field, violation.description));

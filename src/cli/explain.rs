@@ -154,6 +154,7 @@ fn why_table(
         let (paint, reason) = match one.kind.as_str() {
             "standing" => (Paint::Plain, "standing access".to_owned()),
             "granted" => (Paint::Green, because(one)),
+            "closing" if !one.is_present => (Paint::Plain, "gone; looked at once more".to_owned()),
             "closing" => (Paint::Yellow, "being taken away".to_owned()),
             "pending" => (Paint::Yellow, format!("being given: {}", because(one))),
             "missing" => (

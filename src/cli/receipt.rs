@@ -207,6 +207,11 @@ pub(super) fn summary(
                 at(grant.revoking_since)
             ),
         ),
+        // What never began cannot be over.
+        _ if grant.activated_at.is_none() => (
+            format!("{who} did not become {what}"),
+            format!("{}, {}", table::cause(grant), at(grant.ended_at)),
+        ),
         _ => (
             format!("{who} is no longer {what} because of this grant"),
             format!("{}, {}", table::cause(grant), at(grant.ended_at)),

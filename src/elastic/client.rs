@@ -316,7 +316,10 @@ impl Elastic {
                 .or_else(|| pauses.next())
                 .unwrap_or(self.options.backoff_max);
             let stop = stop.expect("set before the first attempt");
-            if Instant::now() + pause + self.least_attempt(limits) > stop {
+            if Instant::now() + pause + self.least_attempt(limits) > stop
+                || (limits.repeat == Repeat::Read
+                    && asked.elapsed() + pause > self.options.repeat_for)
+            {
                 break ended;
             }
             last = Some(ended);

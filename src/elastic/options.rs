@@ -42,6 +42,9 @@ pub struct Options {
     /// How long an unused connection is kept. Shorter than the idle time of usual load balancers, so that calls do
     /// not meet connections that the other side has closed.
     pub pool_idle: Duration,
+    /// No read is repeated later than this after it was asked for. Its asker decides on what is known then: a person
+    /// is told, and a removal goes without the read.
+    pub repeat_for: Duration,
     /// First pause before a repetition.
     pub backoff_min: Duration,
     /// Longest pause before a repetition.
@@ -88,6 +91,7 @@ impl Options {
             idle: Duration::from_secs(15),
             connect: Duration::from_secs(1),
             pool_idle: Duration::from_secs(15),
+            repeat_for: Duration::from_secs(10),
             backoff_min: Duration::from_millis(200),
             backoff_max: Duration::from_secs(5),
             retry_after_max: Duration::from_secs(60),

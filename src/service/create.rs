@@ -416,10 +416,10 @@ pub(super) fn subject(request: &GrantRequest, resolved: Resolved) -> Result<Subj
             Ok(Subject::Invitee(email.clone()))
         }
         (Resolved::Nobody, Principal::Email(_)) => Err(ServiceError::NotAMember {
-            remedy: "set invite to invite the person, or have them join first",
+            remedy: "ask for an invitation with the grant (`invite`, on the command line --invite), or have them join first",
         }),
         (Resolved::Nobody, Principal::User(_)) => Err(ServiceError::NotAMember {
-            remedy: "ListMembers shows who is; to invite somebody name the e-mail address",
+            remedy: "the list of members shows who is; to invite somebody name the e-mail address",
         }),
     }
 }

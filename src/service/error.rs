@@ -23,7 +23,7 @@ pub enum ServiceError {
         problem: String,
     },
     /// There is no such grant, or it belongs to another caller: both look the same.
-    #[error("no such grant; copy the id from the answer of CreateGrant")]
+    #[error("no such grant; the list of grants shows their ids")]
     UnknownGrant,
     /// There is no integration of that name.
     #[error("no integration of that name is configured; ListIntegrations names them")]

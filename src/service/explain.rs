@@ -84,7 +84,7 @@ impl Service {
             .await?;
         let Resolved::Member(user) = resolved else {
             return Err(ServiceError::NotAMember {
-                remedy: "ListMembers shows who is",
+                remedy: "the list of members shows who is",
             });
         };
         let record = self

@@ -71,7 +71,7 @@ pub enum OpenError {
     },
     /// Another process has the ledger open.
     #[error(
-        "the ledger {} is in use by another process: stop that one first, or give this one its own ledger path; two writers on one file are refused",
+        "the ledger {} is in use by another process: stop that one first; two writers on one file are refused",
         path.display()
     )]
     Locked {

@@ -101,8 +101,9 @@ impl Service {
                 continue;
             }
             if self.store_ending(record, ending).await? {
-                tracing::info!(grant.id = %id, cause = cause.code(), "Grant revoked");
-                return self.own_grant(caller, id).await;
+                let grant = self.own_grant(caller, id).await?;
+                tracing::info!(grant.id = %id, grant.state = grant.state.name(), "Grant revoked");
+                return Ok(grant);
             }
         }
         Err(ServiceError::Contended)

@@ -9,6 +9,7 @@ use std::path::Path;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
 
+use super::text;
 use crate::config::{Config, LedgerKind};
 use crate::ports::Clock;
 use crate::service::doctor::{Finding, IntegrationProbe, LedgerProbe, Level, examine, has_problem};
@@ -143,10 +144,10 @@ fn show(
             let count = |level| findings.iter().filter(|f| f.level == level).count();
             writeln!(
                 out,
-                "{} checks: {} problems, {} warnings",
+                "{} checks: {}, {}",
                 findings.len(),
-                count(Level::Problem),
-                count(Level::Warning)
+                text::count(count(Level::Problem), "problem", "problems"),
+                text::count(count(Level::Warning), "warning", "warnings")
             )
         }
     }

@@ -441,7 +441,7 @@ fn key_findings(subject: &str, status: &KeyStatus, now: Timestamp) -> Vec<Findin
         let side = if skew < 0 { "behind" } else { "ahead of" };
         let message = format!(
             "the clock of Elastic Cloud is {} ms {side} ours",
-            skew.abs()
+            skew.unsigned_abs()
         );
         findings.push(Finding::new(subject, "clock_skew", level, message, remedy));
     }

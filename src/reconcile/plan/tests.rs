@@ -533,7 +533,10 @@ fn standing_neighbours_are_read_right_before_a_removal_unless_reads_fail() {
         last_seen: Some(&seen),
         reads_fail: false,
     };
-    assert_eq!(plan(&view, at(0), &BOUNDS), only!(observe_at: Some(at(0))));
+    assert_eq!(
+        plan(&view, at(0), &BOUNDS),
+        only!(observe_at: Some(at(0)), removal_waits: true)
+    );
     view.reads_fail = true;
     assert_eq!(
         plan(&view, at(0), &BOUNDS),

@@ -178,11 +178,13 @@ mod tests {
     #[tokio::test]
     async fn the_exit_code_tells_whether_there_is_a_problem_in_both_formats() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let missing = config(&dir.path().join("missing/ledger.db"));
-        let (code, text) = ran(&missing, DoctorFormat::Table).await;
+        let foreign = dir.path().join("ledger.db");
+        std::fs::write(&foreign, "this is somebody else's file").expect("written");
+        let foreign = config(&foreign);
+        let (code, text) = ran(&foreign, DoctorFormat::Table).await;
         assert_eq!(code, 1, "{text}");
         assert!(text.contains("PROBLEM") && text.contains("->"), "{text}");
-        let (code, text) = ran(&missing, DoctorFormat::Json).await;
+        let (code, text) = ran(&foreign, DoctorFormat::Json).await;
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((code, &json["ok"]), (1, &json!(false)));
     }
@@ -193,6 +195,9 @@ mod tests {
         let probe = probe_ledger(&config(&dir.path().join("ledger.db")));
         assert_eq!(probe.writable, Ok(()));
         assert!(probe.free_bytes.is_some());
+        // `serve` makes what is missing.
+        let probe = probe_ledger(&config(&dir.path().join("missing/too/ledger.db")));
+        assert_eq!(probe.writable, Ok(()));
         let left = std::fs::read_dir(dir.path()).expect("readable").count();
         assert_eq!(left, 0);
     }

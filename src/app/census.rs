@@ -10,7 +10,7 @@ use metrics::{Unit, describe_gauge, gauge};
 
 use crate::domain::ids::IntegrationName;
 use crate::ports::{AccessProvider, Clock, Ledger};
-use crate::runtime::{Shutdown, TaskError};
+use crate::runtime::{ReadinessHandle, Shutdown, TaskError};
 
 /// How often to count. Alerts look at minutes.
 const EVERY: Duration = Duration::from_secs(10);
@@ -59,6 +59,8 @@ pub(super) struct Census {
     pub(super) providers: Vec<(IntegrationName, Arc<dyn AccessProvider>)>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Whether grants can be made durable.
+    pub(super) ready: ReadinessHandle,
 }
 
 impl Census {
@@ -71,8 +73,26 @@ impl Census {
                 () = shutdown.closing() => return Ok(()),
                 _ = every.tick() => {
                     self.keys();
+                    self.writable().await;
                     self.ledger(&mut shown).await;
                 }
+            }
+        }
+    }
+
+    /// A ledger that cannot be written accepts nothing: this process should be given no work.
+    async fn writable(&self) {
+        match self.ledger.check().await {
+            Ok(()) => self.ready.set_ready(),
+            Err(error) => {
+                tracing::error!(
+                    code = error.code(),
+                    "Ledger cannot be written; grants are refused, revocations go on"
+                );
+                self.ready.set_waiting(format!(
+                    "{}: look at the volume of the ledger",
+                    error.code()
+                ));
             }
         }
     }

@@ -72,9 +72,9 @@ impl App {
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
         let ledger = adapters::open_ledger(&config.ledger, &shutdown, &mut tasks).await?;
-        let ready = readiness.component("ledger");
+        let ledger_ready = readiness.component("ledger");
         ledger.check().await.context("writing to the ledger")?;
-        ready.set_ready();
+        ledger_ready.set_ready();
 
         let mut waker = Waker::default();
         let mut wakes = BTreeMap::new();
@@ -180,6 +180,7 @@ impl App {
             providers: census_of,
             ledger: Arc::clone(&ledger),
             clock: Arc::clone(&clock),
+            ready: ledger_ready,
         };
         tasks.attend("census", counting.run(shutdown.clone()));
 

@@ -212,7 +212,8 @@ async fn a_delayed_call_is_applied_even_when_its_client_has_gone() {
     cloud.fault(
         ADD,
         Action::Delay {
-            ms: 200,
+            // Far longer than the caller waits, so that a slow machine cannot see the effect early.
+            ms: 2_000,
             jitter_ms: 0,
         },
     );

@@ -10,7 +10,9 @@ use tonic::{Request, Response, Status};
 use crate::domain::ids::{DeploymentId, Email, IntegrationName, ProjectId, UserId};
 use crate::domain::observation::ObservedMember;
 use crate::ports::provider::{Deployment, ObservedInvitation, Project, ProjectRole};
-use crate::service::{GrantableRole, IntegrationOrganization, Result, Service, ServiceError};
+use crate::service::{
+    GrantableRole, IntegrationOrganization, MemberDrift, Result, Service, ServiceError,
+};
 
 use super::pb::directory_service_server::DirectoryService;
 use super::status::status;
@@ -244,9 +246,42 @@ impl DirectoryService for DirectoryApi {
         };
         self.answer(result.await)
     }
+
+    async fn list_drift(
+        &self,
+        request: Request<pb::ListDriftRequest>,
+    ) -> std::result::Result<Response<pb::ListDriftResponse>, Status> {
+        let result = self.drift(request.into_inner()).await;
+        self.answer(result)
+    }
 }
 
 impl DirectoryApi {
+    async fn drift(&self, request: pb::ListDriftRequest) -> Result<pb::ListDriftResponse> {
+        const CALL: &str = "ListDrift";
+        let pb::ListDriftRequest {
+            integration,
+            page_size,
+            page_token,
+        } = request;
+        let integration = convert::integration("integration", integration)?;
+        let bound = bound(integration.as_ref());
+        let after = cursor(CALL, &bound, &page_token, UserId::parse)?;
+        let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
+        let page = self
+            .service
+            .list_drift(integration.as_ref(), after, limit)
+            .await?;
+        Ok(pb::ListDriftResponse {
+            drift: page
+                .items
+                .into_iter()
+                .map(|MemberDrift { user_id, drift }| render::open_drift(user_id.as_str(), drift))
+                .collect(),
+            next_page_token: next(CALL, &bound, page.next, Into::into),
+        })
+    }
+
     async fn members(&self, request: pb::ListMembersRequest) -> Result<pb::ListMembersResponse> {
         const CALL: &str = "ListMembers";
         let pb::ListMembersRequest {

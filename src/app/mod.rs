@@ -110,7 +110,11 @@ impl App {
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
-                adapters::reconcile_settings(&config.engine, provider.request_lifetime()),
+                adapters::reconcile_settings(
+                    &config.engine,
+                    section.reapply,
+                    provider.request_lifetime(),
+                ),
             ));
             let wakes = wakes
                 .remove(&section.name)

@@ -79,6 +79,14 @@ Examples:
   latchkey drain --yes
   latchkey drain --integration acme --reason \"moving to another cluster\" --yes --timeout 10m";
 
+pub(super) const DRIFT_EXAMPLES: &str = "\
+Who, what, and since when: access that somebody else took away, that came back, or that is to be put back.
+
+Examples:
+  latchkey drift
+  latchkey drift --output json | jq -r '.[] | select(.kind == \"reappeared\") | .user_id'
+  latchkey drift --confirm --reason 'the identity provider was migrated, INC-7'";
+
 pub(super) const WHY_EXAMPLES: &str = "\
 Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it
 ends, or drift.

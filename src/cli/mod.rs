@@ -12,6 +12,7 @@ mod connect;
 pub mod demo;
 mod directory;
 pub mod doctor;
+mod drift;
 pub mod exit;
 mod explain;
 mod follow;
@@ -54,6 +55,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "get",
             "watch",
             "why",
+            "drift",
         ],
     ),
     ("Directory", &["members", "roles", "resources"]),
@@ -140,6 +142,7 @@ async fn ask(
         | ClientCommand::Revoke(_)
         | ClientCommand::RevokeAll(_)
         | ClientCommand::Why(_)
+        | ClientCommand::Drift(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
         | ClientCommand::Resources(_) => Limit::Default,
@@ -156,6 +159,7 @@ async fn ask(
         ClientCommand::Revoke(args) => grants::revoke(connector, format, args, streams).await,
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
+        ClientCommand::Drift(args) => drift::drift(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
         ClientCommand::Members(args) => {
             directory::list_members(connector, format, args, streams).await

@@ -132,6 +132,14 @@ impl DirectoryService for Service {
     ) -> Result<Response<pb::ListProjectRolesResponse>, Status> {
         Err(not_here())
     }
+
+    /// Nothing differs.
+    async fn list_drift(
+        &self,
+        _: Request<pb::ListDriftRequest>,
+    ) -> Result<Response<pb::ListDriftResponse>, Status> {
+        Ok(Response::new(pb::ListDriftResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
@@ -175,5 +183,12 @@ impl ConnectorService for Service {
             owned_assignments: if is_first { 3 } else { 0 },
             blocked_removals: 0,
         }))
+    }
+
+    async fn confirm_reapply(
+        &self,
+        _: Request<pb::ConfirmReapplyRequest>,
+    ) -> Result<Response<pb::ConfirmReapplyResponse>, Status> {
+        Ok(Response::new(pb::ConfirmReapplyResponse { members: 2 }))
     }
 }

@@ -117,11 +117,11 @@ const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
 const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
 
-const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
-     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9) ON CONFLICT (integration, subject) DO NOTHING";
+const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body, watched) \
+     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (integration, subject) DO NOTHING";
 
 const MEMBER_SWAP: &str = "UPDATE members SET version = version + 1, owned = $4, blocked = $5, due_at = $6, due_rank = $7, \
-     format = $8, body = $9 WHERE integration = $1 AND subject = $2 AND version = $3";
+     format = $8, body = $9, watched = $10 WHERE integration = $1 AND subject = $2 AND version = $3";
 
 const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
      expires_at, cause, ended_at, version, format, body) \
@@ -344,6 +344,7 @@ async fn swap(
         .bind(row.due_rank)
         .bind(FORMAT)
         .bind(row.body.clone())
+        .bind(row.watched)
         .execute(conn)
         .await?;
     Ok(done.rows_affected() == 1)

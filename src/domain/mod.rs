@@ -10,6 +10,8 @@ pub mod grant;
 pub mod ids;
 pub mod member;
 pub mod observation;
+pub mod overdue;
+pub mod receipt;
 pub mod request;
 pub mod ttl;
 

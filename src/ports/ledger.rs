@@ -13,7 +13,8 @@ use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
-use crate::domain::member::{Due, MemberKey, MemberRecord};
+use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
+use crate::domain::receipt::Receipt;
 use crate::domain::request::Fingerprint;
 
 /// Why the ledger could not do it.
@@ -132,7 +133,7 @@ pub enum RequestRecord {
 #[derive(Debug, Clone)]
 pub struct MemberCommit {
     /// The record to store; its `version` is the one that was loaded and is raised by the ledger. Grants that have
-    /// ended are stored and leave the aggregate. A quiet record (nothing wanted, owned or owed) may be dropped.
+    /// ended are stored and leave the aggregate; so are receipts that stand in its outbox. A quiet record (nothing wanted, owned or owed) may be dropped.
     pub record: MemberRecord,
     /// Audit events of the same transaction.
     pub audit: Vec<AuditEvent>,
@@ -208,6 +209,57 @@ pub struct Census {
     pub overdue: u64,
     /// The oldest removal that is overdue.
     pub oldest_overdue: Option<Timestamp>,
+    /// Members with access that should have been gone for longer than [`crate::domain::overdue::GRACE`], whatever was
+    /// tried meanwhile.
+    pub late: Vec<LateRemovals>,
+}
+
+/// Members of one integration whose access should be gone, by the power that they still hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateRemovals {
+    /// Which organization.
+    pub integration: IntegrationName,
+    /// The strongest power that they hold through us.
+    pub weight: u32,
+    /// How many members.
+    pub members: u64,
+    /// Since when the first of these removals is due.
+    pub oldest: Timestamp,
+}
+
+/// Which receipts to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReceiptFilter {
+    /// Only of this caller.
+    pub caller: Option<CallerName>,
+    /// Only of this organization.
+    pub integration: Option<IntegrationName>,
+    /// Only of this subject, as `user:…` or `email:…`, or of a beneficiary as written by the caller.
+    pub subject: Option<String>,
+    /// Only of grants that ended at or after this instant.
+    pub since: Option<Timestamp>,
+    /// Only of grants that ended before this instant.
+    pub until: Option<Timestamp>,
+    /// Only those that still owe a second look.
+    pub open_only: bool,
+}
+
+/// A place in the order of receipts: by end, then by id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptCursor {
+    /// When the grant ended.
+    pub ended_at: Timestamp,
+    /// Its id.
+    pub id: GrantId,
+}
+
+/// A place in the order of removals that are due: by instant, then by subject as text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LateCursor {
+    /// When the first removal of that member was due.
+    pub due_at: Timestamp,
+    /// Who.
+    pub subject: Subject,
 }
 
 /// The durable record.
@@ -323,4 +375,28 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// Flushes and closes; further calls fail.
     async fn close(&self);
+
+    /// The receipt of a grant that has ended.
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>>;
+
+    /// Receipts, those of the latest ends first, at most `limit`, beginning below `before`.
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>>;
+
+    /// Members with a removal that was due at or before `until`, the longest due first, at most `limit`, after `after`.
+    /// What was accepted since a member's last commit may have moved its removal later: look at the record.
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>>;
+
+    /// Subjects of an integration with access that was given up and is watched for, in order.
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>>;
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod errors;
 mod open;
+mod operations;
 mod read;
 mod write;
 mod writer;
@@ -34,9 +35,10 @@ use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
+use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, MemberCommit, Page,
-    RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, Ledger,
+    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
 };
 
 /// Handle of the ledger; cloning it is cheap.
@@ -391,5 +393,40 @@ impl Ledger for SqliteLedger {
             // The writer may be gone already; then there is nothing left to flush.
             drop(closed.await);
         }
+    }
+
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>> {
+        read!(self, "reading a receipt", |conn, action| {
+            operations::receipt(conn, id, action)
+        })
+    }
+
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>> {
+        read!(self, "listing receipts", |conn, action| {
+            operations::list_receipts(conn, filter, before, limit, action)
+        })
+    }
+
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>> {
+        read!(self, "listing late removals", |conn, action| {
+            operations::late(conn, integration, until, after, limit, action)
+        })
+    }
+
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
+        read!(self, "listing forgotten access", |conn, action| {
+            operations::forgotten(conn, integration, action)
+        })
     }
 }

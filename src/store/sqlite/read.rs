@@ -405,6 +405,10 @@ pub(super) async fn census(
     let mut oldest: Option<i64> = None;
     let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
     for integration in integrations {
+        match super::operations::late_removals(conn, &integration, now, action).await? {
+            Ok(late) => census.late.extend(late),
+            Err(unreadable) => return Ok(Err(unreadable)),
+        }
         let ranks: Vec<i64> = query_scalar(BUCKETS)
             .bind(integration.clone())
             .fetch_all(&mut *conn)

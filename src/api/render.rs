@@ -26,7 +26,7 @@ pub(super) fn seconds(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
 
-fn ttl(ttl: Ttl) -> prost_types::Duration {
+pub(super) fn ttl(ttl: Ttl) -> prost_types::Duration {
     seconds(ttl.seconds())
 }
 
@@ -88,7 +88,7 @@ pub(super) fn assignment(value: Assignment) -> pb::Assignment {
     }
 }
 
-fn end_cause(cause: EndCause) -> pb::EndCause {
+pub(super) fn end_cause(cause: EndCause) -> pb::EndCause {
     use pb::EndReason as Reason;
     let mut wire = pb::EndCause::default();
     let reason = match cause {

@@ -56,12 +56,14 @@ fn code(error: &ServiceError) -> Code {
         ServiceError::UnknownGrant
         | ServiceError::UnknownIntegration
         | ServiceError::NotAMember { .. }
+        | ServiceError::NotOwned
         | ServiceError::UnknownResource { .. } => Code::NotFound,
         ServiceError::NotShown
         | ServiceError::Ambiguous
         | ServiceError::RequestClosed
         | ServiceError::KeyExpires { .. }
         | ServiceError::State(_)
+        | ServiceError::Unfit { .. }
         | ServiceError::TooMany { .. } => Code::FailedPrecondition,
         ServiceError::OwnIdentity => Code::PermissionDenied,
         ServiceError::RequestIdReused => Code::AlreadyExists,
@@ -206,6 +208,14 @@ mod tests {
                 ServiceError::TooMany {
                     members: 2,
                     limit: 1,
+                },
+                Code::FailedPrecondition,
+            ),
+            (ServiceError::NotOwned, Code::NotFound),
+            (
+                ServiceError::Unfit {
+                    code: "not_overdue",
+                    problem: "it is not overdue",
                 },
                 Code::FailedPrecondition,
             ),

@@ -6,6 +6,7 @@
 mod adapters;
 mod census;
 mod integration;
+mod last_resort;
 mod probe;
 mod sweeps;
 
@@ -32,6 +33,7 @@ use crate::{elastic, reconcile, scheduler};
 use integration::Integration;
 
 pub use adapters::bare_commits;
+pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::probes;
 
 /// Version of this build.

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::adopt_access::AdoptAccessArgs;
 use super::help::*;
+use super::overdue::{ForgetArgs, OverdueArgs};
+use super::proof::{ReceiptArgs, ReceiptsArgs};
 use super::simulate::SimulateArgs;
 use super::streams::Format;
+use super::sweep::SweepArgs;
 use super::time;
 use crate::domain::ttl::Ttl;
 
@@ -100,6 +104,9 @@ pub enum HostCommand {
     /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Remove what is due without a running connector: the last resort
+    #[command(after_help = SWEEP_EXAMPLES)]
+    Sweep(SweepArgs),
     /// Measure accepts and revocations on this machine
     Bench(BenchArgs),
 }
@@ -134,6 +141,21 @@ pub enum ClientCommand {
     /// Refuse new grants, revoke everything, wait until nothing is left
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Show the receipt of a grant that ended: what was given, removed and seen, and how sure that is
+    #[command(after_help = RECEIPT_EXAMPLES)]
+    Receipt(ReceiptArgs),
+    /// List receipts
+    #[command(after_help = RECEIPTS_EXAMPLES)]
+    Receipts(ReceiptsArgs),
+    /// List access that should be gone and is not
+    #[command(after_help = OVERDUE_EXAMPLES)]
+    Overdue(OverdueArgs),
+    /// Give up removing one overdue assignment; needs a second person
+    #[command(after_help = FORGET_EXAMPLES)]
+    Forget(ForgetArgs),
+    /// Declare access that a grant gave standing: it stays when the grant ends
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt(AdoptAccessArgs),
     /// Explain why a member holds each role now
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),

@@ -94,6 +94,7 @@ pub(super) async fn revoke_all(
             | Exit::Refused
             | Exit::NotFound
             | Exit::Conflict
+            | Exit::Overdue
             | Exit::Configuration => failure,
         })?;
     let done = view::Revoked {
@@ -223,6 +224,7 @@ fn stopped(failure: Failure, last: Option<&pb::DrainResponse>) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Unavailable
         | Exit::Configuration => failure,
     }

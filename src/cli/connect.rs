@@ -15,8 +15,10 @@ use tonic::{Request, Response, Status};
 use super::args::Global;
 use super::exit::{Exit, Failure};
 use crate::api::pb::access_service_client::AccessServiceClient;
+use crate::api::pb::audit_service_client::AuditServiceClient;
 use crate::api::pb::connector_service_client::ConnectorServiceClient;
 use crate::api::pb::directory_service_client::DirectoryServiceClient;
+use crate::api::pb::operations_service_client::OperationsServiceClient;
 
 /// Limit of one command when none is given.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,6 +43,8 @@ pub(super) struct Connector {
     access: AccessServiceClient<Channel>,
     directory: DirectoryServiceClient<Channel>,
     connector: ConnectorServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
+    operations: OperationsServiceClient<Channel>,
     server: String,
     deadline: Option<Instant>,
     interrupt: CancellationToken,
@@ -78,7 +82,9 @@ impl Connector {
         Ok(Self {
             access: AccessServiceClient::new(channel.clone()),
             directory: DirectoryServiceClient::new(channel.clone()),
-            connector: ConnectorServiceClient::new(channel),
+            connector: ConnectorServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone()),
+            operations: OperationsServiceClient::new(channel),
             server: global.server.clone(),
             deadline: timeout.map(|limit| Instant::now() + limit),
             interrupt,
@@ -98,6 +104,16 @@ impl Connector {
     /// A client of the connector service.
     pub(super) fn connector(&self) -> ConnectorServiceClient<Channel> {
         self.connector.clone()
+    }
+
+    /// A client of the audit service.
+    pub(super) fn audit(&self) -> AuditServiceClient<Channel> {
+        self.audit.clone()
+    }
+
+    /// A client of the operations service.
+    pub(super) fn operations(&self) -> OperationsServiceClient<Channel> {
+        self.operations.clone()
     }
 
     /// Makes a call, within the limits. A broken connection is tried again with the same message.

@@ -31,6 +31,8 @@ pub enum Exit {
     Unavailable = 6,
     /// Timed out waiting; the grant is still on its way.
     TimedOut = 7,
+    /// Access that should be gone is still there.
+    Overdue = 8,
     /// Bad configuration (`EX_USAGE` of sysexits.h).
     Configuration = 64,
     /// Interrupted by Ctrl-C.

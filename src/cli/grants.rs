@@ -175,6 +175,7 @@ fn maybe_sent(failure: Failure, request_id: &str) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Configuration => failure,
     }
 }
@@ -279,6 +280,7 @@ fn still_going(failure: Failure, grant: &view::Grant, goal: Goal) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Unavailable
         | Exit::Configuration => failure,
     }
@@ -308,7 +310,7 @@ async fn get(connector: &Connector, id: &str) -> Result<pb::Grant, Failure> {
 }
 
 /// The id of the grant that a person means.
-async fn grant_id(connector: &Connector, written: &str) -> Result<String, Failure> {
+pub(super) async fn grant_id(connector: &Connector, written: &str) -> Result<String, Failure> {
     let prefix = match resolve::written_grant(written)? {
         WrittenGrant::Id(id) => return Ok(id),
         WrittenGrant::Prefix(prefix) => prefix,

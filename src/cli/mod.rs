@@ -4,6 +4,7 @@
 //! in this process are handed to the composition root. It never touches an adapter, and prints only through
 //! [`streams::Streams`].
 
+mod adopt_access;
 pub mod args;
 pub mod bench;
 mod bulk;
@@ -18,12 +19,17 @@ mod follow;
 mod grants;
 mod help;
 mod host;
+mod overdue;
 mod progress;
+mod proof;
+mod proof_text;
+mod proof_view;
 mod receipt;
 mod resolve;
 mod shell;
 pub mod simulate;
 pub mod streams;
+mod sweep;
 mod table;
 pub mod text;
 pub mod time;
@@ -33,9 +39,13 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+pub use adopt_access::AdoptAccessArgs;
 pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
+pub use overdue::{ForgetArgs, OverdueArgs};
+pub use proof::{ReceiptArgs, ReceiptsArgs};
 pub use streams::Streams;
+pub use sweep::SweepArgs;
 
 use connect::{Connector, Limit};
 use help::{EXAMPLES, EXIT_CODES};
@@ -54,6 +64,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "get",
             "watch",
             "why",
+            "receipt",
+            "receipts",
         ],
     ),
     ("Directory", &["members", "roles", "resources"]),
@@ -65,6 +77,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "doctor",
             "schema",
             "drain",
+            "overdue",
+            "forget",
+            "adopt",
+            "sweep",
             "bench",
         ],
     ),
@@ -109,7 +125,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 /// Runs a command and reports its failure.
 pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
     let outcome = match cli.command {
-        Command::Host(command) => host::run(command, cli.global.output, streams).await,
+        Command::Host(command) => host::run(command, &cli.global, streams).await,
         Command::Client(command) => ask(&cli.global, &command, streams)
             .await
             .map(|()| Exit::Done),
@@ -140,6 +156,11 @@ async fn ask(
         | ClientCommand::Revoke(_)
         | ClientCommand::RevokeAll(_)
         | ClientCommand::Why(_)
+        | ClientCommand::Receipt(_)
+        | ClientCommand::Receipts(_)
+        | ClientCommand::Overdue(_)
+        | ClientCommand::Forget(_)
+        | ClientCommand::Adopt(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
         | ClientCommand::Resources(_) => Limit::Default,
@@ -157,6 +178,13 @@ async fn ask(
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
+        ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,
+        ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,
+        ClientCommand::Overdue(args) => overdue::overdue(connector, format, args, streams).await,
+        ClientCommand::Forget(args) => overdue::forget(connector, format, args, streams).await,
+        ClientCommand::Adopt(args) => {
+            adopt_access::adopt_access(connector, format, args, streams).await
+        }
         ClientCommand::Members(args) => {
             directory::list_members(connector, format, args, streams).await
         }

@@ -187,7 +187,10 @@ fn targets(field: &str, values: Vec<pb::Target>) -> Result<Vec<Target>> {
         .collect()
 }
 
-pub(super) fn application_roles(field: &str, value: Option<pb::ApplicationRoles>) -> Result<ApplicationRoles> {
+pub(super) fn application_roles(
+    field: &str,
+    value: Option<pb::ApplicationRoles>,
+) -> Result<ApplicationRoles> {
     let Some(pb::ApplicationRoles { names }) = value else {
         return Ok(ApplicationRoles::Mapped);
     };
@@ -220,7 +223,10 @@ fn duration(field: &str, value: Option<prost_types::Duration>) -> Result<Ttl> {
 }
 
 /// An instant, cut to the microseconds that the ledger keeps.
-pub(super) fn instant(field: &str, value: Option<prost_types::Timestamp>) -> Result<Option<Timestamp>> {
+pub(super) fn instant(
+    field: &str,
+    value: Option<prost_types::Timestamp>,
+) -> Result<Option<Timestamp>> {
     let Some(prost_types::Timestamp { seconds, nanos }) = value else {
         return Ok(None);
     };

@@ -200,9 +200,7 @@ impl Alarm {
             self.last = None;
             return false;
         }
-        let is_due = self
-            .last
-            .is_none_or(|(at, _)| at + ALARM_EVERY <= now);
+        let is_due = self.last.is_none_or(|(at, _)| at + ALARM_EVERY <= now);
         if is_due {
             self.last = Some((now, members));
         }

@@ -367,9 +367,7 @@ async fn count_left(
 ) -> anyhow::Result<()> {
     let mut after = None;
     loop {
-        let page = ledger
-            .late(integration, now, after.as_ref(), ROUND)
-            .await?;
+        let page = ledger.late(integration, now, after.as_ref(), ROUND).await?;
         for record in &page.items {
             report.left.extend(overdue_of(record, now, now));
         }

@@ -99,7 +99,8 @@ Examples:
   latchkey overdue
   latchkey overdue --grace 10m --output json";
 
-pub(super) const FORGET_WARNING: &str = "this would stop trying to remove access that may still be there";
+pub(super) const FORGET_WARNING: &str =
+    "this would stop trying to remove access that may still be there";
 
 pub(super) const FORGET_EXAMPLES: &str = "\
 For access that nobody can remove through the connector: what is given up may still be there, and the receipt says

@@ -185,11 +185,17 @@ pub(super) async fn overdue(
 fn table(found: &[Overdue], streams: &mut Streams) -> Result<(), Failure> {
     let (now, zone) = (streams.now(), streams.zone);
     let mut table = Table::new(&[
-        "MEMBER", "ROLE", "ON", "POWER", "DUE", "TRIED", "NEXT", "LAST ERROR",
+        "MEMBER",
+        "ROLE",
+        "ON",
+        "POWER",
+        "DUE",
+        "TRIED",
+        "NEXT",
+        "LAST ERROR",
     ]);
-    let clock = |at: Option<Timestamp>| {
-        at.map_or_else(String::new, |at| time::clock_time(at, now, zone))
-    };
+    let clock =
+        |at: Option<Timestamp>| at.map_or_else(String::new, |at| time::clock_time(at, now, zone));
     for one in found {
         let paint = if one.blocked_code.is_some() {
             Paint::Red
@@ -370,7 +376,9 @@ pub(super) async fn forget(
         done.confirmed_by.as_deref().unwrap_or("somebody else")
     );
     streams.line(&text::safe(&words))?;
-    streams.line("it is watched for: while Elastic Cloud shows it, drift is reported. Remove it there.")?;
+    streams.line(
+        "it is watched for: while Elastic Cloud shows it, drift is reported. Remove it there.",
+    )?;
     for id in &done.ended_grant_ids {
         streams.line(&format!(
             "grant {} ended with it; see: latchkey receipt {}",

@@ -103,9 +103,9 @@ pub(super) async fn receipts(
         integration: args.integration.clone().unwrap_or_default(),
         beneficiary: match &args.member {
             None => None,
-            Some(member) => Some(
-                directory::principal(connector, args.integration.as_deref(), member).await?,
-            ),
+            Some(member) => {
+                Some(directory::principal(connector, args.integration.as_deref(), member).await?)
+            }
         },
         open_only: args.open,
     };

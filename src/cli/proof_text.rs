@@ -49,11 +49,7 @@ fn exactly(at: Option<Timestamp>, zone: Zone) -> String {
 }
 
 fn text_of(assignment: &Assignment, names: &Names) -> String {
-    let mut text = format!(
-        "{} on {}",
-        assignment.role,
-        names.show(&assignment.target)
-    );
+    let mut text = format!("{} on {}", assignment.role, names.show(&assignment.target));
     if let Some(roles) = &assignment.application_roles {
         text.push_str(&format!(" as [{}]", roles.join(", ")));
     }

@@ -234,7 +234,11 @@ fn say(swept: &Swept, streams: &mut Streams) -> Result<(), Failure> {
     if let Some(until) = swept.second_looks_until {
         streams.note(&format!(
             "{} owed until {}: start the connector then, or sweep again",
-            text::count(swept.second_looks_owed, "second look is", "second looks are"),
+            text::count(
+                swept.second_looks_owed,
+                "second look is",
+                "second looks are"
+            ),
             until.format("%Y-%m-%dT%H:%M:%SZ")
         ))?;
     }

@@ -218,7 +218,11 @@ pub fn parse_past(written: &str, now: Timestamp, zone: Zone) -> Result<Timestamp
     if chrono::NaiveTime::parse_from_str(text, "%H:%M").is_ok() {
         let today = zone.local_time(now).format("%Y-%m-%d");
         let at = parse_instant(&format!("{today} {text}"), now, zone)?;
-        return Ok(if at > now { at - TimeDelta::days(1) } else { at });
+        return Ok(if at > now {
+            at - TimeDelta::days(1)
+        } else {
+            at
+        });
     }
     parse_instant(text, now, zone)
 }

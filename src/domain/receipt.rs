@@ -704,12 +704,7 @@ impl GivenUp {
 
 /// What became of an assignment of a grant, from how it was held and from the evidence.
 #[must_use]
-pub fn fate(
-    holding: Holding,
-    trail: Option<&Trail>,
-    kept: bool,
-    cause: &EndCause,
-) -> Fate {
+pub fn fate(holding: Holding, trail: Option<&Trail>, kept: bool, cause: &EndCause) -> Fate {
     if let Some(given_up) = trail.and_then(|trail| trail.given_up.as_ref()) {
         return given_up.fate();
     }

@@ -10,7 +10,9 @@ use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, GrantState, Holding};
 use crate::domain::ids::{CallerName, GrantId, IntegrationName};
-use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind};
+use crate::domain::member::{
+    Due, DueKind, MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind,
+};
 use crate::domain::overdue::{GRACE, removal_due_at};
 use crate::domain::receipt::{Forgotten, GivenUp, Proposal};
 use crate::domain::request::Principal;
@@ -483,6 +485,3 @@ fn finish(
     }
     (record, audit, ended)
 }
-
-#[cfg(test)]
-mod tests;

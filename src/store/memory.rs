@@ -571,7 +571,12 @@ impl Ledger for MemoryLedger {
         limit: usize,
     ) -> Result<u64> {
         let mut state = self.lock("pruning")?;
-        Ok(prune::prune(&mut state, requests_before, ended_before, limit))
+        Ok(prune::prune(
+            &mut state,
+            requests_before,
+            ended_before,
+            limit,
+        ))
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {

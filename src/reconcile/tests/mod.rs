@@ -10,6 +10,7 @@ mod life;
 mod members;
 mod neighbours;
 mod random;
+mod receipts;
 mod refusals;
 mod world;
 

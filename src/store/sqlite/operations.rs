@@ -83,7 +83,8 @@ pub(super) async fn list_receipts(
             .push_bind(rows::micros(*since));
     }
     if let Some(until) = until {
-        text.push(" AND ended_at < ").push_bind(rows::micros(*until));
+        text.push(" AND ended_at < ")
+            .push_bind(rows::micros(*until));
     }
     if *open_only {
         text.push(" AND is_open = 1");

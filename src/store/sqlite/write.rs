@@ -140,11 +140,7 @@ macro_rules! prunable {
     };
 }
 
-const PRUNE_RECEIPTS: &str = concat!(
-    "DELETE FROM receipts WHERE grant_id IN (",
-    prunable!(),
-    ")"
-);
+const PRUNE_RECEIPTS: &str = concat!("DELETE FROM receipts WHERE grant_id IN (", prunable!(), ")");
 const PRUNE_GRANTS: &str = concat!("DELETE FROM grants WHERE id IN (", prunable!(), ")");
 
 const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \

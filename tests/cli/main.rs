@@ -2,6 +2,8 @@
 
 mod fake;
 mod fake_directory;
+mod fake_operations;
+mod operations;
 mod standing;
 
 use std::ffi::OsString;

@@ -12,7 +12,7 @@ use metrics::{Unit, describe_gauge, gauge};
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::domain::overdue::class_of;
-use crate::ports::ledger::LateRemovals;
+use crate::ports::ledger::{LateRemovals, Removals};
 use crate::ports::{AccessProvider, Clock, Ledger};
 use crate::runtime::{ReadinessHandle, Shutdown, TaskError};
 
@@ -25,10 +25,12 @@ const BLOCKED: &str = "latchkey_blocked_removals";
 const OVERDUE: &str = "latchkey_overdue_members";
 const OLDEST: &str = "latchkey_oldest_overdue_seconds";
 const LATE: &str = "latchkey_overdue_removals";
-const LATE_AGE: &str = "latchkey_overdue_removal_age_seconds";
 const KEY_EXPIRES: &str = "latchkey_key_expires_in_seconds";
 const KEY_LOADED: &str = "latchkey_key_loaded";
 const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
+const SEES_OWNERS: &str = "latchkey_key_sees_owners";
+const UP: &str = "latchkey_integration_up";
+const WRITABLE: &str = "latchkey_ledger_writable";
 
 /// Registers help texts.
 pub(super) fn describe_metrics() {
@@ -48,16 +50,11 @@ pub(super) fn describe_metrics() {
     describe_gauge!(
         OLDEST,
         Unit::Seconds,
-        "Age of the oldest removal that is due and not sent"
+        "How long the oldest access that is due to go has been due, until it is seen gone"
     );
     describe_gauge!(
         LATE,
         "Members with access that should have been gone for more than a minute, by the strongest power they still hold"
-    );
-    describe_gauge!(
-        LATE_AGE,
-        Unit::Seconds,
-        "How long the longest overdue access should have been gone, whatever was tried meanwhile"
     );
     describe_gauge!(
         KEY_EXPIRES,
@@ -66,6 +63,18 @@ pub(super) fn describe_metrics() {
     );
     describe_gauge!(KEY_LOADED, "1 when a key is loaded");
     describe_gauge!(SKEW, Unit::Seconds, "Upstream's clock minus ours");
+    describe_gauge!(
+        SEES_OWNERS,
+        "1 when the last complete read showed organization owners, as an owner's key must"
+    );
+    describe_gauge!(
+        UP,
+        "1 unless there is no key, or the last call that says something of it failed"
+    );
+    describe_gauge!(
+        WRITABLE,
+        "1 when the ledger could be written at the last look; without that no grant is accepted"
+    );
 }
 
 /// What is counted.
@@ -99,8 +108,12 @@ impl Census {
     /// A ledger that cannot be written accepts nothing: this process should be given no work.
     async fn writable(&self) {
         match self.ledger.check().await {
-            Ok(()) => self.ready.set_ready(),
+            Ok(()) => {
+                gauge!(WRITABLE).set(1.0);
+                self.ready.set_ready();
+            }
             Err(error) => {
+                gauge!(WRITABLE).set(0.0);
                 tracing::error!(
                     code = error.code(),
                     "Ledger cannot be written; grants are refused, revocations go on"
@@ -119,6 +132,11 @@ impl Census {
             let status = provider.key_status();
             let label = || name.to_string();
             gauge!(KEY_LOADED, "integration" => label()).set(if status.loaded { 1.0 } else { 0.0 });
+            let up = status.loaded && status.last_failure.is_none();
+            gauge!(UP, "integration" => label()).set(if up { 1.0 } else { 0.0 });
+            if let Some(sees) = status.sees_owners {
+                gauge!(SEES_OWNERS, "integration" => label()).set(if sees { 1.0 } else { 0.0 });
+            }
             if let Some(expires_at) = status.expires_at {
                 gauge!(KEY_EXPIRES, "integration" => label())
                     .set(seconds((expires_at - now).num_milliseconds()));
@@ -149,19 +167,33 @@ impl Census {
                 .set(number(count));
             shown.insert((integration, state), ());
         }
-        gauge!(OWNED).set(number(census.owned));
-        gauge!(BLOCKED).set(number(census.blocked));
-        gauge!(OVERDUE).set(number(census.overdue));
-        let age = census
-            .oldest_overdue
-            .map_or(0, |at| (now - at).num_milliseconds().max(0));
-        gauge!(OLDEST).set(seconds(age));
-        self.late(&census.late, now);
+        self.late(&census.late);
         alarm.sound(&census.late, now);
+        let mut removals: BTreeMap<IntegrationName, Removals> = census
+            .removals
+            .into_iter()
+            .map(|entry| (entry.integration.clone(), entry))
+            .collect();
+        for (name, _) in &self.providers {
+            // An integration with nothing to remove is shown with zeros.
+            removals
+                .entry(name.clone())
+                .or_insert_with(|| Removals::new(name.clone()));
+        }
+        for entry in removals.into_values() {
+            let label = || entry.integration.to_string();
+            gauge!(OWNED, "integration" => label()).set(number(entry.owned));
+            gauge!(BLOCKED, "integration" => label()).set(number(entry.blocked));
+            gauge!(OVERDUE, "integration" => label()).set(number(entry.overdue));
+            let age = entry
+                .oldest
+                .map_or(0, |at| (now - at).num_milliseconds().max(0));
+            gauge!(OLDEST, "integration" => label()).set(seconds(age));
+        }
     }
 
     /// Every integration and class is shown, also with 0: an alert must see the end as well.
-    fn late(&self, late: &[LateRemovals], now: Timestamp) {
+    fn late(&self, late: &[LateRemovals]) {
         for (name, _) in &self.providers {
             let of = || late.iter().filter(|one| one.integration == *name);
             for class in CLASSES {
@@ -172,11 +204,6 @@ impl Census {
                 gauge!(LATE, "integration" => name.to_string(), "power" => class)
                     .set(number(members));
             }
-            let age = of()
-                .map(|one| (now - one.oldest).num_milliseconds().max(0))
-                .max()
-                .unwrap_or(0);
-            gauge!(LATE_AGE, "integration" => name.to_string()).set(seconds(age));
         }
     }
 }

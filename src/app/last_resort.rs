@@ -200,7 +200,12 @@ fn build(
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Organization> {
     let secret = adapters::secret(&section.secret)?;
-    let elastic = adapters::elastic(section, secret, Arc::clone(clock))?;
+    let elastic = adapters::elastic(
+        section,
+        secret,
+        Arc::clone(clock),
+        Some(Arc::clone(ledger)),
+    )?;
     let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
     let observer = Arc::new(Observer::new(
         section.name.clone(),
@@ -215,7 +220,11 @@ fn build(
         Arc::clone(ledger),
         Arc::clone(clock),
         Arc::new(NobodyWakes),
-        adapters::reconcile_settings(&config.engine, provider.request_lifetime()),
+        adapters::reconcile_settings(
+            &config.engine,
+            &config.service_level,
+            provider.request_lifetime(),
+        ),
     )
     .taking_only();
     Ok(Organization {

@@ -350,19 +350,17 @@ async fn giving_up_needs_a_person_a_reason_and_something_that_is_ours() {
     let id = bed.grant("r1").await.id;
     bed.activate(&id).await;
     own(&bed, &id, false).await;
-    for (change, field) in [
-        (
-            (|request: &mut pb::ForgetAccessRequest| request.requester.clear())
-                as fn(&mut pb::ForgetAccessRequest),
-            "requester",
-        ),
+    type Change = fn(&mut pb::ForgetAccessRequest);
+    let cases: [(Change, &str); 4] = [
+        (|request| request.requester.clear(), "requester"),
         (|request| request.reason = "  ".to_owned(), "reason"),
         (|request| request.access = None, "access"),
         (
             |request| request.access.as_mut().expect("given").target = None,
             "access.target",
         ),
-    ] {
+    ];
+    for (change, field) in cases {
         let mut request = forget("ada");
         change(&mut request);
         let refused = operations(&bed)

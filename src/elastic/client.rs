@@ -214,7 +214,9 @@ impl Elastic {
         // A removal that waits for its neighbours to be read does not wait for long.
         let budget = match priority {
             Priority::Revoke => self.options.urgent_read.min(self.options.members_budget),
-            Priority::Verify | Priority::Grant | Priority::Discovery => self.options.members_budget,
+            Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => {
+                self.options.members_budget
+            }
         };
         let limits = Limits {
             budget,
@@ -383,7 +385,7 @@ impl Elastic {
     async fn place(&self, claim: Claim, permit: Option<Permit>) -> (Permit, SemaphorePermit<'_>) {
         let places = match claim.priority {
             Priority::Revoke | Priority::Verify => &self.urgent,
-            Priority::Grant | Priority::Discovery => &self.routine,
+            Priority::Retry | Priority::Grant | Priority::Discovery => &self.routine,
         };
         let permit = match permit {
             Some(permit) => permit,
@@ -400,6 +402,7 @@ impl Elastic {
         let label = match claim.priority {
             Priority::Revoke => "revoke",
             Priority::Verify => "verify",
+            Priority::Retry => "retry",
             Priority::Grant => "grant",
             Priority::Discovery => "discovery",
         };

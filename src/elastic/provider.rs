@@ -112,13 +112,27 @@ impl AccessProvider for Elastic {
     }
 
     async fn add(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Add, None, pin, user, assignments)
-            .await
+        self.write(
+            WriteKind::Add,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Grant,
+        )
+        .await
     }
 
     async fn remove(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Remove, None, pin, user, assignments)
-            .await
+        self.write(
+            WriteKind::Remove,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
+        )
+        .await
     }
 
     fn preview(&self, kind: WriteKind, user: &UserId, assignments: &[Assignment]) -> PlannedCall {
@@ -326,6 +340,23 @@ impl AccessProvider for Elastic {
         Ok((roles, evidence))
     }
 
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Remove,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Retry,
+        )
+        .await
+    }
+
     async fn turn(&self, claim: Claim) -> Option<Turn> {
         self.early_turn(claim).await
     }
@@ -337,8 +368,15 @@ impl AccessProvider for Elastic {
         user: &UserId,
         assignments: &[Assignment],
     ) -> Outcome<()> {
-        self.write(WriteKind::Add, Some(turn), pin, user, assignments)
-            .await
+        self.write(
+            WriteKind::Add,
+            Some(turn),
+            pin,
+            user,
+            assignments,
+            Priority::Grant,
+        )
+        .await
     }
 
     async fn remove_in_turn(
@@ -348,8 +386,15 @@ impl AccessProvider for Elastic {
         user: &UserId,
         assignments: &[Assignment],
     ) -> Outcome<()> {
-        self.write(WriteKind::Remove, Some(turn), pin, user, assignments)
-            .await
+        self.write(
+            WriteKind::Remove,
+            Some(turn),
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
+        )
+        .await
     }
 
     fn rate(&self) -> Option<Rate> {
@@ -365,6 +410,7 @@ impl Elastic {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        removal: Priority,
     ) -> Outcome<()> {
         let (operation, template, priority) = match kind {
             WriteKind::Add => (
@@ -375,7 +421,7 @@ impl Elastic {
             WriteKind::Remove => (
                 "remove",
                 "DELETE /users/{user_id}/role_assignments",
-                Priority::Revoke,
+                removal,
             ),
         };
         let organization = match self.organization_id(priority).await {
@@ -393,7 +439,10 @@ impl Elastic {
         };
         let claim = match kind {
             WriteKind::Add => Claim::of(priority),
-            WriteKind::Remove => Claim::removal(total_weight(assignments), None),
+            WriteKind::Remove => Claim {
+                priority,
+                ..Claim::removal(total_weight(assignments), None)
+            },
         };
         self.mutate(call, pin, (claim, turn), |_| Some(())).await
     }

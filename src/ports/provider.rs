@@ -24,6 +24,9 @@ pub enum Priority {
     Revoke,
     /// Reads that prove something.
     Verify,
+    /// Removals that were refused before: after everything that is on time, and with a small share of their own, so
+    /// that neither starves the other.
+    Retry,
     /// Additions and invitations.
     Grant,
     /// Listing deployments, projects, roles.
@@ -93,6 +96,12 @@ impl Turn {
     /// A turn that holds something until it is used.
     pub fn holding(held: impl Hold) -> Self {
         Self(Some(Box::new(held)))
+    }
+
+    /// Whether nobody had to wait for it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.0.is_none()
     }
 
     /// What it holds, for the adapter that made it.
@@ -416,6 +425,17 @@ pub trait AccessProvider: Debug + Send + Sync {
         id: &ProjectId,
         priority: Priority,
     ) -> ReadResult<Vec<ProjectRole>>;
+
+    /// Removes assignments whose removal was refused before, like [`Self::remove`]. An adapter with a rate budget
+    /// gives these calls at most a tenth of it: what stays refused must not slow down what can be removed.
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.remove(pin, user, assignments).await
+    }
 
     /// Waits for a turn in the rate budget, at most as long as a call may wait for one; `None` when it did not come.
     async fn turn(&self, _claim: Claim) -> Option<Turn> {

@@ -203,7 +203,8 @@ impl Service {
     ) -> Result<Subject> {
         self.check_rules(request)?;
         let resolved = self
-            .resolve_member(integration, &request.beneficiary, Priority::Grant)
+            // An accept is answered also while removals take the whole budget: the read is one that proves something.
+            .resolve_member(integration, &request.beneficiary, Priority::Verify)
             .await?;
         let subject = subject(request, resolved)?;
         self.check_targets(integration, &request.targets).await?;

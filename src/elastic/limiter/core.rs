@@ -39,6 +39,8 @@ pub struct LimiterOptions {
     /// Share of the budget that additions and discovery may not touch, so that a removal finds room at once. Reads
     /// leave half of it alone.
     pub urgent_share: f64,
+    /// Share of the budget that removals may take which were refused before.
+    pub retry_share: f64,
 }
 
 impl Default for LimiterOptions {
@@ -51,6 +53,7 @@ impl Default for LimiterOptions {
             increase: 0.1,
             read_every: Duration::from_secs(10),
             urgent_share: 0.2,
+            retry_share: 0.1,
         }
     }
 }
@@ -102,6 +105,8 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     General,
+    /// A removal that was refused before.
+    Retry,
     Reserved,
     /// Spent by somebody else who shares the budget, as upstream's count tells.
     Foreign,
@@ -223,7 +228,7 @@ impl Core {
         let owed = read.filter(|_| shares.reserved == 0 && owed_at <= now);
         let mut wake = match owed {
             Some(_) => self.free_at(shares.general, shares.total),
-            None => self.free_at(self.cap(first.priority(), shares), shares.total),
+            None => self.free_for(first.priority(), shares),
         };
         if owed.is_none() && !removal {
             let lull = self.held_up.map_or(Duration::ZERO, |at| at + LULL);
@@ -231,7 +236,19 @@ impl Core {
         }
         if wake <= now {
             self.note_waiting(removal && owed.is_some(), now);
-            return self.admit(owed.unwrap_or(first), Use::General, now);
+            let ticket = owed.unwrap_or(first);
+            return self.admit(ticket, use_of(ticket.priority()), now);
+        }
+        // What was refused before waits for its own share, and nobody waits behind it.
+        if first.priority() == Priority::Retry
+            && let Some(next) = self.first_after_retries()
+        {
+            let lull = self.held_up.map_or(Duration::ZERO, |at| at + LULL);
+            let free = self.free_for(next.priority(), shares).max(lull);
+            if free <= now {
+                return self.admit(next, Use::General, now);
+            }
+            wake = wake.min(free);
         }
         self.note_waiting(removal, now);
         if read.is_some() && shares.reserved == 0 && owed_at > now {
@@ -332,10 +349,9 @@ impl Core {
     /// Gives back what was admitted at that instant and never sent.
     pub fn unsent(&mut self, admitted_at: Duration) {
         self.finished();
-        let spent = self
-            .spent
-            .iter()
-            .rposition(|(at, kind)| *at == admitted_at && *kind == Use::General);
+        let spent = self.spent.iter().rposition(|(at, kind)| {
+            *at == admitted_at && matches!(kind, Use::General | Use::Retry)
+        });
         if let Some(spent) = spent {
             self.spent.remove(spent);
             self.general_spent -= 1;
@@ -368,6 +384,28 @@ impl Core {
             ),
             told: self.told.is_some(),
         }
+    }
+
+    fn first_after_retries(&self) -> Option<Ticket> {
+        let after = Ticket {
+            claim: Claim::first(Priority::Grant),
+            number: 0,
+        };
+        self.queue.range(after..).next().copied()
+    }
+
+    /// When one of this priority may go.
+    fn free_for(&self, priority: Priority, shares: Shares) -> Duration {
+        let free = self.free_at(self.cap(priority, shares), shares.total);
+        if priority != Priority::Retry {
+            return free;
+        }
+        let general = f64::from(u32::try_from(shares.general).unwrap_or(u32::MAX));
+        let share = floor(general * self.options.retry_share).max(1);
+        let mut spent = self.spent.iter().filter(|(_, kind)| *kind == Use::Retry);
+        let over = spent.clone().count().checked_sub(share);
+        let own = over.and_then(|over| spent.nth(over));
+        free.max(own.map_or(Duration::ZERO, |(at, _)| *at + self.window()))
     }
 
     fn expire(&mut self, now: Duration) {
@@ -417,7 +455,7 @@ impl Core {
             Priority::Revoke => shares.general,
             // Half of what additions leave: reads as well must not take the place of a removal that is due next.
             Priority::Verify => shares.general.saturating_sub(urgent / 2).max(1),
-            Priority::Grant => shares.general.saturating_sub(urgent).max(1),
+            Priority::Retry | Priority::Grant => shares.general.saturating_sub(urgent).max(1),
             Priority::Discovery => (shares.general / 2)
                 .min(shares.general.saturating_sub(urgent))
                 .max(1),
@@ -468,6 +506,13 @@ impl Core {
             self.general_spent -= 1;
             give_back -= 1;
         }
+    }
+}
+
+fn use_of(priority: Priority) -> Use {
+    match priority {
+        Priority::Retry => Use::Retry,
+        Priority::Revoke | Priority::Verify | Priority::Grant | Priority::Discovery => Use::General,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `cargo test --profile sim --no-default-features --test storm -- --nocapture` prints the figures of
 //! docs/performance.md; without that profile the storms are a tenth of the size.
 
+mod admission;
 mod clock;
 mod outage;
 mod stage;

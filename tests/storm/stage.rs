@@ -22,7 +22,7 @@ use latchkey::ports::ledger::MemberCommit;
 use latchkey::ports::{AccessProvider, Clock, Ledger, Wake};
 use latchkey::reconcile::{Observer, Reconciler, Settings};
 use latchkey::scheduler::{Driver, Limits, Waker};
-use latchkey::service::{Details, GrantAsk, IntegrationParts, Service};
+use latchkey::service::{Details, GrantAsk, IntegrationParts, LatenessPolicy, OnLate, Service};
 use latchkey::store::MemoryLedger;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +99,21 @@ impl Stage {
 
     /// Starts the connector on what the ledger holds.
     pub fn start(&self) -> Process {
+        self.start_with(latchkey::service::Settings::default())
+    }
+
+    /// Starts one that refuses ends which cannot be kept.
+    pub fn start_refusing(&self, bound: TimeDelta) -> Process {
+        self.start_with(latchkey::service::Settings {
+            lateness: LatenessPolicy {
+                bound,
+                on_exceeded: OnLate::Refuse,
+            },
+            ..latchkey::service::Settings::default()
+        })
+    }
+
+    fn start_with(&self, settings: latchkey::service::Settings) -> Process {
         self.upstream.restart();
         let name = integration();
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
@@ -140,7 +155,7 @@ impl Stage {
             wake,
             BTreeMap::from([(name, parts)]),
             Rules::default(),
-            latchkey::service::Settings::default(),
+            settings,
         ));
         let stop = CancellationToken::new();
         #[expect(

@@ -380,7 +380,8 @@ impl Core {
             kept: count(
                 shares
                     .general
-                    .saturating_sub(self.cap(Priority::Verify, shares)),
+                    .saturating_sub(self.cap(Priority::Verify, shares))
+                    .saturating_sub(reads),
             ),
             told: self.told.is_some(),
         }

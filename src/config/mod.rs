@@ -12,6 +12,7 @@ pub mod listen;
 pub mod log;
 pub mod policy;
 pub mod problem;
+pub mod service_level;
 pub mod sweeps;
 pub mod text;
 
@@ -38,6 +39,7 @@ pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
+pub use service_level::ServiceLevel;
 pub use sweeps::{Reminders, Sweeps};
 pub use text::Period;
 
@@ -74,6 +76,9 @@ pub struct Config {
     /// When callers are told that access ends soon.
     #[serde(default)]
     pub reminders: Reminders,
+    /// What revocations are measured against.
+    #[serde(default)]
+    pub service_level: ServiceLevel,
     /// The Elastic Cloud organizations that are served; at least one.
     #[schemars(length(min = 1, max = 1000))]
     pub integrations: Vec<Integration>,
@@ -165,6 +170,7 @@ impl Config {
             engine,
             sweeps: _,
             reminders,
+            service_level,
             integrations,
         } = self;
         listen.check(problems);
@@ -174,6 +180,7 @@ impl Config {
         lateness.check(problems);
         engine.check(problems);
         reminders.check(problems);
+        service_level.check(problems);
         integration::check(integrations, problems);
     }
 }
@@ -206,6 +213,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(reminders) = section::<Reminders>(value, "reminders") {
         reminders.check(problems);
+    }
+    if let Some(service_level) = section::<ServiceLevel>(value, "service_level") {
+        service_level.check(problems);
     }
     let entries = value
         .get("integrations")

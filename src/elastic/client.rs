@@ -21,17 +21,20 @@ use super::options::{Error, Options};
 use super::transport::{Call, SendError, Transport};
 use crate::domain::Timestamp;
 use crate::domain::event::CallEvidence;
-use crate::domain::ids::OrganizationId;
+use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::Interest;
 use crate::ports::provider::{
-    Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Turn,
+    Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Refusal, Turn,
 };
 use crate::ports::secrets::SecretError;
-use crate::ports::{Clock, SecretStore};
+use crate::ports::{Clock, Ledger, SecretStore};
 
 pub(super) const REQUESTS: &str = "latchkey_upstream_requests_total";
 pub(super) const SECONDS: &str = "latchkey_upstream_request_seconds";
 pub(super) const RATE_WAIT: &str = "latchkey_upstream_rate_limit_wait_seconds";
+pub(super) const REFUSALS: &str = "latchkey_upstream_refusals_total";
+pub(super) const THROTTLED: &str = "latchkey_upstream_throttled_total";
+pub(super) const RATE: &str = "latchkey_upstream_rate_per_second";
 
 /// One Elastic Cloud organization, reached over HTTP.
 #[derive(Debug)]
@@ -43,10 +46,19 @@ pub struct Elastic {
     pub(super) organization: OnceLock<OrganizationId>,
     /// For which key its own record was asked for, when, and whether that was answered.
     pub(super) own_record: Mutex<Option<(KeyPin, Instant, bool)>>,
+    /// Where calls that nobody asked for are noted, and the name of this integration in metrics.
+    pub(super) notes: Option<Notes>,
     transport: Transport,
     limiter: Limiter,
     urgent: Semaphore,
     routine: Semaphore,
+}
+
+/// Whose calls these are, and where they are noted.
+#[derive(Debug)]
+pub(super) struct Notes {
+    pub(super) integration: IntegrationName,
+    pub(super) ledger: Arc<dyn Ledger>,
 }
 
 /// How long a call may take.
@@ -109,8 +121,28 @@ impl Elastic {
             clock,
             organization,
             own_record: Mutex::default(),
+            notes: None,
             options,
         })
+    }
+
+    /// Names the integration, for metrics, and where the calls that this client makes of itself leave their audit
+    /// events; the askers of all other calls note those themselves.
+    #[must_use]
+    pub fn with_notes(mut self, integration: IntegrationName, ledger: Arc<dyn Ledger>) -> Self {
+        self.notes = Some(Notes {
+            integration,
+            ledger,
+        });
+        self
+    }
+
+    /// The name of this integration in metrics; empty where nobody has given one.
+    fn label(&self) -> String {
+        self.notes
+            .as_ref()
+            .map(|notes| notes.integration.to_string())
+            .unwrap_or_default()
     }
 
     /// Fetches the key for the first time; answers what is known of it.
@@ -177,7 +209,10 @@ impl Elastic {
                 None => Outcome::Unknown(evidence),
             }
         };
-        count(call.operation, outcome.name(), outcome.evidence());
+        if let Outcome::Refused(refusal, _) = &outcome {
+            self.count_refusal(refusal);
+        }
+        self.count(call.operation, outcome.name(), outcome.evidence());
         outcome
     }
 
@@ -200,7 +235,7 @@ impl Elastic {
             )
             .await;
         let result = good_bytes(&ended).and_then(|bytes| serde_json::from_slice(bytes).ok());
-        finish_read(&call, &ended, result, evidence)
+        self.finish_read(&call, &ended, result, evidence)
     }
 
     /// Streams the members of an organization.
@@ -255,7 +290,7 @@ impl Elastic {
         let result = shown
             .zip(started)
             .map(|(shown, (at, pin))| (shown, at, pin));
-        finish_read(&call, &ended, result, evidence)
+        self.finish_read(&call, &ended, result, evidence)
     }
 
     /// Sends until there is an ending that may not be repeated, or no time left for another attempt. `note` hears
@@ -320,11 +355,16 @@ impl Elastic {
                         self.options.retry_after_max,
                     );
                     self.keys.saw(key.pin, &head);
+                    if head.feedback.throttled {
+                        metrics::counter!(THROTTLED, "integration" => self.label()).increment(1);
+                    }
                     permit.answered(Feedback {
                         spares_removals: call.method == Method::GET
                             || claim.priority != Priority::Revoke,
                         ..feedback(call, &head)
                     });
+                    metrics::gauge!(RATE, "integration" => self.label())
+                        .set(self.limiter.per_second());
                     let body = self.body(response, &head, want, until).await;
                     add_codes(&mut head, &body);
                     Ended::Answered(head, body)
@@ -408,7 +448,8 @@ impl Elastic {
         };
         let began = Instant::now();
         let permit = self.limiter.acquire_claim(claim).await;
-        metrics::histogram!(RATE_WAIT, "priority" => label).record(began.elapsed().as_secs_f64());
+        metrics::histogram!(RATE_WAIT, "integration" => self.label(), "priority" => label)
+            .record(began.elapsed().as_secs_f64());
         permit
     }
 
@@ -468,6 +509,57 @@ impl Elastic {
             }
         }
     }
+
+    fn finish_read<T>(
+        &self,
+        call: &Call,
+        ended: &Ended,
+        result: Option<T>,
+        evidence: CallEvidence,
+    ) -> ReadResult<T> {
+        let result = match (result, ended.refusal()) {
+            (Some(result), _) => Ok(result),
+            (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
+            (None, None) => Err(ReadError::Unavailable {
+                code: ended.unavailable(),
+            }),
+        };
+        let outcome = match &result {
+            Ok(_) => "done",
+            Err(ReadError::Refused(refusal)) => {
+                self.count_refusal(refusal);
+                "refused"
+            }
+            Err(ReadError::Unavailable { .. }) => "unavailable",
+        };
+        self.count(call.operation, outcome, &evidence);
+        match result {
+            Ok(result) => Ok((result, evidence)),
+            Err(error) => Err((error, evidence)),
+        }
+    }
+
+    fn count(&self, operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
+        metrics::counter!(REQUESTS, "integration" => self.label(), "operation" => operation, "outcome" => outcome)
+            .increment(1);
+        if evidence.attempts > 0 {
+            metrics::histogram!(SECONDS, "integration" => self.label(), "operation" => operation)
+                .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
+        }
+    }
+
+    fn count_refusal(&self, refusal: &Refusal) {
+        let reason = match refusal {
+            Refusal::Unauthenticated { .. } => "unauthenticated",
+            Refusal::Forbidden { .. } => "forbidden",
+            Refusal::NotFound { .. } => "not_found",
+            Refusal::Invalid { .. } => "invalid",
+            Refusal::Throttled { .. } => "throttled",
+            Refusal::NotSent { .. } => "not_sent",
+            Refusal::KeyRotated => "key_rotated",
+        };
+        metrics::counter!(REFUSALS, "integration" => self.label(), "reason" => reason).increment(1);
+    }
 }
 
 /// What the limiter learns. The limit on invitations is its own and says nothing about other calls.
@@ -477,38 +569,5 @@ fn feedback(call: &Call, head: &Head) -> Feedback {
         throttled: head.feedback.throttled && !own_limit,
         retry_after: head.feedback.retry_after.filter(|_| !own_limit),
         ..head.feedback
-    }
-}
-
-fn finish_read<T>(
-    call: &Call,
-    ended: &Ended,
-    result: Option<T>,
-    evidence: CallEvidence,
-) -> ReadResult<T> {
-    let result = match (result, ended.refusal()) {
-        (Some(result), _) => Ok(result),
-        (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
-        (None, None) => Err(ReadError::Unavailable {
-            code: ended.unavailable(),
-        }),
-    };
-    let outcome = match &result {
-        Ok(_) => "done",
-        Err(ReadError::Refused(_)) => "refused",
-        Err(ReadError::Unavailable { .. }) => "unavailable",
-    };
-    count(call.operation, outcome, &evidence);
-    match result {
-        Ok(result) => Ok((result, evidence)),
-        Err(error) => Err((error, evidence)),
-    }
-}
-
-fn count(operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
-    metrics::counter!(REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
-    if evidence.attempts > 0 {
-        metrics::histogram!(SECONDS, "operation" => operation)
-            .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
     }
 }

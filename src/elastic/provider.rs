@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::answer::parse_instant;
 use super::assignments;
-use super::client::{Elastic, Limits};
+use super::client::{Elastic, Limits, Notes};
 use super::listings::{deployment, open_invitation, project};
 use super::path::Path;
 use super::transport::Call;
 use super::wire::{self, Text};
 use crate::domain::assignment::{Assignment, ProjectType, total_weight};
-use crate::domain::event::CallEvidence;
+use crate::domain::event::{AuditEvent, CallEvidence, EventKind};
 use crate::domain::ids::{DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId};
 use crate::domain::member::WriteKind;
 use crate::domain::observation::{Interest, MembersRead};
@@ -521,6 +521,7 @@ impl Elastic {
         let read: ReadResult<wire::ApiKey> = self
             .read(call, priority, limits, self.options.max_body)
             .await;
+        self.note_own_call(&read).await;
         let answered = match read {
             Ok((record, _)) => {
                 let wire::ApiKey {
@@ -539,6 +540,29 @@ impl Elastic {
         };
         if answered {
             *self.lock_own_record() = Some((key.pin, Instant::now(), true));
+        }
+    }
+
+    /// Nobody asked for this call, so nobody else notes it.
+    async fn note_own_call<T>(&self, read: &ReadResult<T>) {
+        let Some(Notes {
+            integration,
+            ledger,
+        }) = &self.notes
+        else {
+            return;
+        };
+        let (outcome, evidence) = match read {
+            Ok((_, evidence)) => ("done", evidence),
+            Err((_, evidence)) => ("refused", evidence),
+        };
+        let kind = EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence: evidence.clone(),
+        };
+        let event = AuditEvent::integration(self.clock.now(), integration, kind);
+        if let Err(error) = ledger.append(vec![event]).await {
+            tracing::warn!(%integration, code = error.code(), "Call left no audit event");
         }
     }
 

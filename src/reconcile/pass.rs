@@ -470,7 +470,12 @@ impl Reconciler {
     }
 
     pub(super) async fn commit(&self, draft: Draft) -> Result<u64, LedgerError> {
-        let Draft { record, audit, .. } = draft;
+        let Draft {
+            record,
+            audit,
+            steps,
+            ..
+        } = draft;
         let ended: Vec<_> = record
             .grants
             .iter()
@@ -480,6 +485,13 @@ impl Reconciler {
                 } else {
                     None
                 }
+            })
+            .collect();
+        let drift: Vec<String> = audit
+            .iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::Drift { kind, .. } => Some(kind.clone()),
+                _ => None,
             })
             .collect();
         let changes: Vec<AuditEvent> = audit
@@ -497,6 +509,10 @@ impl Reconciler {
             .await?;
         for (cause, verified) in ended {
             super::metrics::grant_ended(&self.integration, cause, verified);
+        }
+        super::metrics::steps_done(&self.integration, &steps, self.settings.revocation_within);
+        for kind in drift {
+            super::metrics::drift_met(&self.integration, kind);
         }
         for event in changes {
             log_change(&event);

@@ -2,6 +2,7 @@
 
 mod fake;
 mod fake_directory;
+mod inventory;
 mod standing;
 
 use std::ffi::OsString;

@@ -226,7 +226,9 @@ impl Elastic {
         // A removal that waits for its neighbours to be read does not wait for long.
         let budget = match priority {
             Priority::Revoke => self.options.urgent_read.min(self.options.members_budget),
-            Priority::Verify | Priority::Grant | Priority::Discovery => self.options.members_budget,
+            Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => {
+                self.options.members_budget
+            }
         };
         let limits = Limits {
             budget,
@@ -404,6 +406,7 @@ impl Elastic {
         let (label, places) = match priority {
             Priority::Revoke => ("revoke", &self.urgent),
             Priority::Verify => ("verify", &self.urgent),
+            Priority::Retry => ("retry", &self.routine),
             Priority::Grant => ("grant", &self.routine),
             Priority::Discovery => ("discovery", &self.routine),
         };

@@ -112,11 +112,13 @@ impl AccessProvider for Elastic {
     }
 
     async fn add(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Add, pin, user, assignments).await
+        self.write(WriteKind::Add, pin, user, assignments, Priority::Revoke)
+            .await
     }
 
     async fn remove(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Remove, pin, user, assignments).await
+        self.write(WriteKind::Remove, pin, user, assignments, Priority::Revoke)
+            .await
     }
 
     fn preview(&self, kind: WriteKind, user: &UserId, assignments: &[Assignment]) -> PlannedCall {
@@ -322,6 +324,15 @@ impl AccessProvider for Elastic {
             .collect();
         Ok((roles, evidence))
     }
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(WriteKind::Remove, pin, user, assignments, Priority::Retry)
+            .await
+    }
 }
 
 impl Elastic {
@@ -331,6 +342,7 @@ impl Elastic {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        removal: Priority,
     ) -> Outcome<()> {
         let (operation, template, priority) = match kind {
             WriteKind::Add => (
@@ -341,7 +353,7 @@ impl Elastic {
             WriteKind::Remove => (
                 "remove",
                 "DELETE /users/{user_id}/role_assignments",
-                Priority::Revoke,
+                removal,
             ),
         };
         let organization = match self.organization_id(priority).await {

@@ -308,7 +308,7 @@ impl Reconciler {
             }
             Err(error) => return Err(error),
         }
-        let outcome = self.call(kind, pin, user, assignments).await;
+        let outcome = self.call(kind, pin, user, assignments, &before).await;
         if let (WriteKind::Remove, Some(counts_from), false) = (
             kind,
             owners.as_deref_mut(),
@@ -359,9 +359,17 @@ impl Reconciler {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        before: &MemberRecord,
     ) -> Outcome<()> {
+        // What was refused before must not slow down what can be removed.
+        let again = assignments.iter().all(|assignment| {
+            before
+                .owned(assignment)
+                .is_some_and(|row| row.blocked.is_some())
+        });
         match kind {
             WriteKind::Add => self.provider.add(pin, user, assignments).await,
+            WriteKind::Remove if again => self.provider.remove_again(pin, user, assignments).await,
             WriteKind::Remove => self.provider.remove(pin, user, assignments).await,
         }
     }

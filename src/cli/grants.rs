@@ -67,7 +67,7 @@ pub(super) async fn spec(
     if targets.is_empty() {
         targets.push(resolve::Target::Organization);
     }
-    let beneficiary = directory::principal(connector, integration, &args.member).await?;
+    let beneficiary = directory::beneficiary(connector, integration, &args.member).await?;
     let spec = pb::GrantSpec {
         integration: integration.unwrap_or_default().to_owned(),
         beneficiary: Some(beneficiary),

@@ -266,7 +266,11 @@ impl AccessService for Service {
         request: Request<pb::ListGrantsRequest>,
     ) -> Result<Response<pb::ListGrantsResponse>, Status> {
         let request = request.into_inner();
-        let states = request.filter.unwrap_or_default().states;
+        let filter = request.filter.unwrap_or_default();
+        if filter.integration == "nope" {
+            return Err(crate::fake_directory::unknown_integration());
+        }
+        let states = filter.states;
         let from: usize = request.page_token.parse().unwrap_or(0);
         let size = usize::try_from(request.page_size)
             .expect("not negative")

@@ -261,9 +261,11 @@ pub(super) async fn writer(path: &Path, options: &Options) -> Result<SqliteConne
         }
     }
     // Looked at through a connection that cannot write: closing one that can would write the log of a damaged file
-    // back into it.
+    // back into it. A first start that was cut short before there was a log leaves a journal, which only one that can
+    // write undoes; there is nothing in the file yet.
+    let is_first_start = beside(path, "-journal").exists();
     let mut conn = connect_options(path)
-        .read_only(true)
+        .read_only(!is_first_start)
         .connect()
         .await
         .map_err(|error| failed("opening", error))?;

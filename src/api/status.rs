@@ -104,6 +104,7 @@ fn code(error: &ServiceError) -> Code {
         }
         ServiceError::Ledger(error) => match error {
             LedgerError::Conflict { .. } => Code::Aborted,
+            LedgerError::Unavailable { .. } if error.is_full() => Code::ResourceExhausted,
             LedgerError::Unavailable { .. } | LedgerError::CommitUnknown { .. } => {
                 Code::Unavailable
             }
@@ -149,7 +150,7 @@ fn retry_after(error: &ServiceError) -> Option<Duration> {
     if code == Code::Aborted {
         return Some(Duration::from_millis(200));
     }
-    (code == Code::Unavailable).then_some(Duration::from_secs(5))
+    matches!(code, Code::Unavailable | Code::ResourceExhausted).then_some(Duration::from_secs(5))
 }
 
 /// The error and all of its causes on one line, for our log.
@@ -172,6 +173,7 @@ mod tests {
     use crate::domain::ids::{IntegrationName, UserId};
     use crate::domain::member::{MemberKey, Subject};
     use crate::policy;
+    use crate::ports::ledger::DiskFull;
 
     const CANARY: &str = "canary-inner-text";
 
@@ -292,6 +294,14 @@ mod tests {
             ),
             (refused(Refusal::KeyRotated), Code::Unavailable),
             (LedgerError::Conflict { key }.into(), Code::Aborted),
+            (
+                LedgerError::Unavailable {
+                    action: "accepting",
+                    source: Box::new(DiskFull { source: source() }),
+                }
+                .into(),
+                Code::ResourceExhausted,
+            ),
             (
                 LedgerError::Unavailable {
                     action: "accepting",

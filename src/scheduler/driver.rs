@@ -94,7 +94,12 @@ impl Pulse {
         self.oldest_due_ms.store(waiting, Ordering::Relaxed);
     }
 
-    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn.
+    /// The loop has ended.
+    fn retire(&self) {
+        self.turned_at_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn and after the end.
     #[must_use]
     pub fn turned_at_ms(&self) -> i64 {
         self.turned_at_ms.load(Ordering::Relaxed)
@@ -225,6 +230,8 @@ impl Driver {
                 _ = poll.tick() => self.refill().await,
             }
         }
+        // From here on nothing turns, and a pass may rightly take long: the drain has its own limit.
+        self.pulse.retire();
         while let Some(done) = self.passes.join_next().await {
             self.finished(done);
         }

@@ -250,6 +250,9 @@ fn ledger(error: &LedgerError) -> &'static str {
         LedgerError::Conflict { .. } => {
             "the member was changed by others at the same time; try again"
         }
+        LedgerError::Unavailable { .. } if error.is_full() => {
+            "the disk of the connector's ledger is full: nothing new is granted until its operator makes room"
+        }
         LedgerError::Unavailable { .. } => "the connector's ledger is unavailable; try again",
         LedgerError::CommitUnknown { .. } => {
             "it is not known whether this was recorded; repeat the call with the same request_id"

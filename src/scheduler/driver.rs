@@ -223,11 +223,14 @@ impl Driver {
                 .beat(self.clock.as_ref(), self.queue.oldest_ready());
             let wait = self.until_next();
             tokio::select! {
+                // A fixed order, so that simulated runs repeat. The poll comes before what can come in a stream: it
+                // is ready once a second at most, and starves nobody.
+                biased;
                 () = stop.cancelled() => break,
+                _ = poll.tick() => self.refill().await,
                 Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
                 Some((key, due)) = self.wakes.recv() => self.woken(key, due),
                 () = tokio::time::sleep(wait) => {}
-                _ = poll.tick() => self.refill().await,
             }
         }
         // From here on nothing turns, and a pass may rightly take long: the drain has its own limit.

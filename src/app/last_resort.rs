@@ -200,12 +200,7 @@ fn build(
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Organization> {
     let secret = adapters::secret(&section.secret)?;
-    let elastic = adapters::elastic(
-        section,
-        secret,
-        Arc::clone(clock),
-        Some(Arc::clone(ledger)),
-    )?;
+    let elastic = adapters::elastic(section, secret, Arc::clone(clock), Some(Arc::clone(ledger)))?;
     let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
     let observer = Arc::new(Observer::new(
         section.name.clone(),

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::endings::EndingIndex;
 use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
 use super::tally::Tally;
@@ -38,6 +39,7 @@ struct State {
     /// Records without their grants.
     members: BTreeMap<MemberKey, MemberRecord>,
     dues: BTreeMap<IntegrationName, Dues>,
+    endings: EndingIndex,
     requests: BTreeMap<(CallerName, RequestId), (RequestRecord, Timestamp)>,
     receipts: BTreeMap<GrantId, Receipt>,
     events: Vec<StoredEvent>,
@@ -136,6 +138,7 @@ impl State {
 
     fn store_grant(&mut self, grant: Grant) {
         if let Some(stored) = self.grants.get(&grant.id) {
+            self.endings.remove(stored);
             let key = key_of(stored);
             if let Some(open) = self.open.get_mut(&key) {
                 open.remove(&grant.id);
@@ -150,6 +153,7 @@ impl State {
                 .or_default()
                 .insert(grant.id);
         }
+        self.endings.insert(&grant);
         self.grants.insert(grant.id, grant);
     }
 
@@ -666,5 +670,15 @@ impl Ledger for MemoryLedger {
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         let state = self.lock("listing forgotten access")?;
         Ok(receipts::forgotten(&state, integration))
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        let state = self.lock("counting ends")?;
+        Ok(state.endings.count(integration, from, until))
     }
 }

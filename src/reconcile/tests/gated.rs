@@ -236,4 +236,13 @@ impl Ledger for Gated {
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         self.inner.forgotten(integration).await
     }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        self.inner.endings(integration, from, until).await
+    }
 }

@@ -12,6 +12,7 @@ mod neighbours;
 mod random;
 mod receipts;
 mod refusals;
+mod service_level;
 mod world;
 
 use std::collections::BTreeSet;

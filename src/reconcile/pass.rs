@@ -308,7 +308,7 @@ impl Reconciler {
             }
             Err(error) => return Err(error),
         }
-        let outcome = self.call(kind, pin, user, assignments).await;
+        let outcome = self.call(kind, pin, user, assignments, &before).await;
         if let (WriteKind::Remove, Some(counts_from), false) = (
             kind,
             owners.as_deref_mut(),
@@ -359,9 +359,17 @@ impl Reconciler {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        before: &MemberRecord,
     ) -> Outcome<()> {
+        // What was refused before must not slow down what can be removed.
+        let again = assignments.iter().all(|assignment| {
+            before
+                .owned(assignment)
+                .is_some_and(|row| row.blocked.is_some())
+        });
         match kind {
             WriteKind::Add => self.provider.add(pin, user, assignments).await,
+            WriteKind::Remove if again => self.provider.remove_again(pin, user, assignments).await,
             WriteKind::Remove => self.provider.remove(pin, user, assignments).await,
         }
     }
@@ -418,7 +426,12 @@ impl Reconciler {
     }
 
     pub(super) async fn commit(&self, draft: Draft) -> Result<u64, LedgerError> {
-        let Draft { record, audit, .. } = draft;
+        let Draft {
+            record,
+            audit,
+            steps,
+            ..
+        } = draft;
         let ended: Vec<_> = record
             .grants
             .iter()
@@ -428,6 +441,13 @@ impl Reconciler {
                 } else {
                     None
                 }
+            })
+            .collect();
+        let drift: Vec<String> = audit
+            .iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::Drift { kind, .. } => Some(kind.clone()),
+                _ => None,
             })
             .collect();
         let changes: Vec<AuditEvent> = audit
@@ -445,6 +465,10 @@ impl Reconciler {
             .await?;
         for (cause, verified) in ended {
             super::metrics::grant_ended(&self.integration, cause, verified);
+        }
+        super::metrics::steps_done(&self.integration, &steps, self.settings.revocation_within);
+        for kind in drift {
+            super::metrics::drift_met(&self.integration, kind);
         }
         for event in changes {
             log_change(&event);

@@ -12,8 +12,8 @@ use chrono::TimeDelta;
 use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
-    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders,
-    Secret, SecretSource, ServiceLevel, Sweeps,
+    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
+    Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
 };
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
@@ -31,7 +31,7 @@ use crate::reconcile::plan::Bounds;
 use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
 use crate::scheduler::Limits;
 use crate::secrets::{EnvSecret, FileSecret};
-use crate::service::{Details, Settings as ServiceSettings};
+use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
 
 pub(super) fn delta(period: Period) -> TimeDelta {
@@ -220,6 +220,13 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
     ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
+        lateness: LatenessPolicy {
+            bound: delta(config.lateness.bound),
+            on_exceeded: match config.lateness.on_exceeded {
+                OnExceeded::Accept => OnLate::Accept,
+                OnExceeded::Refuse => OnLate::Refuse,
+            },
+        },
         ..ServiceSettings::default()
     }
 }

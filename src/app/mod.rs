@@ -81,9 +81,9 @@ impl App {
         let mut tasks = Tasks::new(shutdown.clone());
         let metrics = Metrics::install(DESCRIBE).context("setting up metrics")?;
 
-        let connections = adapters::connections(&config)?;
         objective::announce(&config.service_level);
 
+        let connections = adapters::connections(&config)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);

@@ -146,6 +146,18 @@ pub enum ClientCommand {
     /// List deployments and projects
     #[command(after_help = RESOURCES_EXAMPLES)]
     Resources(ResourcesArgs),
+    /// List the configured integrations and how each does
+    #[command(after_help = INTEGRATIONS_EXAMPLES)]
+    Integrations,
+    /// Show what may be granted and for how long
+    #[command(after_help = LIMITS_EXAMPLES)]
+    Limits,
+    /// List open invitations to the organization
+    #[command(after_help = INVITATIONS_EXAMPLES)]
+    Invitations(InvitationsArgs),
+    /// List the roles that are defined inside a project
+    #[command(after_help = PROJECT_ROLES_EXAMPLES)]
+    ProjectRoles(ProjectRolesArgs),
 }
 
 /// Arguments of `serve`.
@@ -503,6 +515,24 @@ pub struct ResourcesArgs {
     /// Only resources of this kind
     #[arg(long, value_enum, value_name = "KIND")]
     pub kind: Option<ResourceKind>,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `invitations`.
+#[derive(Debug, Clone, Args)]
+pub struct InvitationsArgs {
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `project-roles`.
+#[derive(Debug, Clone, Args)]
+pub struct ProjectRolesArgs {
+    /// Project, written like --on of grant: security/soc
+    pub project: String,
     /// Integration, when several are configured
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,

@@ -73,7 +73,8 @@ Examples:
 
 pub(super) const DRAIN_EXAMPLES: &str = "\
 For uninstalling: exits 0 when nothing is left that the connector would have to remove. New grants are
-refused until the connector restarts.
+refused until the connector restarts. What is gone is looked at once more before it counts as gone: some
+seconds later, or ten minutes later where Elastic Cloud left a call without an answer.
 
 Examples:
   latchkey drain --yes
@@ -103,6 +104,30 @@ The first column is what --on takes.
 Examples:
   latchkey resources
   latchkey resources prod --kind deployment";
+
+pub(super) const INTEGRATIONS_EXAMPLES: &str = "\
+Asks nobody but the connector: health is that of its last calls to Elastic Cloud.
+
+Examples:
+  latchkey integrations
+  latchkey integrations --output json | jq -r '.[] | select(.health != \"ok\") | .name'";
+
+pub(super) const LIMITS_EXAMPLES: &str = "\
+Examples:
+  latchkey limits
+  latchkey limits --output json | jq .max_duration_seconds";
+
+pub(super) const INVITATIONS_EXAMPLES: &str = "\
+Those of Latchkey and those that administrators sent. Tokens are never shown.
+
+Examples:
+  latchkey invitations";
+
+pub(super) const PROJECT_ROLES_EXAMPLES: &str = "\
+The names are what --as-roles takes, beside the predefined roles.
+
+Examples:
+  latchkey project-roles security/soc";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

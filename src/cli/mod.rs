@@ -18,11 +18,13 @@ mod follow;
 mod grants;
 mod help;
 mod host;
+mod inventory;
 mod progress;
 mod receipt;
 mod resolve;
 mod shell;
 pub mod simulate;
+mod stranger;
 pub mod streams;
 mod table;
 pub mod text;
@@ -56,13 +58,24 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "why",
         ],
     ),
-    ("Directory", &["members", "roles", "resources"]),
+    (
+        "Directory",
+        &[
+            "members",
+            "roles",
+            "resources",
+            "project-roles",
+            "invitations",
+        ],
+    ),
     (
         "Running the connector",
         &[
             "serve",
             "check-config",
             "doctor",
+            "integrations",
+            "limits",
             "schema",
             "drain",
             "bench",
@@ -142,7 +155,11 @@ async fn ask(
         | ClientCommand::Why(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
-        | ClientCommand::Resources(_) => Limit::Default,
+        | ClientCommand::Resources(_)
+        | ClientCommand::Integrations
+        | ClientCommand::Limits
+        | ClientCommand::Invitations(_)
+        | ClientCommand::ProjectRoles(_) => Limit::Default,
     };
     let connector = &Connector::new(global, limit, streams.interrupt.clone())?;
     let format = global.output;
@@ -163,6 +180,14 @@ async fn ask(
         ClientCommand::Roles(args) => directory::list_roles(connector, format, args, streams).await,
         ClientCommand::Resources(args) => {
             directory::list_resources(connector, format, args, streams).await
+        }
+        ClientCommand::Integrations => inventory::integrations(connector, format, streams).await,
+        ClientCommand::Limits => inventory::limits(connector, format, streams).await,
+        ClientCommand::Invitations(args) => {
+            inventory::invitations(connector, format, args, streams).await
+        }
+        ClientCommand::ProjectRoles(args) => {
+            inventory::project_roles(connector, format, args, streams).await
         }
     }
 }

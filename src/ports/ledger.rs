@@ -376,4 +376,15 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// Flushes and closes; further calls fail.
     async fn close(&self);
+
+    /// How many members have a removal that falls due (`Grant::removal_due`) in each second that begins at or after
+    /// `from` and before `until`, in order of time. A ledger that cannot tell answers nothing, and nothing is forecast.
+    async fn endings(
+        &self,
+        _integration: &IntegrationName,
+        _from: Timestamp,
+        _until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        Ok(Vec::new())
+    }
 }

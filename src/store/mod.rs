@@ -18,6 +18,7 @@
 //!   grants or owned assignments behind.
 
 mod checksum;
+mod endings;
 mod filter;
 pub mod memory;
 mod rows;

@@ -211,6 +211,7 @@ impl AccessService for Service {
         Ok(Response::new(pb::CreateGrantResponse {
             grant: Some(grant),
             replayed: false,
+            predicted_lateness: None,
         }))
     }
 
@@ -265,7 +266,11 @@ impl AccessService for Service {
         request: Request<pb::ListGrantsRequest>,
     ) -> Result<Response<pb::ListGrantsResponse>, Status> {
         let request = request.into_inner();
-        let states = request.filter.unwrap_or_default().states;
+        let filter = request.filter.unwrap_or_default();
+        if filter.integration == "nope" {
+            return Err(crate::fake_directory::unknown_integration());
+        }
+        let states = filter.states;
         let from: usize = request.page_token.parse().unwrap_or(0);
         let size = usize::try_from(request.page_size)
             .expect("not negative")
@@ -362,6 +367,7 @@ impl AccessService for Service {
         end.seconds += by;
         Ok(Response::new(pb::ExtendGrantResponse {
             grant: Some(grant.clone()),
+            predicted_lateness: None,
         }))
     }
 
@@ -425,6 +431,7 @@ impl AccessService for Service {
             body: "{\"deployment\":[{\"role_id\":\"deployment-viewer\"}]}".to_owned(),
         };
         Ok(Response::new(pb::PlanGrantResponse {
+            predicted_lateness: None,
             user_id: "101".to_owned(),
             would_invite: spec.invite,
             assignments: spec

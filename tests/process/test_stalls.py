@@ -92,7 +92,7 @@ def test_connections_that_died_without_a_word_delay_a_removal_by_seconds(make_be
 
     def asked():
         try:
-            return client.create(spec, "after the cut", wait="ACCEPTED").grant
+            return client.create(spec, "after-the-cut", wait="ACCEPTED").grant
         except grpc.RpcError as error:
             # What has to be looked up first may meet a dead connection.
             assert error.code() is grpc.StatusCode.UNAVAILABLE, error

@@ -11,6 +11,7 @@ mod members;
 mod neighbours;
 mod random;
 mod refusals;
+mod service_level;
 mod world;
 
 use std::collections::BTreeSet;

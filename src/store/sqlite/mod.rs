@@ -398,4 +398,19 @@ impl Ledger for SqliteLedger {
             drop(closed.await);
         }
     }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        read!(self, "counting ends", |conn, action| read::endings(
+            conn,
+            integration,
+            from,
+            until,
+            action
+        ))
+    }
 }

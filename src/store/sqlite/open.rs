@@ -359,13 +359,22 @@ enum MigrateFailure {
 
 /// Every migration, oldest first; one that was released is never edited.
 fn migrations() -> Vec<Migration> {
-    vec![Migration::new(
-        1,
-        "ledger".into(),
-        MigrationType::Simple,
-        include_str!("../migrations/0001_ledger.sql").into_sql_str(),
-        false,
-    )]
+    vec![
+        Migration::new(
+            1,
+            "ledger".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0001_ledger.sql").into_sql_str(),
+            false,
+        ),
+        Migration::new(
+            4,
+            "endings".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0004_endings.sql").into_sql_str(),
+            false,
+        ),
+    ]
 }
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), MigrateFailure> {

@@ -316,6 +316,33 @@ pub(super) async fn next_due(
     }))
 }
 
+/// Members by the second in which a removal of theirs falls due.
+pub(super) async fn endings(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    from: Timestamp,
+    until: Timestamp,
+    action: &'static str,
+) -> Read<Vec<(Timestamp, u64)>> {
+    let rows = query(
+        "SELECT COALESCE(ends_by, expires_at) / 1000000 AS second, COUNT(DISTINCT subject) FROM grants \
+         WHERE integration = $1 AND state <> 'ended' AND COALESCE(ends_by, expires_at) >= $2 \
+         AND COALESCE(ends_by, expires_at) < $3 GROUP BY second ORDER BY second",
+    )
+    .bind(integration.to_string())
+    .bind(rows::micros(from))
+    .bind(rows::micros(until))
+    .fetch_all(conn)
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (second, count): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let at = readable!(action, rows::instant(second.saturating_mul(1_000_000)));
+        found.push((at, rows::uint(count)));
+    }
+    Ok(Ok(found))
+}
+
 pub(super) async fn events(
     conn: &mut SqliteConnection,
     filter: &EventFilter,

@@ -102,6 +102,7 @@ impl AccessService for AccessApi {
         Ok(Response::new(pb::CreateGrantResponse {
             grant: Some(render::grant(created.grant)),
             replayed: created.replayed,
+            predicted_lateness: created.predicted_lateness.map(render::length),
         }))
     }
 
@@ -190,14 +191,15 @@ impl AccessService for AccessApi {
         request: Request<pb::ExtendGrantRequest>,
     ) -> std::result::Result<Response<pb::ExtendGrantResponse>, Status> {
         let caller = caller(&request)?;
-        let grant = async {
+        let extended = async {
             let extension = convert::extension(request.into_inner())?;
-            self.service.extend_grant(&caller, extension).await
+            self.service.extend_with_forecast(&caller, extension).await
         }
         .await
         .map_err(|error| self.status(&error))?;
         Ok(Response::new(pb::ExtendGrantResponse {
-            grant: Some(render::grant(grant)),
+            grant: Some(render::grant(extended.grant)),
+            predicted_lateness: extended.predicted_lateness.map(render::length),
         }))
     }
 

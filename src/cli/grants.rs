@@ -119,6 +119,7 @@ pub(super) async fn grant(
         settle(connector, accepted, Goal::Active, streams).await?
     };
     show(streams, format, &settled, &names)?;
+    warn_of_lateness(streams, answer.predicted_lateness)?;
     let grant = view::Grant::from(&settled);
     match settled.state() {
         pb::GrantState::Revoking | pb::GrantState::Ended => {
@@ -150,6 +151,19 @@ pub(super) async fn grant(
         | pb::GrantState::Activating
         | pb::GrantState::Active => Ok(()),
     }
+}
+
+/// Too much ends at the same time: whoever asked should know that the end may slip.
+fn warn_of_lateness(
+    streams: &mut Streams,
+    predicted: Option<prost_types::Duration>,
+) -> Result<(), Failure> {
+    predicted.map_or(Ok(()), |late| {
+        streams.warning(&format!(
+            "so much access ends at that time that this may be taken away up to {} s late; another end avoids it",
+            late.seconds
+        ))
+    })
 }
 
 /// A request that may have arrived although no answer came: say how to find out.
@@ -405,7 +419,8 @@ pub(super) async fn extend(
             async move { client.extend_grant(request).await }
         })
         .await?;
-    show_named(connector, streams, format, &required(answer.grant)?).await
+    show_named(connector, streams, format, &required(answer.grant)?).await?;
+    warn_of_lateness(streams, answer.predicted_lateness)
 }
 
 /// `latchkey revoke`

@@ -52,9 +52,10 @@ async fn serve(args: &ServeArgs, streams: &mut Streams) -> Result<(), Failure> {
     let config = configuration::load(&args.config, streams)?;
     logging::init(config.log.format, config.log.filter.as_str())
         .map_err(|error| failed(error.into()))?;
-    let app = App::build(config, Overrides::default())
+    let mut app = App::build(config, Overrides::default())
         .await
         .map_err(failed)?;
+    app.catch_signals().map_err(failed)?;
     let (grpc, http) = app.addresses();
     tracing::info!(%grpc, %http, "Listening");
     // One line for scripts: with port 0 in the configuration this is how they learn the ports.

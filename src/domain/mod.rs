@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod event;
 pub mod grant;
 pub mod ids;
+pub mod lateness;
 pub mod member;
 pub mod observation;
 pub mod request;

@@ -62,11 +62,27 @@ pub enum LedgerError {
     },
 }
 
+/// There is no room left where the ledger stands: a cause of [`LedgerError::Unavailable`].
+#[derive(Debug, thiserror::Error)]
+#[error("the volume of the ledger is full: free space on it or make it larger")]
+pub struct DiskFull {
+    /// What the store said.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
 impl LedgerError {
+    /// Whether the volume of the ledger is full, so that waiting alone will not help.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.is::<DiskFull>())
+    }
+
     /// Stable code for metrics and audit.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Unavailable { .. } if self.is_full() => "ledger_full",
             Self::Conflict { .. } => "ledger_conflict",
             Self::Unavailable { .. } => "ledger_unavailable",
             Self::CommitUnknown { .. } => "ledger_commit_unknown",
@@ -360,4 +376,15 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// Flushes and closes; further calls fail.
     async fn close(&self);
+
+    /// How many members have a removal that falls due (`Grant::removal_due`) in each second that begins at or after
+    /// `from` and before `until`, in order of time. A ledger that cannot tell answers nothing, and nothing is forecast.
+    async fn endings(
+        &self,
+        _integration: &IntegrationName,
+        _from: Timestamp,
+        _until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        Ok(Vec::new())
+    }
 }

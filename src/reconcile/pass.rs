@@ -9,20 +9,20 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::due::Later;
+use super::due::{Later, NO_TURN};
 use super::explain::explain_own_identity;
 use super::look::READ_FAILURE;
 use super::plan::{Expected, OWNER_ROLE, Plan, Snapshot, View, plan};
 use super::settle::Draft;
 use super::{Observer, Settings};
 use crate::domain::Timestamp;
-use crate::domain::assignment::Assignment;
+use crate::domain::assignment::{Assignment, total_weight};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Backoff, Due, DueKind, MemberKey, MemberRecord, Subject, WriteKind};
 use crate::ports::ledger::{LedgerError, MemberCommit};
-use crate::ports::provider::{KeyPin, Outcome};
+use crate::ports::provider::{Claim, KeyPin, Outcome, Priority, Turn};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 
 /// Steps of one pass before it gives way to others; every step is durable, so the next pass goes on from there.
@@ -67,6 +67,8 @@ pub(super) struct Progress {
     pub(super) removed_one: bool,
     pub(super) must_read: bool,
     pub(super) stop: Option<String>,
+    /// A place in the rate budget, taken before it is decided what to send.
+    pub(super) turn: Option<Turn>,
     pub(super) report: Report,
 }
 
@@ -242,6 +244,9 @@ impl Reconciler {
                 .any(|removed| added.is_neighbour_of(removed))
         });
         if !plan.add.is_empty() && !neighbours {
+            if let Some(again) = self.take_turn(Claim::of(Priority::Grant), progress).await {
+                return Ok(again);
+            }
             self.send(record, WriteKind::Add, &plan.add, user, pin, progress)
                 .await?;
             return Ok(true);
@@ -259,11 +264,41 @@ impl Reconciler {
             return Ok(true);
         }
         if !plan.remove.is_empty() {
+            let claim = Claim {
+                priority: if refused_before(&record, &plan.remove) {
+                    Priority::Retry
+                } else {
+                    Priority::Revoke
+                },
+                ..Claim::removal(total_weight(&plan.remove), record.removal_since())
+            };
+            if let Some(again) = self.take_turn(claim, progress).await {
+                return Ok(again);
+            }
             self.send(record, WriteKind::Remove, &plan.remove, user, pin, progress)
                 .await?;
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Waits for a turn. `None` means go on; otherwise whether the pass is to be decided anew, with what became due
+    /// during the wait, or to end because the turn did not come.
+    async fn take_turn(&self, claim: Claim, progress: &mut Progress) -> Option<bool> {
+        if progress.turn.is_some() {
+            return None;
+        }
+        match self.provider.turn(claim).await {
+            Some(turn) => {
+                let waited = !turn.is_free();
+                progress.turn = Some(turn);
+                waited.then_some(true)
+            }
+            None => {
+                progress.stop = Some(NO_TURN.to_owned());
+                Some(false)
+            }
+        }
     }
 
     async fn send(
@@ -308,7 +343,8 @@ impl Reconciler {
             }
             Err(error) => return Err(error),
         }
-        let outcome = self.call(kind, pin, user, assignments, &before).await;
+        let turn = progress.turn.take();
+        let outcome = self.call(kind, pin, user, assignments, turn, &before).await;
         if let (WriteKind::Remove, Some(counts_from), false) = (
             kind,
             owners.as_deref_mut(),
@@ -359,18 +395,26 @@ impl Reconciler {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        turn: Option<Turn>,
         before: &MemberRecord,
     ) -> Outcome<()> {
-        // What was refused before must not slow down what can be removed.
-        let again = assignments.iter().all(|assignment| {
-            before
-                .owned(assignment)
-                .is_some_and(|row| row.blocked.is_some())
-        });
-        match kind {
-            WriteKind::Add => self.provider.add(pin, user, assignments).await,
-            WriteKind::Remove if again => self.provider.remove_again(pin, user, assignments).await,
-            WriteKind::Remove => self.provider.remove(pin, user, assignments).await,
+        let turn = turn.filter(|turn| !turn.is_free());
+        match (kind, turn) {
+            (WriteKind::Add, Some(turn)) => {
+                self.provider
+                    .add_in_turn(turn, pin, user, assignments)
+                    .await
+            }
+            (WriteKind::Remove, Some(turn)) => {
+                self.provider
+                    .remove_in_turn(turn, pin, user, assignments)
+                    .await
+            }
+            (WriteKind::Add, None) => self.provider.add(pin, user, assignments).await,
+            (WriteKind::Remove, None) if refused_before(before, assignments) => {
+                self.provider.remove_again(pin, user, assignments).await
+            }
+            (WriteKind::Remove, None) => self.provider.remove(pin, user, assignments).await,
         }
     }
 
@@ -478,6 +522,15 @@ impl Reconciler {
         }
         Ok(version)
     }
+}
+
+/// What was refused before must not slow down what can be removed.
+fn refused_before(record: &MemberRecord, assignments: &[Assignment]) -> bool {
+    assignments.iter().all(|assignment| {
+        record
+            .owned(assignment)
+            .is_some_and(|row| row.blocked.is_some())
+    })
 }
 
 /// One line for each change of the state of access.

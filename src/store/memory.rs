@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::endings::EndingIndex;
 use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
 use super::tally::Tally;
@@ -34,6 +35,7 @@ struct State {
     /// Records without their grants.
     members: BTreeMap<MemberKey, MemberRecord>,
     dues: BTreeMap<IntegrationName, Dues>,
+    endings: EndingIndex,
     requests: BTreeMap<(CallerName, RequestId), (RequestRecord, Timestamp)>,
     events: Vec<StoredEvent>,
     organizations: BTreeMap<OrganizationId, IntegrationName>,
@@ -131,6 +133,7 @@ impl State {
 
     fn store_grant(&mut self, grant: Grant) {
         if let Some(stored) = self.grants.get(&grant.id) {
+            self.endings.remove(stored);
             let key = key_of(stored);
             if let Some(open) = self.open.get_mut(&key) {
                 open.remove(&grant.id);
@@ -145,6 +148,7 @@ impl State {
                 .or_default()
                 .insert(grant.id);
         }
+        self.endings.insert(&grant);
         self.grants.insert(grant.id, grant);
     }
 
@@ -674,5 +678,15 @@ impl Ledger for MemoryLedger {
     async fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        let state = self.lock("counting ends")?;
+        Ok(state.endings.count(integration, from, until))
     }
 }

@@ -6,6 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::checksum;
 use crate::domain::Timestamp;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::{Grant, GrantState};
@@ -32,6 +33,12 @@ pub(crate) enum Unreadable {
         what: String,
         #[source]
         source: serde_json::Error,
+    },
+    #[error("{what} was damaged")]
+    Damaged {
+        what: String,
+        #[source]
+        source: checksum::Mismatch,
     },
     #[error("{what} holds {value:?}")]
     Value { what: &'static str, value: String },
@@ -189,7 +196,13 @@ pub(crate) fn bind_grants(record: &mut MemberRecord) {
 }
 
 fn body<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("domain values are plain data with string keys")
+    let text = serde_json::to_string(value).expect("domain values are plain data with string keys");
+    checksum::sealed(text)
+}
+
+/// Whether bytes of a body changed after they were written.
+pub(crate) fn is_damaged(text: &str) -> bool {
+    checksum::opened(text).is_err()
 }
 
 /// Reads a body, refusing layouts of newer releases.
@@ -204,10 +217,16 @@ pub(crate) fn read_body<T: DeserializeOwned>(
             format,
         });
     }
-    serde_json::from_str(text).map_err(|source| Unreadable::Body {
-        what: what(),
-        source,
-    })
+    match checksum::opened(text) {
+        Ok(text) => serde_json::from_str(&text).map_err(|source| Unreadable::Body {
+            what: what(),
+            source,
+        }),
+        Err(source) => Err(Unreadable::Damaged {
+            what: what(),
+            source,
+        }),
+    }
 }
 
 /// A grant as it stands in its table.
@@ -223,6 +242,7 @@ pub(crate) struct GrantRow {
     pub(crate) targets: String,
     pub(crate) created_at: i64,
     pub(crate) expires_at: Option<i64>,
+    pub(crate) ends_by: Option<i64>,
     pub(crate) cause: Option<&'static str>,
     pub(crate) ended_at: Option<i64>,
     pub(crate) version: i64,
@@ -255,6 +275,7 @@ impl GrantRow {
             targets: targets(grant),
             created_at: micros(grant.created_at),
             expires_at,
+            ends_by: grant.removal_due().map(micros),
             cause,
             ended_at,
             version: int(grant.version),

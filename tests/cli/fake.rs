@@ -211,6 +211,7 @@ impl AccessService for Service {
         Ok(Response::new(pb::CreateGrantResponse {
             grant: Some(grant),
             replayed: false,
+            predicted_lateness: None,
         }))
     }
 
@@ -366,6 +367,7 @@ impl AccessService for Service {
         end.seconds += by;
         Ok(Response::new(pb::ExtendGrantResponse {
             grant: Some(grant.clone()),
+            predicted_lateness: None,
         }))
     }
 
@@ -429,6 +431,7 @@ impl AccessService for Service {
             body: "{\"deployment\":[{\"role_id\":\"deployment-viewer\"}]}".to_owned(),
         };
         Ok(Response::new(pb::PlanGrantResponse {
+            predicted_lateness: None,
             user_id: "101".to_owned(),
             would_invite: spec.invite,
             assignments: spec

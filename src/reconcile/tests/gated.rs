@@ -208,4 +208,13 @@ impl Ledger for Gated {
     async fn close(&self) {
         self.inner.close().await;
     }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        self.inner.endings(integration, from, until).await
+    }
 }

@@ -6,6 +6,7 @@
 
 mod bench;
 mod errors;
+mod log;
 mod open;
 mod read;
 mod write;
@@ -116,16 +117,21 @@ impl SqliteLedger {
         self.counters.writes.load(Ordering::Relaxed)
     }
 
-    /// Checks every page of the file; for a quiet hour or `doctor`, since it reads the whole file.
+    /// Checks every page of the file and the checksum of every body. It reads the whole file and holds nobody up.
     ///
     /// # Errors
     /// `LedgerError::Corrupt` with the first thing found wrong, or `LedgerError::Unavailable`.
     pub async fn verify(&self) -> Result<()> {
-        const ACTION: &str = "checking every page";
+        const ACTION: &str = "checking every page and every row";
         let mut conn = self.reader(ACTION).await?;
-        let found = open::quick_check(&mut conn)
-            .await
-            .map_err(|error| errors::of_statement(ACTION, error))?;
+        let found = async {
+            match open::structure(&mut conn).await? {
+                Some(detail) => Ok(Some(detail)),
+                None => read::damaged_body(&mut conn).await,
+            }
+        }
+        .await
+        .map_err(|error| errors::of_statement(ACTION, error))?;
         match found {
             None => Ok(()),
             Some(detail) => Err(errors::corrupt(ACTION, detail)),
@@ -391,5 +397,20 @@ impl Ledger for SqliteLedger {
             // The writer may be gone already; then there is nothing left to flush.
             drop(closed.await);
         }
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        read!(self, "counting ends", |conn, action| read::endings(
+            conn,
+            integration,
+            from,
+            until,
+            action
+        ))
     }
 }

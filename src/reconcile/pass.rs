@@ -504,9 +504,12 @@ impl Reconciler {
             .collect();
         let drift: Vec<String> = audit
             .iter()
-            .filter_map(|event| match &event.kind {
-                EventKind::Drift { kind, .. } => Some(kind.clone()),
-                _ => None,
+            .filter_map(|event| {
+                if let EventKind::Drift { kind, .. } = &event.kind {
+                    Some(kind.clone())
+                } else {
+                    None
+                }
             })
             .collect();
         let changes: Vec<AuditEvent> = audit

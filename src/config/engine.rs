@@ -48,6 +48,9 @@ pub struct Engine {
     /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
     /// orchestrators usually give.
     pub drain: Period,
+    /// How long the scheduler may stand still before the process ends itself, so that whoever supervises it starts
+    /// another. A sixth of it is complained of. A minute is longer than any slow disk, and short for late access.
+    pub stall_limit: Period,
 }
 
 impl Default for Engine {
@@ -64,6 +67,7 @@ impl Default for Engine {
             reapply_limit: 3,
             reapply_max_members: 10,
             drain: Period::seconds(25),
+            stall_limit: Period::seconds(60),
         }
     }
 }
@@ -104,6 +108,14 @@ impl Engine {
         within("member_poll", self.member_poll, second, hour);
         within("watch_ended", self.watch_ended, second * 60, hour * 24 * 30);
         within("drain", self.drain, second, second * 600);
+        within("stall_limit", self.stall_limit, second * 3, second * 600);
+        if self.stall_limit.get() < self.floor_poll.get() * 3 {
+            problems.add(
+                "engine.stall_limit",
+                "is shorter than three of engine.floor_poll, so a scheduler that works would be ended",
+                "write a longer duration, such as 60s, or a shorter engine.floor_poll",
+            );
+        }
         if self.unknown_look_after < self.read_staleness {
             problems.add(
                 "engine.unknown_look_after",

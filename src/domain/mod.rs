@@ -9,8 +9,11 @@ pub mod drift;
 pub mod event;
 pub mod grant;
 pub mod ids;
+pub mod lateness;
 pub mod member;
 pub mod observation;
+pub mod overdue;
+pub mod receipt;
 pub mod request;
 pub mod ttl;
 

@@ -7,6 +7,8 @@ pub mod board;
 pub mod drift;
 mod due;
 mod explain;
+mod forgotten;
+mod hurry;
 mod intent;
 mod invitee;
 mod look;
@@ -17,6 +19,7 @@ mod overwrite;
 mod owners;
 pub mod pass;
 pub mod plan;
+pub mod receipt;
 pub mod settle;
 pub mod sweep;
 mod unrecorded;
@@ -27,6 +30,7 @@ use chrono::TimeDelta;
 
 pub use board::Board;
 pub use drift::Reapply;
+pub use forgotten::Watched;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
 
@@ -69,6 +73,8 @@ pub struct Settings {
     pub reapply_max_members: u32,
     /// What counts as at once.
     pub reapply_window: TimeDelta,
+    /// From due to verified gone: what took longer counts as late. Never decides when anything is sent.
+    pub revocation_within: TimeDelta,
 }
 
 impl Default for Settings {
@@ -95,6 +101,7 @@ impl Default for Settings {
             reapply_limit: 3,
             reapply_max_members: 10,
             reapply_window: TimeDelta::minutes(5),
+            revocation_within: TimeDelta::minutes(1),
         }
     }
 }

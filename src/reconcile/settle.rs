@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 
 use super::Settings;
 use super::drift::Verdict;
+use super::metrics::Step;
 use super::plan::{Expected, Plan, Snapshot};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
@@ -28,6 +29,8 @@ pub struct Draft {
     pub changed: bool,
     /// What is decided about access that somebody else took away.
     pub verdict: Verdict,
+    /// How long steps of grants took, counted once they are durable.
+    pub steps: Vec<Step>,
 }
 
 impl Draft {
@@ -39,6 +42,7 @@ impl Draft {
             audit: Vec::new(),
             changed: false,
             verdict: Verdict::End,
+            steps: Vec::new(),
         }
     }
 
@@ -57,6 +61,7 @@ impl Draft {
             }
             grant.version += 1;
             self.changed = true;
+            self.steps.extend(Step::between(&before, grant));
             if before.name() != grant.state.name() {
                 self.audit
                     .push(AuditEvent::grant(now, grant, changed_event(&before, grant)));
@@ -398,6 +403,20 @@ impl Draft {
             let assignment = row.assignment.to_string();
             self.note(now, EventKind::SecondLook { assignment });
         }
+    }
+}
+
+impl Draft {
+    /// Notes something about an assignment that is no drift of its own: it neither stays open nor ends.
+    pub fn drift(&mut self, now: Timestamp, kind: &str, assignment: &Assignment, action: &str) {
+        self.note(
+            now,
+            EventKind::Drift {
+                kind: kind.to_owned(),
+                assignment: assignment.to_string(),
+                action: action.to_owned(),
+            },
+        );
     }
 }
 

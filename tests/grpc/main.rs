@@ -8,4 +8,5 @@ mod drift;
 mod ending;
 mod following;
 mod limits;
+mod operations;
 mod support;

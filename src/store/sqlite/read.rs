@@ -15,6 +15,7 @@ use crate::ports::ledger::{
     Census, DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
 };
 use crate::store::rows::{self, REMOVALS_END, Unreadable, page};
+use crate::store::tally::Tally;
 
 /// A query's answer, or rows that cannot be read, or a database that cannot.
 pub(super) type Read<T> = std::result::Result<Result<T>, sqlx::Error>;
@@ -317,6 +318,33 @@ pub(super) async fn next_due(
     }))
 }
 
+/// Members by the second in which a removal of theirs falls due.
+pub(super) async fn endings(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    from: Timestamp,
+    until: Timestamp,
+    action: &'static str,
+) -> Read<Vec<(Timestamp, u64)>> {
+    let rows = query(
+        "SELECT COALESCE(ends_by, expires_at) / 1000000 AS second, COUNT(DISTINCT subject) FROM grants \
+         WHERE integration = $1 AND state <> 'ended' AND COALESCE(ends_by, expires_at) >= $2 \
+         AND COALESCE(ends_by, expires_at) < $3 GROUP BY second ORDER BY second",
+    )
+    .bind(integration.to_string())
+    .bind(rows::micros(from))
+    .bind(rows::micros(until))
+    .fetch_all(conn)
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (second, count): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let at = readable!(action, rows::instant(second.saturating_mul(1_000_000)));
+        found.push((at, rows::uint(count)));
+    }
+    Ok(Ok(found))
+}
+
 pub(super) async fn events(
     conn: &mut SqliteConnection,
     filter: &EventFilter,
@@ -395,43 +423,129 @@ pub(super) async fn census(
         let integration = readable!(action, IntegrationName::parse(integration));
         census.grants.push((integration, state, rows::uint(count)));
     }
-    let owning = query("SELECT SUM(owned), SUM(blocked) FROM members WHERE owned > 0")
-        .fetch_one(&mut *conn)
-        .await?;
-    let number = |index| -> std::result::Result<u64, sqlx::Error> {
-        Ok(owning
-            .try_get::<Option<i64>, _>(index)?
-            .map_or(0, rows::uint))
-    };
-    (census.owned, census.blocked) = (number(0)?, number(1)?);
-    let mut oldest: Option<i64> = None;
+    let mut tally = Tally::default();
+    let owning = query(
+        "SELECT integration, SUM(owned), SUM(blocked) FROM members WHERE owned > 0 GROUP BY integration",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in owning {
+        let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
+        tally.owns(
+            &integration,
+            rows::uint(row.try_get(1)?),
+            rows::uint(row.try_get(2)?),
+        );
+    }
     let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
-    for integration in integrations {
+    for name in integrations {
+        match super::operations::late_removals(conn, &name, now, action).await? {
+            Ok(late) => census.late.extend(late),
+            Err(unreadable) => return Ok(Err(unreadable)),
+        }
         let ranks: Vec<i64> = query_scalar(BUCKETS)
-            .bind(integration.clone())
+            .bind(name.clone())
             .fetch_all(&mut *conn)
             .await?;
+        let integration = readable!(action, IntegrationName::parse(name.clone()));
         for rank in ranks.into_iter().filter(|rank| *rank < REMOVALS_END) {
             let row = query(
                 "SELECT COUNT(*), MIN(due_at) FROM members WHERE integration = $1 AND due_rank = $2 \
                  AND due_at IS NOT NULL AND due_at <= $3",
             )
-            .bind(integration.clone())
+            .bind(name.clone())
             .bind(rank)
             .bind(rows::micros(now))
             .fetch_one(&mut *conn)
             .await?;
-            census.overdue += rows::uint(row.try_get(0)?);
-            let first: Option<i64> = row.try_get(1)?;
-            oldest = match (oldest, first) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            if let Some(first) = row.try_get::<Option<i64>, _>(1)? {
+                let first = readable!(action, rows::instant(first));
+                tally.overdue(&integration, rows::uint(row.try_get(0)?), first);
+            }
         }
     }
-    census.oldest_overdue = match oldest {
-        None => None,
-        Some(at) => Some(readable!(action, rows::instant(at))),
-    };
+    // The state stands in the index of what is open: only grants on their way out are opened.
+    let revoking = query(
+        "SELECT integration, MIN(json_extract(body, '$.state.since')) FROM grants \
+         WHERE state <> 'ended' AND state = 'revoking' GROUP BY integration",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in revoking {
+        let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
+        let since: Option<String> = row.try_get(1)?;
+        if let Some(since) = since.and_then(|text| text.parse::<Timestamp>().ok()) {
+            tally.revoking(&integration, since);
+        }
+    }
+    tally.into_census(&mut census);
     Ok(Ok(census))
+}
+
+/// The first row whose body does not fit its checksum, in words. Reads page by page, so that the log can be written
+/// back meanwhile.
+pub(super) async fn damaged_body(
+    conn: &mut SqliteConnection,
+) -> std::result::Result<Option<String>, sqlx::Error> {
+    const PAGE: i64 = 1000;
+    let mut after = String::new();
+    loop {
+        let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.clone())
+            .bind(PAGE)
+            .fetch_all(&mut *conn)
+            .await?;
+        let Some(last) = page.last() else { break };
+        after = last.try_get(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let id: &str = row.try_get(0)?;
+                return Ok(Some(format!("grant {id} does not fit its checksum")));
+            }
+        }
+    }
+    let mut after = (String::new(), String::new());
+    loop {
+        let page = query(
+            "SELECT integration, subject, body FROM members WHERE (integration, subject) > ($1, $2) \
+             ORDER BY integration, subject LIMIT $3",
+        )
+        .bind(after.0.clone())
+        .bind(after.1.clone())
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else { break };
+        after = (last.try_get(0)?, last.try_get(1)?);
+        for row in &page {
+            if rows::is_damaged(row.try_get(2)?) {
+                let (integration, subject): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                return Ok(Some(format!(
+                    "member {subject} of {integration} does not fit its checksum"
+                )));
+            }
+        }
+    }
+    let mut after = 0;
+    loop {
+        let page = query(
+            "SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+        )
+        .bind(after)
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        after = last.try_get::<i64, _>(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let sequence: i64 = row.try_get(0)?;
+                return Ok(Some(format!(
+                    "audit event {sequence} does not fit its checksum"
+                )));
+            }
+        }
+    }
 }

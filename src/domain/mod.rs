@@ -5,6 +5,7 @@
 
 pub mod assignment;
 pub mod catalogue;
+pub mod drift;
 pub mod event;
 pub mod grant;
 pub mod ids;

@@ -21,7 +21,7 @@ use super::status::{exhausted, status};
 use super::{convert, pb, render, token};
 
 /// Most bytes in one page, well below what clients take by default.
-const PAGE_BYTES: usize = 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Slack before the deadline of a call that waits, so that its answer still arrives.
 const ANSWER_BEFORE: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ impl AccessApi {
 }
 
 /// The caller that the guard named.
-fn caller<T>(request: &Request<T>) -> std::result::Result<CallerName, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> std::result::Result<CallerName, Status> {
     request
         .extensions()
         .get::<CallerName>()

@@ -33,7 +33,7 @@ pub(super) fn length(length: TimeDelta) -> prost_types::Duration {
     seconds(length.num_seconds().max(0))
 }
 
-fn ttl(ttl: Ttl) -> prost_types::Duration {
+pub(super) fn ttl(ttl: Ttl) -> prost_types::Duration {
     seconds(ttl.seconds())
 }
 
@@ -95,7 +95,7 @@ pub(super) fn assignment(value: Assignment) -> pb::Assignment {
     }
 }
 
-fn end_cause(cause: EndCause) -> pb::EndCause {
+pub(super) fn end_cause(cause: EndCause) -> pb::EndCause {
     use pb::EndReason as Reason;
     let mut wire = pb::EndCause::default();
     let reason = match cause {

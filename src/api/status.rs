@@ -78,12 +78,14 @@ fn code(error: &ServiceError) -> Code {
         ServiceError::UnknownGrant
         | ServiceError::UnknownIntegration
         | ServiceError::NotAMember { .. }
+        | ServiceError::NotOwned
         | ServiceError::UnknownResource { .. } => Code::NotFound,
         ServiceError::NotShown
         | ServiceError::Ambiguous
         | ServiceError::RequestClosed
         | ServiceError::KeyExpires { .. }
         | ServiceError::State(_)
+        | ServiceError::Unfit { .. }
         | ServiceError::TooMany { .. } => Code::FailedPrecondition,
         ServiceError::OwnIdentity => Code::PermissionDenied,
         ServiceError::RequestIdReused => Code::AlreadyExists,
@@ -104,6 +106,7 @@ fn code(error: &ServiceError) -> Code {
         }
         ServiceError::Ledger(error) => match error {
             LedgerError::Conflict { .. } => Code::Aborted,
+            LedgerError::Unavailable { .. } if error.is_full() => Code::ResourceExhausted,
             LedgerError::Unavailable { .. } | LedgerError::CommitUnknown { .. } => {
                 Code::Unavailable
             }
@@ -149,7 +152,7 @@ fn retry_after(error: &ServiceError) -> Option<Duration> {
     if code == Code::Aborted {
         return Some(Duration::from_millis(200));
     }
-    (code == Code::Unavailable).then_some(Duration::from_secs(5))
+    matches!(code, Code::Unavailable | Code::ResourceExhausted).then_some(Duration::from_secs(5))
 }
 
 /// The error and all of its causes on one line, for our log.
@@ -172,6 +175,7 @@ mod tests {
     use crate::domain::ids::{IntegrationName, UserId};
     use crate::domain::member::{MemberKey, Subject};
     use crate::policy;
+    use crate::ports::ledger::DiskFull;
 
     const CANARY: &str = "canary-inner-text";
 
@@ -244,6 +248,14 @@ mod tests {
                 },
                 Code::FailedPrecondition,
             ),
+            (ServiceError::NotOwned, Code::NotFound),
+            (
+                ServiceError::Unfit {
+                    code: "not_overdue",
+                    problem: "it is not overdue",
+                },
+                Code::FailedPrecondition,
+            ),
             (ServiceError::Draining, Code::Unavailable),
             (ServiceError::Contended, Code::Aborted),
             (
@@ -292,6 +304,14 @@ mod tests {
             ),
             (refused(Refusal::KeyRotated), Code::Unavailable),
             (LedgerError::Conflict { key }.into(), Code::Aborted),
+            (
+                LedgerError::Unavailable {
+                    action: "accepting",
+                    source: Box::new(DiskFull { source: source() }),
+                }
+                .into(),
+                Code::ResourceExhausted,
+            ),
             (
                 LedgerError::Unavailable {
                     action: "accepting",

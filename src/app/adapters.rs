@@ -28,7 +28,7 @@ use crate::ports::ledger::Accept;
 use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::Settings as ReconcileSettings;
 use crate::reconcile::plan::Bounds;
-use crate::runtime::{Shutdown, SystemClock, Tasks};
+use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
 use crate::scheduler::Limits;
 use crate::secrets::{EnvSecret, FileSecret};
 use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
@@ -38,18 +38,19 @@ pub(super) fn delta(period: Period) -> TimeDelta {
     TimeDelta::from_std(period.get()).unwrap_or(TimeDelta::MAX)
 }
 
-/// Opens the ledger; its writer becomes a task that outlives all others.
+/// Opens the ledger; its writer becomes a task that outlives all others. The second answer is the ledger as a file
+/// that can be checked, where it is one.
 pub(super) async fn open_ledger(
     section: &LedgerSection,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
-) -> anyhow::Result<Arc<dyn Ledger>> {
+) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>)> {
     match section.kind {
         LedgerKind::Memory => {
             tracing::warn!(
                 "The ledger is kept in memory: a restart forgets what has to be revoked"
             );
-            Ok(Arc::new(store::MemoryLedger::new()))
+            Ok((Arc::new(store::MemoryLedger::new()), None))
         }
         LedgerKind::Sqlite => {
             let (ledger, writer) =
@@ -67,9 +68,30 @@ pub(super) async fn open_ledger(
                 let ((), ()) = tokio::join!(handle.close(), writer);
                 Ok(())
             });
-            Ok(ledger)
+            Ok((Arc::clone(&ledger) as Arc<dyn Ledger>, Some(ledger)))
         }
     }
+}
+
+/// How many callers may be connected, given the files that this process may open.
+pub(super) fn connections(config: &Config) -> anyhow::Result<usize> {
+    let wanted = config.limits.connections as usize;
+    let upstream = config
+        .integrations
+        .iter()
+        .map(|section| {
+            (section.upstream.urgent_concurrency + section.upstream.routine_concurrency) as usize
+        })
+        .sum();
+    let connections = limits::connections(wanted, upstream, limits::open_files())?;
+    if connections < wanted {
+        tracing::warn!(
+            wanted,
+            connections,
+            "Fewer callers may connect than configured: this process may open too few files (ulimit -n)"
+        );
+    }
+    Ok(connections)
 }
 
 pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {

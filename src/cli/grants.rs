@@ -67,7 +67,7 @@ pub(super) async fn spec(
     if targets.is_empty() {
         targets.push(resolve::Target::Organization);
     }
-    let beneficiary = directory::principal(connector, integration, &args.member).await?;
+    let beneficiary = directory::beneficiary(connector, integration, &args.member).await?;
     let spec = pb::GrantSpec {
         integration: integration.unwrap_or_default().to_owned(),
         beneficiary: Some(beneficiary),
@@ -189,6 +189,7 @@ fn maybe_sent(failure: Failure, request_id: &str) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Configuration => failure,
     }
 }
@@ -293,6 +294,7 @@ fn still_going(failure: Failure, grant: &view::Grant, goal: Goal) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Unavailable
         | Exit::Configuration => failure,
     }
@@ -322,7 +324,7 @@ async fn get(connector: &Connector, id: &str) -> Result<pb::Grant, Failure> {
 }
 
 /// The id of the grant that a person means.
-async fn grant_id(connector: &Connector, written: &str) -> Result<String, Failure> {
+pub(super) async fn grant_id(connector: &Connector, written: &str) -> Result<String, Failure> {
     let prefix = match resolve::written_grant(written)? {
         WrittenGrant::Id(id) => return Ok(id),
         WrittenGrant::Prefix(prefix) => prefix,

@@ -24,7 +24,7 @@ pub(super) fn wire_instant(at: Timestamp) -> prost_types::Timestamp {
 }
 
 /// `ACTIVE` of `GRANT_STATE_ACTIVE` as `active`.
-fn word(name: &str, prefix: &str) -> String {
+pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)
         .unwrap_or(name)
         .to_ascii_lowercase()
@@ -35,7 +35,7 @@ pub(super) fn state_word(state: pb::GrantState) -> String {
     word(state.as_str_name(), "GRANT_STATE_")
 }
 
-fn present(text: &str) -> Option<String> {
+pub(super) fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 

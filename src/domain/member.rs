@@ -12,6 +12,7 @@ use super::Timestamp;
 use super::assignment::{Assignment, total_weight};
 use super::grant::{Grant, GrantState};
 use super::ids::{Email, IntegrationName, InvalidId, InvitationToken, UserId};
+use super::receipt::Evidence;
 
 /// Whose access is decided together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -277,6 +278,9 @@ pub struct MemberRecord {
     pub isolate_adds: bool,
     /// When the next pass is due; `None` when nothing is owed.
     pub due: Option<Due>,
+    /// What receipts are made of, and what operators decided.
+    #[serde(default, skip_serializing_if = "Evidence::is_empty")]
+    pub evidence: Evidence,
 }
 
 impl MemberRecord {
@@ -296,6 +300,7 @@ impl MemberRecord {
             check_at: None,
             isolate_adds: false,
             due: None,
+            evidence: Evidence::default(),
         }
     }
 

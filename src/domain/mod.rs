@@ -11,6 +11,8 @@ pub mod ids;
 pub mod lateness;
 pub mod member;
 pub mod observation;
+pub mod overdue;
+pub mod receipt;
 pub mod request;
 pub mod ttl;
 

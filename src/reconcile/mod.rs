@@ -5,6 +5,8 @@
 
 mod due;
 mod explain;
+mod forgotten;
+mod hurry;
 mod intent;
 mod invitee;
 mod look;
@@ -13,6 +15,7 @@ pub mod observer;
 mod outcome;
 pub mod pass;
 pub mod plan;
+pub mod receipt;
 pub mod settle;
 pub mod sweep;
 
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
+pub use forgotten::Watched;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
 

@@ -38,6 +38,8 @@ pub struct Reconciler {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) wake: Arc<dyn Wake>,
     pub(super) settings: Settings,
+    /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
+    takes_only: bool,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner. Holds
     /// the instant from which a read must have started to count the owners that the last removal left.
     owner_writes: Mutex<Option<Timestamp>>,
@@ -92,8 +94,16 @@ impl Reconciler {
             clock,
             wake,
             settings,
+            takes_only: false,
             owner_writes: Mutex::new(None),
         }
+    }
+
+    /// The same, which adds nothing for grants: it removes, puts back neighbours, and looks.
+    #[must_use]
+    pub fn taking_only(mut self) -> Self {
+        self.takes_only = true;
+        self
     }
 
     /// The organization that this reconciler works on.
@@ -202,6 +212,10 @@ impl Reconciler {
             !(sent || (waiting && failed))
         };
         let mut later = Later::default();
+        if self.takes_only {
+            later.add = !plan.add.is_empty();
+            plan.add.clear();
+        }
         let keep = |kind: WriteKind, list: &mut Vec<Assignment>, put_off: &mut bool| {
             let before = list.len();
             list.retain(|assignment| goes(kind, assignment));
@@ -471,11 +485,12 @@ impl Reconciler {
 
     pub(super) async fn commit(&self, draft: Draft) -> Result<u64, LedgerError> {
         let Draft {
-            record,
+            mut record,
             audit,
             steps,
             ..
         } = draft;
+        super::receipt::keep(&mut record, &audit);
         let ended: Vec<_> = record
             .grants
             .iter()
@@ -489,9 +504,12 @@ impl Reconciler {
             .collect();
         let drift: Vec<String> = audit
             .iter()
-            .filter_map(|event| match &event.kind {
-                EventKind::Drift { kind, .. } => Some(kind.clone()),
-                _ => None,
+            .filter_map(|event| {
+                if let EventKind::Drift { kind, .. } = &event.kind {
+                    Some(kind.clone())
+                } else {
+                    None
+                }
             })
             .collect();
         let changes: Vec<AuditEvent> = audit

@@ -94,7 +94,12 @@ impl Pulse {
         self.oldest_due_ms.store(waiting, Ordering::Relaxed);
     }
 
-    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn.
+    /// The loop has ended.
+    fn retire(&self) {
+        self.turned_at_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn and after the end.
     #[must_use]
     pub fn turned_at_ms(&self) -> i64 {
         self.turned_at_ms.load(Ordering::Relaxed)
@@ -218,13 +223,18 @@ impl Driver {
                 .beat(self.clock.as_ref(), self.queue.oldest_ready());
             let wait = self.until_next();
             tokio::select! {
+                // A fixed order, so that simulated runs repeat. The poll comes before what can come in a stream: it
+                // is ready once a second at most, and starves nobody.
+                biased;
                 () = stop.cancelled() => break,
+                _ = poll.tick() => self.refill().await,
                 Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
                 Some((key, due)) = self.wakes.recv() => self.woken(key, due),
                 () = tokio::time::sleep(wait) => {}
-                _ = poll.tick() => self.refill().await,
             }
         }
+        // From here on nothing turns, and a pass may rightly take long: the drain has its own limit.
+        self.pulse.retire();
         while let Some(done) = self.passes.join_next().await {
             self.finished(done);
         }

@@ -91,6 +91,19 @@ pub enum ServiceError {
     /// New grants are refused because the integration drains.
     #[error("the connector is draining and takes no new grants")]
     Draining,
+    /// The connector owns no such assignment.
+    #[error(
+        "the connector owns no such assignment of this member; the list of overdue removals and ExplainAccess show what it owns"
+    )]
+    NotOwned,
+    /// What is asked does not fit how the assignment stands.
+    #[error("{problem}")]
+    Unfit {
+        /// Stable code.
+        code: &'static str,
+        /// Why not, and what to do instead.
+        problem: &'static str,
+    },
     /// Others changed the member again and again.
     #[error("the member was changed by others at the same time; try again")]
     Contended,
@@ -158,6 +171,8 @@ impl ServiceError {
             Self::State(_) => "wrong_state",
             Self::TooMany { .. } => "too_many_members",
             Self::Draining => "draining",
+            Self::NotOwned => "access_not_owned",
+            Self::Unfit { code, .. } => code,
             Self::Contended => "contended",
             Self::Exhausted { .. } => "limit_reached",
             Self::TooLate { .. } => "lateness_exceeded",
@@ -191,6 +206,8 @@ impl ServiceError {
             | Self::KeyExpires { .. }
             | Self::State(_)
             | Self::TooMany { .. }
+            | Self::NotOwned
+            | Self::Unfit { .. }
             | Self::TooLate { .. }
             | Self::Draining => true,
             Self::InvalidField { .. }
@@ -249,6 +266,9 @@ fn ledger(error: &LedgerError) -> &'static str {
     match error {
         LedgerError::Conflict { .. } => {
             "the member was changed by others at the same time; try again"
+        }
+        LedgerError::Unavailable { .. } if error.is_full() => {
+            "the disk of the connector's ledger is full: nothing new is granted until its operator makes room"
         }
         LedgerError::Unavailable { .. } => "the connector's ledger is unavailable; try again",
         LedgerError::CommitUnknown { .. } => {

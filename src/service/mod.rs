@@ -14,8 +14,11 @@ pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;
+mod giving_up;
+mod overdue;
 mod plan;
 mod read;
+mod receipts;
 mod refresh;
 mod resolve;
 mod revoke;
@@ -37,7 +40,7 @@ use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
-use crate::reconcile::Observer;
+use crate::reconcile::{Observer, receipt};
 
 use admission::Outlook;
 use cache::{Listing, MemberCache};
@@ -50,6 +53,8 @@ pub use directory::{GrantableRole, IntegrationOrganization, MembersPage};
 pub use error::{Result, ServiceError};
 pub use explain::{Access, AccessKind, Explanation};
 pub use extend::{Extended, Extension};
+pub use giving_up::{AccessReference, Adopted, Forgetting};
+pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
 pub use watch::{WatchItem, Watched};
@@ -227,7 +232,8 @@ impl Service {
     }
 
     /// Stores a member; `false` when it has to be loaded and decided again.
-    async fn try_commit(&self, commit: MemberCommit) -> Result<bool> {
+    async fn try_commit(&self, mut commit: MemberCommit) -> Result<bool> {
+        receipt::keep(&mut commit.record, &commit.audit);
         match self.ledger.commit(commit).await {
             Ok(_) => Ok(true),
             // What was committed with an unknown outcome shows when it is read back.

@@ -123,7 +123,7 @@ proptest! {
                 match went {
                     Priority::Verify => { last_read = now; core.enqueue(Priority::Verify); }
                     Priority::Revoke => { core.enqueue(Priority::Revoke); }
-                    Priority::Grant | Priority::Discovery => {}
+                    Priority::Retry | Priority::Grant | Priority::Discovery => {}
                 }
             }
             prop_assert!(now - last_read <= promise, "no read since {last_read:?} at {now:?}");

@@ -437,6 +437,10 @@ pub(super) async fn census(
     }
     let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
     for name in integrations {
+        match super::operations::late_removals(conn, &name, now, action).await? {
+            Ok(late) => census.late.extend(late),
+            Err(unreadable) => return Ok(Err(unreadable)),
+        }
         let ranks: Vec<i64> = query_scalar(BUCKETS)
             .bind(name.clone())
             .fetch_all(&mut *conn)
@@ -474,4 +478,72 @@ pub(super) async fn census(
     }
     tally.into_census(&mut census);
     Ok(Ok(census))
+}
+
+/// The first row whose body does not fit its checksum, in words. Reads page by page, so that the log can be written
+/// back meanwhile.
+pub(super) async fn damaged_body(
+    conn: &mut SqliteConnection,
+) -> std::result::Result<Option<String>, sqlx::Error> {
+    const PAGE: i64 = 1000;
+    let mut after = String::new();
+    loop {
+        let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.clone())
+            .bind(PAGE)
+            .fetch_all(&mut *conn)
+            .await?;
+        let Some(last) = page.last() else { break };
+        after = last.try_get(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let id: &str = row.try_get(0)?;
+                return Ok(Some(format!("grant {id} does not fit its checksum")));
+            }
+        }
+    }
+    let mut after = (String::new(), String::new());
+    loop {
+        let page = query(
+            "SELECT integration, subject, body FROM members WHERE (integration, subject) > ($1, $2) \
+             ORDER BY integration, subject LIMIT $3",
+        )
+        .bind(after.0.clone())
+        .bind(after.1.clone())
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else { break };
+        after = (last.try_get(0)?, last.try_get(1)?);
+        for row in &page {
+            if rows::is_damaged(row.try_get(2)?) {
+                let (integration, subject): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                return Ok(Some(format!(
+                    "member {subject} of {integration} does not fit its checksum"
+                )));
+            }
+        }
+    }
+    let mut after = 0;
+    loop {
+        let page = query(
+            "SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+        )
+        .bind(after)
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        after = last.try_get::<i64, _>(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let sequence: i64 = row.try_get(0)?;
+                return Ok(Some(format!(
+                    "audit event {sequence} does not fit its checksum"
+                )));
+            }
+        }
+    }
 }

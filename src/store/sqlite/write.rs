@@ -117,11 +117,31 @@ const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
 const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
 
-const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
-     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9) ON CONFLICT (integration, subject) DO NOTHING";
+const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body, \
+     removal_due_at, removal_weight, forgotten) \
+     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (integration, subject) DO NOTHING";
 
 const MEMBER_SWAP: &str = "UPDATE members SET version = version + 1, owned = $4, blocked = $5, due_at = $6, due_rank = $7, \
-     format = $8, body = $9 WHERE integration = $1 AND subject = $2 AND version = $3";
+     format = $8, body = $9, removal_due_at = $10, removal_weight = $11, forgotten = $12 \
+     WHERE integration = $1 AND subject = $2 AND version = $3";
+
+const RECEIPT: &str = "INSERT INTO receipts (grant_id, integration, subject, beneficiary, caller, ended_at, is_open, format, body) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+     ON CONFLICT (grant_id) DO UPDATE SET is_open = excluded.is_open, format = excluded.format, body = excluded.body";
+
+/// Ended grants that nothing refers to any more, oldest first.
+macro_rules! prunable {
+    () => {
+        "SELECT id FROM grants WHERE state = 'ended' AND ended_at < $1 \
+         AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.caller = grants.caller \
+         AND requests.request_id = grants.request_id) \
+         AND NOT EXISTS (SELECT 1 FROM requests WHERE kind = 'done' AND requests.grant_id = grants.id) \
+         ORDER BY ended_at, id LIMIT $2"
+    };
+}
+
+const PRUNE_RECEIPTS: &str = concat!("DELETE FROM receipts WHERE grant_id IN (", prunable!(), ")");
+const PRUNE_GRANTS: &str = concat!("DELETE FROM grants WHERE id IN (", prunable!(), ")");
 
 const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
      expires_at, cause, ended_at, version, format, body, ends_by) \
@@ -345,6 +365,9 @@ async fn swap(
         .bind(row.due_rank)
         .bind(FORMAT)
         .bind(row.body.clone())
+        .bind(row.removal_due_at)
+        .bind(row.removal_weight)
+        .bind(row.forgotten)
         .execute(conn)
         .await?;
     Ok(done.rows_affected() == 1)
@@ -385,6 +408,20 @@ async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
             .bind(FORMAT)
             .bind(grant.body.clone())
             .bind(grant.ends_by)
+            .execute(&mut *conn)
+            .await?;
+    }
+    for receipt in &rows.receipts {
+        query(RECEIPT)
+            .bind(receipt.grant_id.clone())
+            .bind(receipt.integration.clone())
+            .bind(receipt.subject.clone())
+            .bind(receipt.beneficiary.clone())
+            .bind(receipt.caller.clone())
+            .bind(receipt.ended_at)
+            .bind(receipt.is_open)
+            .bind(FORMAT)
+            .bind(receipt.body.clone())
             .execute(&mut *conn)
             .await?;
     }
@@ -489,19 +526,18 @@ async fn prune(
     .await?
     .rows_affected();
     let left = limit.saturating_sub(rows::int(requests));
-    let grants = query(
-        "DELETE FROM grants WHERE id IN (\
-         SELECT id FROM grants WHERE state = 'ended' AND ended_at < $1 \
-         AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.caller = grants.caller \
-         AND requests.request_id = grants.request_id) \
-         AND NOT EXISTS (SELECT 1 FROM requests WHERE kind = 'done' AND requests.grant_id = grants.id) \
-         ORDER BY ended_at, id LIMIT $2)",
-    )
-    .bind(ended_before)
-    .bind(left)
-    .execute(conn)
-    .await?
-    .rows_affected();
+    // A receipt stays as long as its grant.
+    query(PRUNE_RECEIPTS)
+        .bind(ended_before)
+        .bind(left)
+        .execute(&mut *conn)
+        .await?;
+    let grants = query(PRUNE_GRANTS)
+        .bind(ended_before)
+        .bind(left)
+        .execute(conn)
+        .await?
+        .rows_affected();
     Ok(Ok(Reply::Number(requests + grants)))
 }
 

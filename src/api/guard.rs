@@ -190,7 +190,7 @@ fn count(method: &'static str, answered: &Result<http::Response<Body>, Infallibl
 
 /// The methods of the surface by name; everything else is one word, so that callers cannot make up series.
 fn method_of(path: &str) -> &'static str {
-    const METHODS: [&str; 25] = [
+    const METHODS: [&str; 27] = [
         "CreateGrant",
         "GetGrant",
         "ListGrants",
@@ -216,6 +216,8 @@ fn method_of(path: &str) -> &'static str {
         "ListOverdue",
         "ForgetAccess",
         "AdoptAccess",
+        "ListDrift",
+        "ConfirmReapply",
     ];
     let name = path.rsplit('/').next().unwrap_or_default();
     METHODS

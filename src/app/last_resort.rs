@@ -218,6 +218,7 @@ fn build(
         adapters::reconcile_settings(
             &config.engine,
             &config.service_level,
+            section.reapply,
             provider.request_lifetime(),
         ),
     )

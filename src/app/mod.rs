@@ -144,6 +144,7 @@ impl App {
                 adapters::reconcile_settings(
                     &config.engine,
                     &config.service_level,
+                    section.reapply,
                     provider.request_lifetime(),
                 ),
             ));

@@ -131,6 +131,13 @@ Examples:
   latchkey sweep --config /etc/latchkey/config.yaml --dry-run
   latchkey sweep --config /etc/latchkey/config.yaml
   latchkey sweep --config /etc/latchkey/config.yaml --all --reason \"cluster is lost\" --requester ada";
+pub(super) const DRIFT_EXAMPLES: &str = "\
+Who, what, and since when: access that somebody else took away, that came back, or that is to be put back.
+
+Examples:
+  latchkey drift
+  latchkey drift --output json | jq -r '.[] | select(.kind == \"reappeared\") | .user_id'
+  latchkey drift --confirm --reason 'the identity provider was migrated, INC-7'";
 
 pub(super) const WHY_EXAMPLES: &str = "\
 Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it

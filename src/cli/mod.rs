@@ -13,6 +13,7 @@ mod connect;
 pub mod demo;
 mod directory;
 pub mod doctor;
+mod drift;
 pub mod exit;
 mod explain;
 mod follow;
@@ -78,6 +79,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "resources",
             "project-roles",
             "invitations",
+            "drift",
         ],
     ),
     (
@@ -174,6 +176,7 @@ async fn ask(
         | ClientCommand::Overdue(_)
         | ClientCommand::Forget(_)
         | ClientCommand::Adopt(_)
+        | ClientCommand::Drift(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
         | ClientCommand::Resources(_)
@@ -194,6 +197,7 @@ async fn ask(
         ClientCommand::Revoke(args) => grants::revoke(connector, format, args, streams).await,
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
+        ClientCommand::Drift(args) => drift::drift(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
         ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,
         ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,

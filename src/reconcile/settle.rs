@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 
 use super::Settings;
+use super::drift::Verdict;
 use super::metrics::Step;
 use super::plan::{Expected, Plan, Snapshot};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::drift::{DriftAction, DriftKind};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, Holding, LastError};
 use crate::domain::member::{Blocked, LastSeen, MemberRecord, Owned, Phase};
@@ -27,6 +29,8 @@ pub struct Draft {
     pub changed: bool,
     /// How long steps of grants took, counted once they are durable.
     pub steps: Vec<Step>,
+    /// What is decided about access that somebody else took away.
+    pub verdict: Verdict,
 }
 
 impl Draft {
@@ -38,6 +42,7 @@ impl Draft {
             audit: Vec::new(),
             changed: false,
             steps: Vec::new(),
+            verdict: Verdict::End,
         }
     }
 
@@ -94,11 +99,13 @@ impl Draft {
         }
         self.settle_survivors(plan, now);
         self.settle_last_owner(plan, now, settings);
-        self.settle_missing(plan, now);
+        self.settle_missing(plan, now, settings);
         if snapshot.is_some() {
             self.activate(plan, now, settings);
         }
         self.finish(now);
+        self.settle_drifts(plan, snapshot, now, settings);
+        self.forget_reapplied();
     }
 
     fn remember(&mut self, snapshot: &Snapshot) {
@@ -199,10 +206,11 @@ impl Draft {
         for assignment in &plan.resurrected {
             if let Some(row) = self.record.owned_mut(assignment) {
                 row.phase = Phase::Live;
-                self.drift(now, "resurrected", assignment, "removed again");
+                self.changed = true;
             }
         }
         for assignment in &plan.closed {
+            self.watch_closed(assignment, now, settings);
             self.record
                 .owned
                 .retain(|row| row.assignment != *assignment);
@@ -225,11 +233,11 @@ impl Draft {
                     self.changed |= row.must_survive.len() != before;
                 }
                 if lost {
-                    self.drift(
+                    self.open_drift(
                         now,
-                        "survivor_missing",
+                        DriftKind::SurvivorMissing,
                         assignment,
-                        "put back several times, now left alone",
+                        DriftAction::GivenUp,
                     );
                 }
             }
@@ -296,29 +304,6 @@ impl Draft {
                 retry_at,
             },
         );
-    }
-
-    fn settle_missing(&mut self, plan: &Plan, now: Timestamp) {
-        for assignment in &plan.missing {
-            self.drift(
-                now,
-                "missing",
-                assignment,
-                "somebody else removed it: the grant ends",
-            );
-        }
-        self.each_grant(now, |grant| {
-            let stripped = grant.expects_access(now)
-                && grant
-                    .assignments
-                    .iter()
-                    .any(|held| plan.missing.contains(&held.assignment));
-            if stripped {
-                grant.externally_modified = true;
-                grant.begin_revoke(EndCause::Superseded, now);
-            }
-            stripped
-        });
     }
 
     fn activate(&mut self, plan: &Plan, now: Timestamp, settings: &Settings) {
@@ -397,7 +382,7 @@ impl Draft {
     }
 
     /// The member left and came back. Ownership belonged to the earlier membership: what the new one holds was given
-    /// by somebody else, unless a call of unknown outcome of ours can still land.
+    /// by somebody else, unless a call of unknown outcome of ours may have landed in it.
     pub fn member_rejoined(
         &mut self,
         read_started_at: Timestamp,
@@ -411,25 +396,13 @@ impl Draft {
             .into_iter()
             .partition(|row| {
                 row.since >= member_since
-                    || row.echo_until.is_some_and(|until| read_started_at < until)
+                    || row.echo_until.is_some_and(|until| member_since < until)
             });
         self.record.owned = kept;
         for row in dropped {
             let assignment = row.assignment.to_string();
             self.note(now, EventKind::SecondLook { assignment });
         }
-    }
-
-    /// Notes drift.
-    pub fn drift(&mut self, now: Timestamp, kind: &str, assignment: &Assignment, action: &str) {
-        self.note(
-            now,
-            EventKind::Drift {
-                kind: kind.to_owned(),
-                assignment: assignment.to_string(),
-                action: action.to_owned(),
-            },
-        );
     }
 }
 

@@ -6,11 +6,9 @@ Rows F49, F56 (connections only) and F57 of docs/faults.md.
 import re
 import resource
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import grpc
 import pytest
 from harness import eventually, now, run
 

@@ -10,7 +10,7 @@ use latchkey::ports::Clock;
 use tokio::time::Instant;
 
 #[derive(Debug, Clone)]
-pub struct VirtualClock {
+pub(crate) struct VirtualClock {
     epoch: Timestamp,
     began: Instant,
     drawn: Arc<AtomicU64>,
@@ -18,7 +18,7 @@ pub struct VirtualClock {
 
 impl VirtualClock {
     /// The first second of 2026, from now on.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             epoch: DateTime::from_timestamp(1_767_225_600, 0).expect("a constant in range"),
             began: Instant::now(),
@@ -26,11 +26,11 @@ impl VirtualClock {
         }
     }
 
-    pub fn epoch(&self) -> Timestamp {
+    pub(crate) fn epoch(&self) -> Timestamp {
         self.epoch
     }
 
-    pub fn instant(&self, at: Timestamp) -> Instant {
+    pub(crate) fn instant(&self, at: Timestamp) -> Instant {
         self.began + (at - self.epoch).to_std().expect("after the beginning")
     }
 }

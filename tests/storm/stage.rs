@@ -30,20 +30,20 @@ use tokio_util::sync::CancellationToken;
 use super::clock::VirtualClock;
 use super::upstream::{Options, Upstream};
 
-pub fn integration() -> IntegrationName {
+pub(crate) fn integration() -> IntegrationName {
     IntegrationName::parse("main").expect("well formed")
 }
 
 /// The id of a deployment by its number.
-pub fn deployment(number: usize) -> String {
+pub(crate) fn deployment(number: usize) -> String {
     format!("{number:032x}")
 }
 
-pub fn user(number: usize) -> UserId {
+pub(crate) fn user(number: usize) -> UserId {
     UserId::parse(format!("{number:06}")).expect("well formed")
 }
 
-pub fn on(role: &str, number: usize) -> Assignment {
+pub(crate) fn on(role: &str, number: usize) -> Assignment {
     Assignment {
         role: role.to_owned(),
         target: Target::Deployment {
@@ -55,40 +55,40 @@ pub fn on(role: &str, number: usize) -> Assignment {
 
 /// One grant that stands already.
 #[derive(Debug, Clone)]
-pub struct Standing {
-    pub assignment: Assignment,
-    pub ends: Timestamp,
+pub(crate) struct Standing {
+    pub(crate) assignment: Assignment,
+    pub(crate) ends: Timestamp,
 }
 
 /// A connector at work.
-pub struct Process {
-    pub service: Arc<Service>,
+pub(crate) struct Process {
+    pub(crate) service: Arc<Service>,
     stop: CancellationToken,
     driver: JoinHandle<()>,
 }
 
 impl Process {
     /// As SIGTERM would.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.driver.await.expect("the driver does not panic");
     }
 
     /// As SIGKILL would.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.driver.abort();
         assert!(self.driver.await.is_err_and(|error| error.is_cancelled()));
     }
 }
 
-pub struct Stage {
-    pub clock: VirtualClock,
-    pub ledger: Arc<MemoryLedger>,
-    pub upstream: Arc<Upstream>,
+pub(crate) struct Stage {
+    pub(crate) clock: VirtualClock,
+    pub(crate) ledger: Arc<MemoryLedger>,
+    pub(crate) upstream: Arc<Upstream>,
 }
 
 impl Stage {
-    pub fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         let clock = VirtualClock::new();
         Self {
             ledger: Arc::new(MemoryLedger::new()),
@@ -98,12 +98,12 @@ impl Stage {
     }
 
     /// Starts the connector on what the ledger holds.
-    pub fn start(&self) -> Process {
+    pub(crate) fn start(&self) -> Process {
         self.start_with(latchkey::service::Settings::default())
     }
 
     /// Starts one that refuses ends which cannot be kept.
-    pub fn start_refusing(&self, bound: TimeDelta) -> Process {
+    pub(crate) fn start_refusing(&self, bound: TimeDelta) -> Process {
         self.start_with(latchkey::service::Settings {
             lateness: LatenessPolicy {
                 bound,
@@ -171,7 +171,7 @@ impl Stage {
     }
 
     /// Puts a member with active grants into the ledger and upstream, as activation would have left them.
-    pub async fn seed(&self, number: usize, grants: &[Standing]) {
+    pub(crate) async fn seed(&self, number: usize, grants: &[Standing]) {
         let now = self.clock.now();
         let user = user(number);
         let key = MemberKey {
@@ -251,7 +251,7 @@ impl Stage {
     }
 
     /// Lets virtual time pass until nothing of the members is held any more, at most for `limit`.
-    pub async fn until_gone(&self, limit: Duration) {
+    pub(crate) async fn until_gone(&self, limit: Duration) {
         let give_up = tokio::time::Instant::now() + limit;
         while self.upstream.held() > 0 {
             assert!(
@@ -264,7 +264,7 @@ impl Stage {
     }
 
     /// Grants that have not ended, by state.
-    pub async fn open_grants(&self) -> BTreeMap<String, u64> {
+    pub(crate) async fn open_grants(&self) -> BTreeMap<String, u64> {
         let census = self
             .ledger
             .census(self.clock.now())
@@ -278,12 +278,12 @@ impl Stage {
     }
 }
 
-pub fn caller() -> CallerName {
+pub(crate) fn caller() -> CallerName {
     CallerName::parse("control-plane").expect("well formed")
 }
 
 /// A grant to ask for through the service.
-pub fn ask(number: usize, role: &str, seconds: i64) -> GrantAsk {
+pub(crate) fn ask(number: usize, role: &str, seconds: i64) -> GrantAsk {
     GrantAsk {
         integration: None,
         beneficiary: Principal::User(user(number)),

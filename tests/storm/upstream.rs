@@ -34,13 +34,13 @@ const TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// How upstream behaves.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub(crate) struct Options {
     /// Calls per window that are served; one more is answered 429.
-    pub limit: u32,
-    pub window: Duration,
+    pub(crate) limit: u32,
+    pub(crate) window: Duration,
     /// Whether answers carry the limit, as Elastic's do.
-    pub tells: bool,
-    pub round_trip: Duration,
+    pub(crate) tells: bool,
+    pub(crate) round_trip: Duration,
 }
 
 impl Default for Options {
@@ -56,19 +56,19 @@ impl Default for Options {
 
 /// What came in.
 #[derive(Debug, Default)]
-pub struct Log {
-    pub reads: Vec<Instant>,
-    pub adds: Vec<(Instant, UserId)>,
+pub(crate) struct Log {
+    pub(crate) reads: Vec<Instant>,
+    pub(crate) adds: Vec<(Instant, UserId)>,
     /// Removals that were applied.
-    pub removals: Vec<(Instant, UserId, Vec<Assignment>)>,
-    pub others: usize,
-    pub throttled: usize,
+    pub(crate) removals: Vec<(Instant, UserId, Vec<Assignment>)>,
+    pub(crate) others: usize,
+    pub(crate) throttled: usize,
     /// Calls that an outage swallowed.
-    pub failed: Vec<Instant>,
+    pub(crate) failed: Vec<Instant>,
 }
 
 impl Log {
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.reads.len()
             + self.adds.len()
             + self.removals.len()
@@ -87,7 +87,7 @@ struct State {
 }
 
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     options: Options,
     limiter: Mutex<Limiter>,
     clock: VirtualClock,
@@ -106,7 +106,7 @@ enum Wire {
 }
 
 impl Upstream {
-    pub fn new(options: Options, clock: VirtualClock) -> Self {
+    pub(crate) fn new(options: Options, clock: VirtualClock) -> Self {
         Self {
             limiter: Mutex::new(Self::limiter(options)),
             options,
@@ -125,7 +125,7 @@ impl Upstream {
     }
 
     /// A new process knows nothing of what the old one spent.
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         *self.limiter.lock().expect("no test panics here") = Self::limiter(self.options);
     }
 
@@ -139,7 +139,7 @@ impl Upstream {
 }
 
 impl Upstream {
-    pub fn give(&self, user: &UserId, assignments: impl IntoIterator<Item = Assignment>) {
+    pub(crate) fn give(&self, user: &UserId, assignments: impl IntoIterator<Item = Assignment>) {
         let mut state = self.state();
         state
             .held
@@ -148,23 +148,23 @@ impl Upstream {
             .extend(assignments);
     }
 
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.state().held.values().map(BTreeSet::len).sum()
     }
 
-    pub fn holds(&self, user: &UserId) -> bool {
+    pub(crate) fn holds(&self, user: &UserId) -> bool {
         self.state()
             .held
             .get(user)
             .is_some_and(|held| !held.is_empty())
     }
 
-    pub fn set_outage(&self, outage: bool) {
+    pub(crate) fn set_outage(&self, outage: bool) {
         self.state().outage = outage;
     }
 
     /// What came in so far.
-    pub fn log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
+    pub(crate) fn log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
         look(&self.state().log)
     }
 

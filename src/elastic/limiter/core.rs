@@ -136,6 +136,8 @@ pub struct Core {
     last_read: Option<Duration>,
     /// When a removal was last seen waiting.
     held_up: Option<Duration>,
+    /// Tickets below this number were there when a removal waited.
+    held_below: u64,
     last_cut: Option<Duration>,
     paused_until: Duration,
     removals_paused_until: Duration,
@@ -159,6 +161,7 @@ impl Core {
             last_reserved: None,
             last_read: None,
             held_up: None,
+            held_below: 0,
             last_cut: None,
             paused_until: Duration::ZERO,
             removals_paused_until: Duration::ZERO,
@@ -319,6 +322,10 @@ impl Core {
         self.spent.push_back((now, from));
         self.general_spent += usize::from(from != Use::Reserved);
         self.in_flight += 1;
+        // One that waited until now: others of its kind may have left the queue behind it.
+        if ticket.priority() == Priority::Revoke && ticket.number < self.held_below {
+            self.held_up = Some(now);
+        }
         if ticket.priority() == Priority::Verify {
             self.last_read = Some(now);
         }
@@ -331,6 +338,7 @@ impl Core {
     fn note_waiting(&mut self, removal: bool, now: Duration) {
         if removal {
             self.held_up = Some(now);
+            self.held_below = self.next_number;
         }
     }
 

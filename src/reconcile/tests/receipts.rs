@@ -3,7 +3,8 @@
 
 use super::world::{Delete, Fault, Lands};
 use super::*;
-use crate::domain::receipt::{Assurance, Evidence, Fate, Forgotten, Line, Look, Receipt, Warning};
+use crate::domain::evidence::{Evidence, Forgotten};
+use crate::domain::receipt::{Assurance, Fate, Line, Look, Receipt, Warning};
 use crate::ports::ledger::ReceiptFilter;
 
 fn receipt(bench: &Bench, id: GrantId) -> Receipt {
@@ -286,7 +287,7 @@ fn a_reconciler_that_only_takes_adds_nothing_and_still_removes() {
 
 #[test]
 fn what_was_given_up_is_reported_while_it_is_there_and_then_no_more() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.gives("ada", &viewer("a"));
     let mut record = bench.record("ada");
     record.evidence.forgotten.push(Forgotten {

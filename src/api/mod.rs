@@ -8,6 +8,7 @@ mod connector;
 mod convert;
 mod directory;
 mod guard;
+mod hold;
 mod listener;
 pub mod pb;
 mod render;

@@ -29,7 +29,7 @@ use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::Settings as ReconcileSettings;
 use crate::reconcile::plan::Bounds;
 use crate::runtime::{Shutdown, SystemClock, Tasks};
-use crate::scheduler::Limits;
+use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
 use crate::service::{Details, Settings as ServiceSettings};
 use crate::store;
@@ -169,6 +169,13 @@ pub(super) fn driver_limits(engine: &Engine) -> Limits {
     }
 }
 
+pub(super) fn suspicion(engine: &Engine) -> Suspicion {
+    Suspicion {
+        members: engine.jump_members as usize,
+        agreement: delta(engine.max_skew),
+    }
+}
+
 pub(super) fn rules(policy: &Policy) -> anyhow::Result<Rules> {
     let seconds = i64::try_from(policy.max_duration.get().as_secs()).unwrap_or(i64::MAX);
     Ok(Rules {
@@ -192,6 +199,7 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
     ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
+        max_skew: delta(config.engine.max_skew),
         ..ServiceSettings::default()
     }
 }

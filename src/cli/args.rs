@@ -100,6 +100,12 @@ pub enum HostCommand {
     /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Print the audit events of the ledger as lines of JSON, also while the connector runs
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
+    /// Rebuild a lost ledger from an audit export, the witness, or both
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt(AdoptArgs),
     /// Measure accepts and revocations on this machine
     Bench(BenchArgs),
 }
@@ -134,6 +140,9 @@ pub enum ClientCommand {
     /// Refuse new grants, revoke everything, wait until nothing is left
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Show why the connector is in hold and what it withholds, or end it
+    #[command(after_help = HOLD_EXAMPLES, disable_help_subcommand = true)]
+    Hold(HoldArgs),
     /// Explain why a member holds each role now
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
@@ -178,6 +187,67 @@ pub struct DoctorArgs {
     /// Configuration file
     #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Only events after this sequence
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// Arguments of `adopt`.
+#[derive(Debug, Clone, Args)]
+pub struct AdoptArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// An export of `latchkey events`, or the witness; repeat for several
+    #[arg(long, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub from: Vec<PathBuf>,
+    /// Write the ledger, which must be empty or missing, instead of showing what would be written
+    #[arg(long)]
+    pub write: bool,
+}
+
+/// Arguments of `hold`.
+#[derive(Debug, Clone, Args)]
+pub struct HoldArgs {
+    /// Integration, when several are configured
+    #[arg(long, global = true, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// What to do instead of showing it.
+    #[command(subcommand)]
+    pub command: Option<HoldCommand>,
+}
+
+/// What can be done about a hold.
+#[derive(Debug, Clone, Subcommand)]
+pub enum HoldCommand {
+    /// End the hold: take the ledger at its word from now on
+    Release(ReleaseArgs),
+}
+
+/// Arguments of `hold release`.
+#[derive(Debug, Clone, Args)]
+pub struct ReleaseArgs {
+    /// Why it is safe, for the audit
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who decides, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
 }
 
 /// Arguments of `bench`.

@@ -79,6 +79,28 @@ Examples:
   latchkey drain --yes
   latchkey drain --integration acme --reason \"moving to another cluster\" --yes --timeout 10m";
 
+pub(super) const HOLD_EXAMPLES: &str = "\
+A connector is in hold when its ledger was restored or lost: the witness knows more than the ledger does.
+Nothing is granted then, and only what is proven is removed, until somebody has looked and releases it.
+
+Examples:
+  latchkey hold
+  latchkey hold release --reason \"restored last night's backup, compared with the console\"";
+
+pub(super) const EVENTS_EXAMPLES: &str = "\
+Keep an export with each backup: `latchkey adopt` rebuilds a lost ledger from it.
+
+Examples:
+  latchkey events --config /etc/latchkey/config.yaml > events.jsonl
+  latchkey events --config /etc/latchkey/config.yaml --after 1200 >> events.jsonl";
+
+pub(super) const ADOPT_EXAMPLES: &str = "\
+Works while the connector is stopped, and talks to nobody. Shows what it would write; --write does it.
+
+Examples:
+  latchkey adopt --config /etc/latchkey/config.yaml --from events.jsonl
+  latchkey adopt --config /etc/latchkey/config.yaml --from events.jsonl --from /mnt/witness/witness --write";
+
 pub(super) const WHY_EXAMPLES: &str = "\
 Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it
 ends, or drift.

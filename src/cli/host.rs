@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::{BenchArgs, DoctorArgs, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
-use super::{Exit, Failure, Streams, bench, configuration, demo, doctor, simulate};
+use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate};
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
 
@@ -42,6 +42,14 @@ pub(super) async fn run(
                 round: Duration::from_secs(u64::from(seconds)),
             };
             bench::run(plan, &mut *streams.out).await.map_err(failed)
+        }
+        HostCommand::Events(args) => {
+            quiet();
+            return adopt::events(&args, streams).await;
+        }
+        HostCommand::Adopt(args) => {
+            quiet();
+            return adopt::adopt(&args, format, streams).await;
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
     }

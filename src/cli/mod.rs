@@ -4,6 +4,7 @@
 //! in this process are handed to the composition root. It never touches an adapter, and prints only through
 //! [`streams::Streams`].
 
+mod adopt;
 pub mod args;
 pub mod bench;
 mod bulk;
@@ -17,6 +18,7 @@ mod explain;
 mod follow;
 mod grants;
 mod help;
+mod hold;
 mod host;
 mod progress;
 mod receipt;
@@ -65,6 +67,9 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "doctor",
             "schema",
             "drain",
+            "hold",
+            "events",
+            "adopt",
             "bench",
         ],
     ),
@@ -139,6 +144,7 @@ async fn ask(
         | ClientCommand::Extend(_)
         | ClientCommand::Revoke(_)
         | ClientCommand::RevokeAll(_)
+        | ClientCommand::Hold(_)
         | ClientCommand::Why(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
@@ -156,6 +162,7 @@ async fn ask(
         ClientCommand::Revoke(args) => grants::revoke(connector, format, args, streams).await,
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
+        ClientCommand::Hold(args) => hold::hold(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
         ClientCommand::Members(args) => {
             directory::list_members(connector, format, args, streams).await

@@ -56,6 +56,12 @@ fn command_lines_that_make_sense_are_accepted() {
         "revoke-all --integration acme --yes",
         "revoke-all --member ada --integration acme",
         "drain --yes",
+        "hold",
+        "hold --integration acme",
+        "hold release --reason checked",
+        "hold release --integration acme --reason checked --requester ada",
+        "events -c f.yaml --after 7",
+        "adopt -c f.yaml --from a.jsonl --from w --write",
         "why ada",
         "members example.com",
         "roles --kind security",
@@ -90,6 +96,8 @@ fn command_lines_that_make_no_sense_exit_with_2_and_say_why() {
         ("list --output xml", "yaml"),
         ("list --timeout soon", "not a unit"),
         ("serve", "--config"),
+        ("hold release", "--reason"),
+        ("adopt -c f.yaml", "--from"),
         ("completions cmd", "powershell"),
     ] {
         let error = parsed(line).expect_err(line);

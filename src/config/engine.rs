@@ -32,6 +32,15 @@ pub struct Engine {
     pub invitation_ttl: Period,
     /// How often it is looked whether people who were invited have joined.
     pub member_poll: Period,
+    /// Difference between our clock and Elastic's beyond which nothing is granted or extended: access would end at
+    /// the wrong time. Removals go on. Thirty seconds is what a machine without a time service drifts in weeks.
+    pub max_skew: Period,
+    /// How long a jump of the wall clock by more than a minute, which would end the access of many at once, waits for
+    /// Elastic's clock to agree. Then it is believed either way.
+    pub jump_hold: Period,
+    /// Members whose access may end at once by such a jump without waiting.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub jump_members: u32,
     /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
     /// orchestrators usually give.
     pub drain: Period,
@@ -47,6 +56,9 @@ impl Default for Engine {
             pass_concurrency: 64,
             invitation_ttl: Period::seconds(72 * 3600),
             member_poll: Period::seconds(30),
+            max_skew: Period::seconds(30),
+            jump_hold: Period::seconds(60),
+            jump_members: 20,
             drain: Period::seconds(25),
         }
     }
@@ -86,6 +98,8 @@ impl Engine {
             hour * 24 * 30,
         );
         within("member_poll", self.member_poll, second, hour);
+        within("max_skew", self.max_skew, second, second * 600);
+        within("jump_hold", self.jump_hold, second, second * 600);
         within("drain", self.drain, second, second * 600);
         if self.unknown_look_after < self.read_staleness {
             problems.add(

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod problem;
 pub mod sweeps;
 pub mod text;
+pub mod witness;
 
 mod schema;
 mod yaml;
@@ -38,6 +39,7 @@ pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
 pub use sweeps::{Reminders, Sweeps};
 pub use text::Period;
+pub use witness::Witness;
 
 use problem::Problems;
 
@@ -54,6 +56,10 @@ pub struct Config {
     /// The durable record.
     #[serde(default)]
     pub ledger: Ledger,
+    /// A second record of what was intended, apart from the ledger. Without it a restored or lost ledger is taken at
+    /// its word, and what it does not know is left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witness>,
     /// Limits of the gRPC surface.
     #[serde(default)]
     pub limits: Limits,
@@ -154,6 +160,7 @@ impl Config {
             listen,
             log: _,
             ledger,
+            witness,
             limits,
             policy,
             engine,
@@ -163,6 +170,9 @@ impl Config {
         } = self;
         listen.check(problems);
         ledger.check(problems);
+        if let Some(witness) = witness {
+            witness.check(Some(ledger), problems);
+        }
         limits.check(problems);
         policy.check(problems);
         engine.check(problems);
@@ -184,6 +194,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(ledger) = section::<Ledger>(value, "ledger") {
         ledger.check(problems);
+    }
+    if let Some(witness) = section::<Witness>(value, "witness") {
+        witness.check(section::<Ledger>(value, "ledger").as_ref(), problems);
     }
     if let Some(limits) = section::<Limits>(value, "limits") {
         limits.check(problems);

@@ -34,6 +34,7 @@ impl Reconciler {
             mut report, stop, ..
         } = progress;
         let next = self.next_due(&record, plan, later, now);
+        let next = self.at_hold_pace(next, plan, &record, now);
         report.next = next;
         report.failure = stop;
         let isolated = record.isolate_adds && plan.add.is_empty() && !later.add;

@@ -5,6 +5,7 @@
 
 mod due;
 mod explain;
+pub mod hold;
 mod intent;
 mod invitee;
 mod look;
@@ -14,12 +15,14 @@ mod outcome;
 pub mod pass;
 pub mod plan;
 pub mod settle;
+mod skew;
 pub mod sweep;
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
+pub use hold::Hold;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
 

@@ -38,6 +38,7 @@ pub struct Reconciler {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) wake: Arc<dyn Wake>,
     pub(super) settings: Settings,
+    pub(super) hold: Option<Arc<super::Hold>>,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner. Holds
     /// the instant from which a read must have started to count the owners that the last removal left.
     owner_writes: Mutex<Option<Timestamp>>,
@@ -90,6 +91,7 @@ impl Reconciler {
             clock,
             wake,
             settings,
+            hold: None,
             owner_writes: Mutex::new(None),
         }
     }
@@ -186,6 +188,7 @@ impl Reconciler {
                 .is_some_and(|backoff| backoff.code.starts_with(READ_FAILURE)),
         };
         let mut plan = plan(&view, now, &self.settings.bounds);
+        self.restrain(&mut plan, record);
         // Once per pass: what was sent is not sent again, the next pass observes and decides. What failed before
         // waits for its pause.
         let waiting = record
@@ -293,8 +296,15 @@ impl Reconciler {
         draft.intend(kind, assignments, now, &self.settings);
         draft.record.due = Some(self.due_now(&draft.record, now));
         let key = before.key.clone();
+        let intents = super::hold::intents(kind, &draft.record, assignments);
         match self.commit(draft).await {
             Ok(version) => {
+                if !self
+                    .witness(intents, &before, assignments, progress)
+                    .await?
+                {
+                    return Ok(());
+                }
                 // A grant or extension that was accepted since then is decided on before anything is sent.
                 if self.ledger.member(&key).await?.version != version {
                     return self.take_back(&before, assignments).await;
@@ -309,6 +319,9 @@ impl Reconciler {
             Err(error) => return Err(error),
         }
         let outcome = self.call(kind, pin, user, assignments).await;
+        if matches!(outcome, Outcome::Refused(..)) {
+            self.unwitness(&before, assignments);
+        }
         if let (WriteKind::Remove, Some(counts_from), false) = (
             kind,
             owners.as_deref_mut(),
@@ -372,6 +385,7 @@ impl Reconciler {
         before: &MemberRecord,
         assignments: &[Assignment],
     ) -> Result<(), LedgerError> {
+        self.unwitness(before, assignments);
         self.update(&before.key, |draft, now| {
             draft.undo_intent(before, assignments, now)
         })
@@ -419,6 +433,7 @@ impl Reconciler {
 
     pub(super) async fn commit(&self, draft: Draft) -> Result<u64, LedgerError> {
         let Draft { record, audit, .. } = draft;
+        self.witness_ends(&record.key, &audit);
         let ended: Vec<_> = record
             .grants
             .iter()

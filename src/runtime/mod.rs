@@ -6,10 +6,12 @@ pub mod backoff;
 pub mod clock;
 pub mod readiness;
 pub mod shutdown;
+pub mod steady;
 pub mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::{ManualClock, SystemClock};
 pub use readiness::{Readiness, ReadinessHandle};
 pub use shutdown::Shutdown;
+pub use steady::SteadyClock;
 pub use tasks::{TaskError, TaskFailure, Tasks};

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;
+mod hold;
 mod plan;
 mod read;
 mod refresh;
@@ -36,7 +37,7 @@ use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
-use crate::reconcile::Observer;
+use crate::reconcile::{Hold, Observer};
 
 use cache::{Listing, MemberCache};
 
@@ -47,6 +48,7 @@ pub use directory::{GrantableRole, IntegrationOrganization, MembersPage};
 pub use error::{Result, ServiceError};
 pub use explain::{Access, AccessKind, Explanation};
 pub use extend::Extension;
+pub use hold::{HeldAction, HeldItem, HoldPlan};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
 pub use watch::{WatchItem, Watched};
@@ -71,6 +73,8 @@ pub struct Settings {
     pub max_members: usize,
     /// Longest silence on a watch before a proof of life.
     pub heartbeat: Duration,
+    /// Difference to upstream's clock beyond which nothing is granted or extended.
+    pub max_skew: TimeDelta,
 }
 
 impl Default for Settings {
@@ -83,6 +87,7 @@ impl Default for Settings {
             discovery_ttl: Duration::from_secs(60),
             max_members: 50,
             heartbeat: Duration::from_secs(30),
+            max_skew: TimeDelta::seconds(30),
         }
     }
 }
@@ -125,6 +130,8 @@ struct Integration {
     projects: [Listing<ProjectId, Project>; 3],
     /// Read while a grant is accepted, written to begin draining: no grant slips in behind a drain.
     draining: tokio::sync::RwLock<bool>,
+    /// Whether it is in hold; absent where nobody watches for that.
+    hold: Option<Arc<Hold>>,
 }
 
 /// The use cases.
@@ -166,6 +173,7 @@ impl Service {
                     deployments: Listing::default(),
                     projects: std::array::from_fn(|_| Listing::default()),
                     draining: tokio::sync::RwLock::new(false),
+                    hold: None,
                 };
                 (name, integration)
             })

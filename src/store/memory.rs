@@ -18,14 +18,14 @@ use crate::domain::grant::{Grant, GrantState};
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, LedgerError,
-    MemberCommit, Page, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity, Ledger,
+    LedgerError, MemberCommit, Page, RequestRecord, Result, StoredEvent,
 };
 
 /// Dues of one integration: by rank, then by instant, then by subject as text.
 type Dues = BTreeMap<i64, BTreeSet<(i64, String)>>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     grants: BTreeMap<GrantId, Grant>,
     /// Grants that have not ended, by whom they belong to.
@@ -36,12 +36,16 @@ struct State {
     requests: BTreeMap<(CallerName, RequestId), (RequestRecord, Timestamp)>,
     events: Vec<StoredEvent>,
     organizations: BTreeMap<OrganizationId, IntegrationName>,
+    generation: u64,
+    witnessed: bool,
+    holds: BTreeMap<IntegrationName, HoldRecord>,
     closed: bool,
 }
 
 /// A ledger that forgets everything with the process.
 #[derive(Debug)]
 pub struct MemoryLedger {
+    id: String,
     state: Mutex<State>,
     last_sequence: watch::Sender<u64>,
 }
@@ -56,9 +60,32 @@ impl MemoryLedger {
     /// An empty ledger.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_id("memory")
+    }
+
+    /// An empty ledger that is told apart from others by its identity.
+    #[must_use]
+    pub fn with_id(id: impl Into<String>) -> Self {
         Self {
+            id: id.into(),
             state: Mutex::new(State::default()),
             last_sequence: watch::Sender::new(0),
+        }
+    }
+
+    /// A copy as it stands now, as a backup is one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let last = last_sequence(&state);
+        Self {
+            id: self.id.clone(),
+            state: Mutex::new(state),
+            last_sequence: watch::Sender::new(last),
         }
     }
 
@@ -664,5 +691,57 @@ impl Ledger for MemoryLedger {
     async fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        let state = self.lock("reading the identity")?;
+        Ok(Identity {
+            id: self.id.clone(),
+            generation: state.generation,
+            witnessed: state.witnessed,
+        })
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        const ACTION: &str = "raising the generation";
+        let mut state = self.lock(ACTION)?;
+        if generation <= state.generation {
+            return Err(unavailable(ACTION, rows::not_higher(generation)));
+        }
+        (state.generation, state.witnessed) = (generation, witnessed);
+        Ok(())
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        let state = self.lock("reading holds")?;
+        Ok(state.holds.values().cloned().collect())
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        let mut state = self.lock("putting an integration in hold")?;
+        state.holds.insert(hold.integration.clone(), hold);
+        state.append(audit);
+        self.publish(&state);
+        Ok(())
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let mut state = self.lock("ending a hold")?;
+        let ended = state.holds.remove(integration).is_some();
+        if ended {
+            state.append(audit);
+            self.publish(&state);
+        }
+        Ok(ended)
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        let state = self.lock("reading the latest instant")?;
+        let newest = state.events.iter().rev().take(rows::NEWEST);
+        Ok(newest.map(|stored| stored.event.at).max())
     }
 }

@@ -6,5 +6,6 @@ mod creating;
 mod directory;
 mod ending;
 mod following;
+mod holding;
 mod limits;
 mod support;

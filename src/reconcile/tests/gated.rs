@@ -17,8 +17,8 @@ use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, R
 use crate::domain::member::{MemberKey, MemberRecord};
 use crate::ports::Ledger;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LedgerError, MemberCommit, Page,
-    RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
+    LedgerError, MemberCommit, Page, RequestRecord, Result, StoredEvent,
 };
 use crate::store::MemoryLedger;
 
@@ -207,5 +207,36 @@ impl Ledger for Gated {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.inner.identity().await
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        self.writable()?;
+        self.inner.agree(generation, witnessed).await
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        self.inner.holds().await
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        self.writable()?;
+        self.inner.put_hold(hold, audit).await
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        self.writable()?;
+        self.inner.end_hold(integration, audit).await
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        self.inner.latest_instant().await
     }
 }

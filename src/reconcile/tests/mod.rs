@@ -5,6 +5,7 @@
 mod crash;
 mod faults;
 mod gated;
+mod hold;
 mod invitations;
 mod life;
 mod members;

@@ -8,6 +8,7 @@ mod bench;
 mod errors;
 mod open;
 mod read;
+mod recovery;
 mod write;
 mod writer;
 
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::bench::{BareCommits, bench_bare_commits};
 pub use self::open::{OpenError, Options};
+pub use self::recovery::Glance;
 use self::write::{Reply, Work};
 use self::writer::{Command, Counters, Writer};
 use super::rows::{self, AcceptRows, CommitRows, EventRow, IllegalWrite, MemberRow, RequestRow};
@@ -35,8 +37,8 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, MemberCommit, Page,
-    RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity, Ledger,
+    MemberCommit, Page, RequestRecord, Result, StoredEvent,
 };
 
 /// Handle of the ledger; cloning it is cheap.
@@ -391,5 +393,52 @@ impl Ledger for SqliteLedger {
             // The writer may be gone already; then there is nothing left to flush.
             drop(closed.await);
         }
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        read!(self, "reading the identity", |conn, action| {
+            recovery::identity(conn, action)
+        })
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        self.write(Work::Agree {
+            generation,
+            witnessed,
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        read!(self, "reading holds", |conn, action| recovery::holds(
+            conn, action
+        ))
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        let row = recovery::HoldRow::new(&hold);
+        self.write(Work::PutHold(row, EventRow::all(&audit)))
+            .await
+            .map(drop)
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let work = Work::EndHold(integration.clone(), EventRow::all(&audit));
+        let action = work.action();
+        let Reply::Number(ended) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(ended > 0)
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        read!(self, "reading the latest instant", |conn, action| {
+            recovery::latest_instant(conn, action)
+        })
     }
 }

@@ -306,13 +306,22 @@ enum MigrateFailure {
 
 /// Every migration, oldest first; one that was released is never edited.
 fn migrations() -> Vec<Migration> {
-    vec![Migration::new(
-        1,
-        "ledger".into(),
-        MigrationType::Simple,
-        include_str!("../migrations/0001_ledger.sql").into_sql_str(),
-        false,
-    )]
+    vec![
+        Migration::new(
+            1,
+            "ledger".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0001_ledger.sql").into_sql_str(),
+            false,
+        ),
+        Migration::new(
+            3,
+            "recovery".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0003_recovery.sql").into_sql_str(),
+            false,
+        ),
+    ]
 }
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), MigrateFailure> {

@@ -47,3 +47,7 @@ buf:
 # Measure accepts and lateness on this machine
 bench *args:
     cargo run --release -- bench {{ args }}
+
+# Change every line of the core in turn and see whether a test notices (hours)
+mutants *args:
+    cargo mutants {{ args }}

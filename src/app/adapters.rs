@@ -13,7 +13,7 @@ use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
     Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders,
-    Secret, SecretSource, Sweeps,
+    Secret, SecretSource, ServiceLevel, Sweeps,
 };
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
@@ -106,6 +106,7 @@ pub(super) fn elastic(
     section: &Integration,
     secret: Arc<dyn SecretStore>,
     clock: Arc<dyn Clock>,
+    ledger: Option<Arc<dyn Ledger>>,
 ) -> anyhow::Result<Arc<Elastic>> {
     let upstream = &section.upstream;
     let mut options = elastic::Options::new(section.base_url.get().clone());
@@ -126,7 +127,10 @@ pub(super) fn elastic(
     options.max_members_body = u64::from(upstream.max_members_bytes);
     let elastic = Elastic::new(options, secret, clock)
         .with_context(|| format!("setting up integration {}", section.name))?;
-    Ok(Arc::new(elastic))
+    Ok(Arc::new(match ledger {
+        Some(ledger) => elastic.with_notes(section.name.clone(), ledger),
+        None => elastic,
+    }))
 }
 
 pub(super) fn details(section: &Integration) -> Details {
@@ -145,6 +149,7 @@ pub(super) fn details(section: &Integration) -> Details {
 
 pub(super) fn reconcile_settings(
     engine: &Engine,
+    service_level: &ServiceLevel,
     request_lifetime: std::time::Duration,
 ) -> ReconcileSettings {
     ReconcileSettings {
@@ -157,6 +162,7 @@ pub(super) fn reconcile_settings(
         activation_timeout: delta(engine.activation_timeout),
         invitation_ttl: engine.invitation_ttl.get(),
         member_poll: delta(engine.member_poll),
+        revocation_within: delta(service_level.revocation_within),
         ..ReconcileSettings::default()
     }
 }

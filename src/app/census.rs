@@ -9,6 +9,7 @@ use std::time::Duration;
 use metrics::{Unit, describe_gauge, gauge};
 
 use crate::domain::ids::IntegrationName;
+use crate::ports::ledger::Removals;
 use crate::ports::{AccessProvider, Clock, Ledger};
 use crate::runtime::{ReadinessHandle, Shutdown, TaskError};
 
@@ -23,6 +24,9 @@ const OLDEST: &str = "latchkey_oldest_overdue_seconds";
 const KEY_EXPIRES: &str = "latchkey_key_expires_in_seconds";
 const KEY_LOADED: &str = "latchkey_key_loaded";
 const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
+const SEES_OWNERS: &str = "latchkey_key_sees_owners";
+const UP: &str = "latchkey_integration_up";
+const WRITABLE: &str = "latchkey_ledger_writable";
 
 /// Registers help texts.
 pub(super) fn describe_metrics() {
@@ -42,7 +46,7 @@ pub(super) fn describe_metrics() {
     describe_gauge!(
         OLDEST,
         Unit::Seconds,
-        "Age of the oldest removal that is due and not sent"
+        "How long the oldest access that is due to go has been due, until it is seen gone"
     );
     describe_gauge!(
         KEY_EXPIRES,
@@ -51,6 +55,18 @@ pub(super) fn describe_metrics() {
     );
     describe_gauge!(KEY_LOADED, "1 when a key is loaded");
     describe_gauge!(SKEW, Unit::Seconds, "Upstream's clock minus ours");
+    describe_gauge!(
+        SEES_OWNERS,
+        "1 when the last complete read showed organization owners, as an owner's key must"
+    );
+    describe_gauge!(
+        UP,
+        "1 unless there is no key, or the last call that says something of it failed"
+    );
+    describe_gauge!(
+        WRITABLE,
+        "1 when the ledger could be written at the last look; without that no grant is accepted"
+    );
 }
 
 /// What is counted.
@@ -83,8 +99,12 @@ impl Census {
     /// A ledger that cannot be written accepts nothing: this process should be given no work.
     async fn writable(&self) {
         match self.ledger.check().await {
-            Ok(()) => self.ready.set_ready(),
+            Ok(()) => {
+                gauge!(WRITABLE).set(1.0);
+                self.ready.set_ready();
+            }
             Err(error) => {
+                gauge!(WRITABLE).set(0.0);
                 tracing::error!(
                     code = error.code(),
                     "Ledger cannot be written; grants are refused, revocations go on"
@@ -103,6 +123,11 @@ impl Census {
             let status = provider.key_status();
             let label = || name.to_string();
             gauge!(KEY_LOADED, "integration" => label()).set(if status.loaded { 1.0 } else { 0.0 });
+            let up = status.loaded && status.last_failure.is_none();
+            gauge!(UP, "integration" => label()).set(if up { 1.0 } else { 0.0 });
+            if let Some(sees) = status.sees_owners {
+                gauge!(SEES_OWNERS, "integration" => label()).set(if sees { 1.0 } else { 0.0 });
+            }
             if let Some(expires_at) = status.expires_at {
                 gauge!(KEY_EXPIRES, "integration" => label())
                     .set(seconds((expires_at - now).num_milliseconds()));
@@ -133,13 +158,27 @@ impl Census {
                 .set(number(count));
             shown.insert((integration, state), ());
         }
-        gauge!(OWNED).set(number(census.owned));
-        gauge!(BLOCKED).set(number(census.blocked));
-        gauge!(OVERDUE).set(number(census.overdue));
-        let age = census
-            .oldest_overdue
-            .map_or(0, |at| (now - at).num_milliseconds().max(0));
-        gauge!(OLDEST).set(seconds(age));
+        let mut removals: BTreeMap<IntegrationName, Removals> = census
+            .removals
+            .into_iter()
+            .map(|entry| (entry.integration.clone(), entry))
+            .collect();
+        for (name, _) in &self.providers {
+            // An integration with nothing to remove is shown with zeros.
+            removals
+                .entry(name.clone())
+                .or_insert_with(|| Removals::new(name.clone()));
+        }
+        for entry in removals.into_values() {
+            let label = || entry.integration.to_string();
+            gauge!(OWNED, "integration" => label()).set(number(entry.owned));
+            gauge!(BLOCKED, "integration" => label()).set(number(entry.blocked));
+            gauge!(OVERDUE, "integration" => label()).set(number(entry.overdue));
+            let age = entry
+                .oldest
+                .map_or(0, |at| (now - at).num_milliseconds().max(0));
+            gauge!(OLDEST, "integration" => label()).set(seconds(age));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod adapters;
 mod adopt;
 mod census;
 mod integration;
+mod objective;
 mod probe;
 mod recovery;
 mod sweeps;
@@ -74,6 +75,8 @@ impl App {
         let mut tasks = Tasks::new(shutdown.clone());
         let metrics = Metrics::install(DESCRIBE).context("setting up metrics")?;
 
+        objective::announce(&config.service_level);
+
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
@@ -105,7 +108,13 @@ impl App {
                 Some(secret) => Arc::clone(secret),
                 None => adapters::secret(&section.secret)?,
             };
-            let elastic = adapters::elastic(section, secret, Arc::clone(&clock))?;
+            let elastic = adapters::elastic(
+                section,
+                secret,
+                Arc::clone(&clock),
+                Some(Arc::clone(&ledger)),
+            )?;
+            reconcile::metrics::begin(&section.name);
             let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
             let observer = Arc::new(Observer::new(
                 section.name.clone(),
@@ -120,7 +129,11 @@ impl App {
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
-                adapters::reconcile_settings(&config.engine, provider.request_lifetime()),
+                adapters::reconcile_settings(
+                    &config.engine,
+                    &config.service_level,
+                    provider.request_lifetime(),
+                ),
             );
             if let Some(hold) = holds.get(&section.name) {
                 reconciler = reconciler.with_hold(Arc::clone(hold));
@@ -288,6 +301,8 @@ const DESCRIBE: &[fn()] = &[
     scheduler::watchdog::describe_metrics,
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,
+    objective::describe_metrics,
+    sweeps::describe_metrics,
     api::describe_metrics,
 ];
 

@@ -11,6 +11,7 @@ pub mod listen;
 pub mod log;
 pub mod policy;
 pub mod problem;
+pub mod service_level;
 pub mod sweeps;
 pub mod text;
 pub mod witness;
@@ -37,6 +38,7 @@ pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
+pub use service_level::ServiceLevel;
 pub use sweeps::{Reminders, Sweeps};
 pub use text::Period;
 pub use witness::Witness;
@@ -75,6 +77,9 @@ pub struct Config {
     /// When callers are told that access ends soon.
     #[serde(default)]
     pub reminders: Reminders,
+    /// What revocations are measured against.
+    #[serde(default)]
+    pub service_level: ServiceLevel,
     /// The Elastic Cloud organizations that are served; at least one.
     #[schemars(length(min = 1, max = 1000))]
     pub integrations: Vec<Integration>,
@@ -166,6 +171,7 @@ impl Config {
             engine,
             sweeps: _,
             reminders,
+            service_level,
             integrations,
         } = self;
         listen.check(problems);
@@ -177,6 +183,7 @@ impl Config {
         policy.check(problems);
         engine.check(problems);
         reminders.check(problems);
+        service_level.check(problems);
         integration::check(integrations, problems);
     }
 }
@@ -209,6 +216,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(reminders) = section::<Reminders>(value, "reminders") {
         reminders.check(problems);
+    }
+    if let Some(service_level) = section::<ServiceLevel>(value, "service_level") {
+        service_level.check(problems);
     }
     let entries = value
         .get("integrations")

@@ -21,15 +21,20 @@ use super::options::{Error, Options};
 use super::transport::{Call, SendError, Transport};
 use crate::domain::Timestamp;
 use crate::domain::event::CallEvidence;
-use crate::domain::ids::OrganizationId;
+use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::Interest;
-use crate::ports::provider::{KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult};
+use crate::ports::provider::{
+    KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult, Refusal,
+};
 use crate::ports::secrets::SecretError;
-use crate::ports::{Clock, SecretStore};
+use crate::ports::{Clock, Ledger, SecretStore};
 
 pub(super) const REQUESTS: &str = "latchkey_upstream_requests_total";
 pub(super) const SECONDS: &str = "latchkey_upstream_request_seconds";
 pub(super) const RATE_WAIT: &str = "latchkey_upstream_rate_limit_wait_seconds";
+pub(super) const REFUSALS: &str = "latchkey_upstream_refusals_total";
+pub(super) const THROTTLED: &str = "latchkey_upstream_throttled_total";
+pub(super) const RATE: &str = "latchkey_upstream_rate_per_second";
 
 /// One Elastic Cloud organization, reached over HTTP.
 #[derive(Debug)]
@@ -41,10 +46,19 @@ pub struct Elastic {
     pub(super) organization: OnceLock<OrganizationId>,
     /// For which key its own record was asked for, when, and whether that was answered.
     pub(super) own_record: Mutex<Option<(KeyPin, Instant, bool)>>,
+    /// Where calls that nobody asked for are noted, and the name of this integration in metrics.
+    pub(super) notes: Option<Notes>,
     transport: Transport,
     limiter: Limiter,
     urgent: Semaphore,
     routine: Semaphore,
+}
+
+/// Whose calls these are, and where they are noted.
+#[derive(Debug)]
+pub(super) struct Notes {
+    pub(super) integration: IntegrationName,
+    pub(super) ledger: Arc<dyn Ledger>,
 }
 
 /// How long a call may take.
@@ -95,8 +109,28 @@ impl Elastic {
             clock,
             organization,
             own_record: Mutex::default(),
+            notes: None,
             options,
         })
+    }
+
+    /// Names the integration, for metrics, and where the calls that this client makes of itself leave their audit
+    /// events; the askers of all other calls note those themselves.
+    #[must_use]
+    pub fn with_notes(mut self, integration: IntegrationName, ledger: Arc<dyn Ledger>) -> Self {
+        self.notes = Some(Notes {
+            integration,
+            ledger,
+        });
+        self
+    }
+
+    /// The name of this integration in metrics; empty where nobody has given one.
+    fn label(&self) -> String {
+        self.notes
+            .as_ref()
+            .map(|notes| notes.integration.to_string())
+            .unwrap_or_default()
     }
 
     /// Fetches the key for the first time; answers what is known of it.
@@ -159,7 +193,10 @@ impl Elastic {
                 None => Outcome::Unknown(evidence),
             }
         };
-        count(call.operation, outcome.name(), outcome.evidence());
+        if let Outcome::Refused(refusal, _) = &outcome {
+            self.count_refusal(refusal);
+        }
+        self.count(call.operation, outcome.name(), outcome.evidence());
         outcome
     }
 
@@ -175,7 +212,7 @@ impl Elastic {
             .exchange(&call, None, priority, limits, Want::Bytes(max))
             .await;
         let result = good_bytes(&ended).and_then(|bytes| serde_json::from_slice(bytes).ok());
-        finish_read(&call, &ended, result, evidence)
+        self.finish_read(&call, &ended, result, evidence)
     }
 
     /// Streams the members of an organization.
@@ -189,7 +226,9 @@ impl Elastic {
         // A removal that waits for its neighbours to be read does not wait for long.
         let budget = match priority {
             Priority::Revoke => self.options.urgent_read.min(self.options.members_budget),
-            Priority::Verify | Priority::Grant | Priority::Discovery => self.options.members_budget,
+            Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => {
+                self.options.members_budget
+            }
         };
         let limits = Limits {
             budget,
@@ -221,7 +260,7 @@ impl Elastic {
         let result = shown
             .zip(started)
             .map(|(shown, (at, pin))| (shown, at, pin));
-        finish_read(&call, &ended, result, evidence)
+        self.finish_read(&call, &ended, result, evidence)
     }
 
     async fn exchange(
@@ -297,10 +336,15 @@ impl Elastic {
                         self.options.retry_after_max,
                     );
                     self.keys.saw(key.pin, &head);
+                    if head.feedback.throttled {
+                        metrics::counter!(THROTTLED, "integration" => self.label()).increment(1);
+                    }
                     permit.answered(Feedback {
                         spares_removals: call.method == Method::GET || priority != Priority::Revoke,
                         ..feedback(call, &head)
                     });
+                    metrics::gauge!(RATE, "integration" => self.label())
+                        .set(self.limiter.per_second());
                     let body = self.body(response, &head, want, until).await;
                     add_codes(&mut head, &body);
                     Ended::Answered(head, body)
@@ -362,12 +406,14 @@ impl Elastic {
         let (label, places) = match priority {
             Priority::Revoke => ("revoke", &self.urgent),
             Priority::Verify => ("verify", &self.urgent),
+            Priority::Retry => ("retry", &self.routine),
             Priority::Grant => ("grant", &self.routine),
             Priority::Discovery => ("discovery", &self.routine),
         };
         let began = Instant::now();
         let permit = self.limiter.acquire(priority).await;
-        metrics::histogram!(RATE_WAIT, "priority" => label).record(began.elapsed().as_secs_f64());
+        metrics::histogram!(RATE_WAIT, "integration" => self.label(), "priority" => label)
+            .record(began.elapsed().as_secs_f64());
         let place = places
             .acquire()
             .await
@@ -421,6 +467,57 @@ impl Elastic {
             }
         }
     }
+
+    fn finish_read<T>(
+        &self,
+        call: &Call,
+        ended: &Ended,
+        result: Option<T>,
+        evidence: CallEvidence,
+    ) -> ReadResult<T> {
+        let result = match (result, ended.refusal()) {
+            (Some(result), _) => Ok(result),
+            (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
+            (None, None) => Err(ReadError::Unavailable {
+                code: ended.unavailable(),
+            }),
+        };
+        let outcome = match &result {
+            Ok(_) => "done",
+            Err(ReadError::Refused(refusal)) => {
+                self.count_refusal(refusal);
+                "refused"
+            }
+            Err(ReadError::Unavailable { .. }) => "unavailable",
+        };
+        self.count(call.operation, outcome, &evidence);
+        match result {
+            Ok(result) => Ok((result, evidence)),
+            Err(error) => Err((error, evidence)),
+        }
+    }
+
+    fn count(&self, operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
+        metrics::counter!(REQUESTS, "integration" => self.label(), "operation" => operation, "outcome" => outcome)
+            .increment(1);
+        if evidence.attempts > 0 {
+            metrics::histogram!(SECONDS, "integration" => self.label(), "operation" => operation)
+                .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
+        }
+    }
+
+    fn count_refusal(&self, refusal: &Refusal) {
+        let reason = match refusal {
+            Refusal::Unauthenticated { .. } => "unauthenticated",
+            Refusal::Forbidden { .. } => "forbidden",
+            Refusal::NotFound { .. } => "not_found",
+            Refusal::Invalid { .. } => "invalid",
+            Refusal::Throttled { .. } => "throttled",
+            Refusal::NotSent { .. } => "not_sent",
+            Refusal::KeyRotated => "key_rotated",
+        };
+        metrics::counter!(REFUSALS, "integration" => self.label(), "reason" => reason).increment(1);
+    }
 }
 
 /// What the limiter learns. The limit on invitations is its own and says nothing about other calls.
@@ -430,38 +527,5 @@ fn feedback(call: &Call, head: &Head) -> Feedback {
         throttled: head.feedback.throttled && !own_limit,
         retry_after: head.feedback.retry_after.filter(|_| !own_limit),
         ..head.feedback
-    }
-}
-
-fn finish_read<T>(
-    call: &Call,
-    ended: &Ended,
-    result: Option<T>,
-    evidence: CallEvidence,
-) -> ReadResult<T> {
-    let result = match (result, ended.refusal()) {
-        (Some(result), _) => Ok(result),
-        (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
-        (None, None) => Err(ReadError::Unavailable {
-            code: ended.unavailable(),
-        }),
-    };
-    let outcome = match &result {
-        Ok(_) => "done",
-        Err(ReadError::Refused(_)) => "refused",
-        Err(ReadError::Unavailable { .. }) => "unavailable",
-    };
-    count(call.operation, outcome, &evidence);
-    match result {
-        Ok(result) => Ok((result, evidence)),
-        Err(error) => Err((error, evidence)),
-    }
-}
-
-fn count(operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
-    metrics::counter!(REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
-    if evidence.attempts > 0 {
-        metrics::histogram!(SECONDS, "operation" => operation)
-            .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
     }
 }

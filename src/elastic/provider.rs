@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::answer::parse_instant;
 use super::assignments;
-use super::client::{Elastic, Limits};
+use super::client::{Elastic, Limits, Notes};
 use super::listings::{deployment, open_invitation, project};
 use super::path::Path;
 use super::transport::Call;
 use super::wire::{self, Text};
 use crate::domain::assignment::{Assignment, ProjectType};
-use crate::domain::event::CallEvidence;
+use crate::domain::event::{AuditEvent, CallEvidence, EventKind};
 use crate::domain::ids::{DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId};
 use crate::domain::member::WriteKind;
 use crate::domain::observation::{Interest, MembersRead};
@@ -112,11 +112,13 @@ impl AccessProvider for Elastic {
     }
 
     async fn add(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Add, pin, user, assignments).await
+        self.write(WriteKind::Add, pin, user, assignments, Priority::Revoke)
+            .await
     }
 
     async fn remove(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Remove, pin, user, assignments).await
+        self.write(WriteKind::Remove, pin, user, assignments, Priority::Revoke)
+            .await
     }
 
     fn preview(&self, kind: WriteKind, user: &UserId, assignments: &[Assignment]) -> PlannedCall {
@@ -322,6 +324,15 @@ impl AccessProvider for Elastic {
             .collect();
         Ok((roles, evidence))
     }
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(WriteKind::Remove, pin, user, assignments, Priority::Retry)
+            .await
+    }
 }
 
 impl Elastic {
@@ -331,6 +342,7 @@ impl Elastic {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        removal: Priority,
     ) -> Outcome<()> {
         let (operation, template, priority) = match kind {
             WriteKind::Add => (
@@ -341,7 +353,7 @@ impl Elastic {
             WriteKind::Remove => (
                 "remove",
                 "DELETE /users/{user_id}/role_assignments",
-                Priority::Revoke,
+                removal,
             ),
         };
         let organization = match self.organization_id(priority).await {
@@ -434,6 +446,7 @@ impl Elastic {
         let read: ReadResult<wire::ApiKey> = self
             .read(call, priority, limits, self.options.max_body)
             .await;
+        self.note_own_call(&read).await;
         let answered = match read {
             Ok((record, _)) => {
                 let wire::ApiKey {
@@ -452,6 +465,29 @@ impl Elastic {
         };
         if answered {
             *self.lock_own_record() = Some((key.pin, Instant::now(), true));
+        }
+    }
+
+    /// Nobody asked for this call, so nobody else notes it.
+    async fn note_own_call<T>(&self, read: &ReadResult<T>) {
+        let Some(Notes {
+            integration,
+            ledger,
+        }) = &self.notes
+        else {
+            return;
+        };
+        let (outcome, evidence) = match read {
+            Ok((_, evidence)) => ("done", evidence),
+            Err((_, evidence)) => ("refused", evidence),
+        };
+        let kind = EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence: evidence.clone(),
+        };
+        let event = AuditEvent::integration(self.clock.now(), integration, kind);
+        if let Err(error) = ledger.append(vec![event]).await {
+            tracing::warn!(%integration, code = error.code(), "Call left no audit event");
         }
     }
 

@@ -209,6 +209,43 @@ pub struct Census {
     pub overdue: u64,
     /// The oldest removal that is overdue.
     pub oldest_overdue: Option<Timestamp>,
+    /// How removals stand in each integration that owns, owes or revokes anything, in order of name.
+    pub removals: Vec<Removals>,
+}
+
+/// How the removals of one integration stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removals {
+    /// Which integration.
+    pub integration: IntegrationName,
+    /// Assignments owned.
+    pub owned: u64,
+    /// Removals that are blocked.
+    pub blocked: u64,
+    /// Members whose removal is overdue at the instant asked about.
+    pub overdue: u64,
+    /// The earliest instant since when access has been due to go that was not seen gone: of grants that are being
+    /// revoked, and of removals that are overdue.
+    pub oldest: Option<Timestamp>,
+}
+
+impl Removals {
+    /// An integration with nothing to remove.
+    #[must_use]
+    pub fn new(integration: IntegrationName) -> Self {
+        Self {
+            integration,
+            owned: 0,
+            blocked: 0,
+            overdue: 0,
+            oldest: None,
+        }
+    }
+
+    /// Takes note of access that has been due to go since `at`.
+    pub fn due_since(&mut self, at: Timestamp) {
+        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+    }
 }
 
 /// Which ledger this is.

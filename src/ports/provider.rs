@@ -22,6 +22,9 @@ pub enum Priority {
     Revoke,
     /// Reads that prove something.
     Verify,
+    /// Removals that were refused before: after everything that is on time, and with a small share of their own, so
+    /// that neither starves the other.
+    Retry,
     /// Additions and invitations.
     Grant,
     /// Listing deployments, projects, roles.
@@ -324,4 +327,15 @@ pub trait AccessProvider: Debug + Send + Sync {
         id: &ProjectId,
         priority: Priority,
     ) -> ReadResult<Vec<ProjectRole>>;
+
+    /// Removes assignments whose removal was refused before, like [`Self::remove`]. An adapter with a rate budget
+    /// gives these calls at most a tenth of it: what stays refused must not slow down what can be removed.
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.remove(pin, user, assignments).await
+    }
 }

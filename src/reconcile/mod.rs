@@ -53,6 +53,8 @@ pub struct Settings {
     pub blocked_retry: TimeDelta,
     /// Shortest pause before a further addition or invitation of the same member.
     pub retry_floor: TimeDelta,
+    /// From due to verified gone: what took longer counts as late. Never decides when anything is sent.
+    pub revocation_within: TimeDelta,
 }
 
 impl Default for Settings {
@@ -73,6 +75,7 @@ impl Default for Settings {
             backoff_cap: TimeDelta::minutes(1),
             blocked_retry: TimeDelta::minutes(10),
             retry_floor: TimeDelta::milliseconds(200),
+            revocation_within: TimeDelta::minutes(1),
         }
     }
 }

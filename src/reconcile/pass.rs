@@ -318,7 +318,7 @@ impl Reconciler {
             }
             Err(error) => return Err(error),
         }
-        let outcome = self.call(kind, pin, user, assignments).await;
+        let outcome = self.call(kind, pin, user, assignments, &before).await;
         if matches!(outcome, Outcome::Refused(..)) {
             self.unwitness(&before, assignments);
         }
@@ -372,9 +372,17 @@ impl Reconciler {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        before: &MemberRecord,
     ) -> Outcome<()> {
+        // What was refused before must not slow down what can be removed.
+        let again = assignments.iter().all(|assignment| {
+            before
+                .owned(assignment)
+                .is_some_and(|row| row.blocked.is_some())
+        });
         match kind {
             WriteKind::Add => self.provider.add(pin, user, assignments).await,
+            WriteKind::Remove if again => self.provider.remove_again(pin, user, assignments).await,
             WriteKind::Remove => self.provider.remove(pin, user, assignments).await,
         }
     }
@@ -432,7 +440,12 @@ impl Reconciler {
     }
 
     pub(super) async fn commit(&self, draft: Draft) -> Result<u64, LedgerError> {
-        let Draft { record, audit, .. } = draft;
+        let Draft {
+            record,
+            audit,
+            steps,
+            ..
+        } = draft;
         self.witness_ends(&record.key, &audit);
         let ended: Vec<_> = record
             .grants
@@ -443,6 +456,13 @@ impl Reconciler {
                 } else {
                     None
                 }
+            })
+            .collect();
+        let drift: Vec<String> = audit
+            .iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::Drift { kind, .. } => Some(kind.clone()),
+                _ => None,
             })
             .collect();
         let changes: Vec<AuditEvent> = audit
@@ -460,6 +480,10 @@ impl Reconciler {
             .await?;
         for (cause, verified) in ended {
             super::metrics::grant_ended(&self.integration, cause, verified);
+        }
+        super::metrics::steps_done(&self.integration, &steps, self.settings.revocation_within);
+        for kind in drift {
+            super::metrics::drift_met(&self.integration, kind);
         }
         for event in changes {
             log_change(&event);

@@ -26,6 +26,9 @@ const BEHIND: &str = "latchkey_clock_behind_seconds";
 /// How often the clock is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Seconds between two questions to upstream while a jump is suspected.
+const ASK_EVERY: u64 = 5;
+
 /// Members looked at to see how many become due.
 const LOOKED_AT: usize = 10_000;
 
@@ -149,6 +152,9 @@ impl JumpWatch {
                     "Ledger cannot say what a jump makes due"
                 );
             }
+        }
+        if !jump.lasting.as_secs().is_multiple_of(ASK_EVERY) {
+            return;
         }
         for reconciler in &self.reconcilers {
             let Some(skew) = reconciler.measure_skew().await else {

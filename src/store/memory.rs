@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
+use super::tally::Tally;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
@@ -117,6 +118,11 @@ fn unavailable(
         action,
         source: source.into(),
     }
+}
+
+fn open_grants(state: &State) -> impl Iterator<Item = &Grant> {
+    let open = state.open.values().flatten();
+    open.filter_map(|id| state.grants.get(id))
 }
 
 fn last_sequence(state: &State) -> u64 {
@@ -648,8 +654,7 @@ impl Ledger for MemoryLedger {
     async fn census(&self, now: Timestamp) -> Result<Census> {
         let state = self.lock("counting")?;
         let mut grants: BTreeMap<(IntegrationName, String), u64> = BTreeMap::new();
-        let open = state.open.values().flatten();
-        for grant in open.filter_map(|id| state.grants.get(id)) {
+        for grant in open_grants(&state) {
             let key = (grant.integration.clone(), grant.state.name().to_owned());
             *grants.entry(key).or_default() += 1;
         }
@@ -660,22 +665,27 @@ impl Ledger for MemoryLedger {
                 .collect(),
             ..Census::default()
         };
-        for record in state.members.values() {
-            census.owned += record.owned.len() as u64;
-            census.blocked += rows::blocked(record) as u64;
-        }
-        let mut oldest: Option<i64> = None;
-        let removals = state
-            .dues
-            .values()
-            .flat_map(|dues| dues.range(..REMOVALS_END).map(|(_, bucket)| bucket));
-        for (at, _) in removals.flatten() {
-            if State::is_overdue(*at, now) {
-                census.overdue += 1;
-                oldest = Some(oldest.map_or(*at, |oldest| oldest.min(*at)));
+        let mut tally = Tally::default();
+        for (key, record) in &state.members {
+            if !record.owned.is_empty() {
+                let blocked = rows::blocked(record) as u64;
+                tally.owns(&key.integration, record.owned.len() as u64, blocked);
             }
         }
-        census.oldest_overdue = oldest.and_then(|at| rows::instant(at).ok());
+        for (integration, dues) in &state.dues {
+            let due = dues.range(..REMOVALS_END).flat_map(|(_, bucket)| bucket);
+            for (at, _) in due.filter(|(at, _)| State::is_overdue(*at, now)) {
+                if let Ok(at) = rows::instant(*at) {
+                    tally.overdue(integration, 1, at);
+                }
+            }
+        }
+        for grant in open_grants(&state) {
+            if let GrantState::Revoking { since, .. } = grant.state {
+                tally.revoking(&grant.integration, since);
+            }
+        }
+        tally.into_census(&mut census);
         Ok(census)
     }
 

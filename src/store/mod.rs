@@ -21,6 +21,7 @@ mod filter;
 pub mod memory;
 mod rows;
 pub mod sqlite;
+mod tally;
 
 pub use memory::MemoryLedger;
 pub use sqlite::{Glance, Options as SqliteOptions, SqliteLedger, bench_bare_commits};

@@ -1,7 +1,8 @@
 //! The queue is the state: what is due, in which order, and when to look next.
 
+use latchkey::domain::grant::EndCause;
 use latchkey::domain::member::{Blocked, DueKind, MemberRecord, Subject};
-use latchkey::ports::ledger::{Accepted, Census, DueMember};
+use latchkey::ports::ledger::{Accepted, Census, DueMember, Removals};
 
 use crate::support::*;
 
@@ -162,6 +163,24 @@ async fn a_census_counts_what_is_open_owned_blocked_and_overdue(ledger: AnyLedge
             blocked: 1,
             overdue: 2,
             oldest_overdue: Some(at(15)),
+            removals: vec![Removals {
+                integration: integration("main"),
+                owned: 2,
+                blocked: 1,
+                overdue: 2,
+                oldest: Some(at(15)),
+            }],
         }
     );
+    // What is being revoked is old since its end, also while a pause puts the next try into the future.
+    let mut record = ledger.member(&key(user("2"))).await.expect("readable");
+    for grant in &mut record.grants {
+        assert!(grant.begin_revoke(EndCause::MemberLeft, at(7)));
+        grant.version += 1;
+    }
+    record.due = Some(due(500, DueKind::Remove, 5));
+    ledger.commit(commit(record)).await.expect("committed");
+    let census = ledger.census(at(20)).await.expect("readable");
+    assert_eq!(census.oldest_overdue, Some(at(15)));
+    assert_eq!(census.removals[0].oldest, Some(at(7)));
 }

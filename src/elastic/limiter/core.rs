@@ -35,6 +35,8 @@ pub struct LimiterOptions {
     pub read_every: Duration,
     /// Share of the budget that additions and discovery may not touch, so that a removal finds room at once.
     pub urgent_share: f64,
+    /// Share of the budget that removals may take which were refused before.
+    pub retry_share: f64,
 }
 
 impl Default for LimiterOptions {
@@ -47,6 +49,7 @@ impl Default for LimiterOptions {
             increase: 0.1,
             read_every: Duration::from_secs(10),
             urgent_share: 0.2,
+            retry_share: 0.1,
         }
     }
 }
@@ -98,6 +101,8 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     General,
+    /// A removal that was refused before.
+    Retry,
     Reserved,
     /// Spent by somebody else who shares the budget, as upstream's count tells.
     Foreign,
@@ -193,7 +198,9 @@ impl Core {
         };
         let paused_until = match first.priority {
             Priority::Revoke => self.removals_paused_until,
-            Priority::Verify | Priority::Grant | Priority::Discovery => self.paused_until,
+            Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => {
+                self.paused_until
+            }
         };
         if now < paused_until {
             return Step::Wait(paused_until);
@@ -214,9 +221,19 @@ impl Core {
             Some(read) if shares.reserved == 0 && self.read_is_owed(now) => read,
             _ => first,
         };
-        let mut wake = self.free_at(self.cap(first.priority, shares), shares.total);
+        let mut wake = self.free_for(first.priority, shares);
         if wake <= now {
-            return self.admit(first, Use::General, now);
+            return self.admit(first, use_of(first.priority), now);
+        }
+        // What was refused before waits for its own share, and nobody waits behind it.
+        if first.priority == Priority::Retry
+            && let Some(next) = self.first_after_retries()
+        {
+            let free = self.free_for(next.priority, shares);
+            if free <= now {
+                return self.admit(next, Use::General, now);
+            }
+            wake = wake.min(free);
         }
         if let Some(read) = read.filter(|_| shares.reserved > 0) {
             let due = self
@@ -292,6 +309,28 @@ impl Core {
         Step::Admit(ticket)
     }
 
+    fn first_after_retries(&self) -> Option<Ticket> {
+        let after = Ticket {
+            priority: Priority::Grant,
+            number: 0,
+        };
+        self.queue.range(after..).next().copied()
+    }
+
+    /// When one of this priority may go.
+    fn free_for(&self, priority: Priority, shares: Shares) -> Duration {
+        let free = self.free_at(self.cap(priority, shares), shares.total);
+        if priority != Priority::Retry {
+            return free;
+        }
+        let general = f64::from(u32::try_from(shares.general).unwrap_or(u32::MAX));
+        let share = floor(general * self.options.retry_share).max(1);
+        let mut spent = self.spent.iter().filter(|(_, kind)| *kind == Use::Retry);
+        let over = spent.clone().count().checked_sub(share);
+        let own = over.and_then(|over| spent.nth(over));
+        free.max(own.map_or(Duration::ZERO, |(at, _)| *at + self.window()))
+    }
+
     fn read_is_owed(&self, now: Duration) -> bool {
         self.last_read
             .is_none_or(|at| now.saturating_sub(at) >= self.options.read_every)
@@ -337,7 +376,7 @@ impl Core {
         .max(1);
         match priority {
             Priority::Revoke | Priority::Verify => shares.general,
-            Priority::Grant => shares.general.saturating_sub(urgent).max(1),
+            Priority::Retry | Priority::Grant => shares.general.saturating_sub(urgent).max(1),
             Priority::Discovery => (shares.general / 2)
                 .min(shares.general.saturating_sub(urgent))
                 .max(1),
@@ -388,6 +427,13 @@ impl Core {
             self.general_spent -= 1;
             give_back -= 1;
         }
+    }
+}
+
+fn use_of(priority: Priority) -> Use {
+    match priority {
+        Priority::Retry => Use::Retry,
+        Priority::Revoke | Priority::Verify | Priority::Grant | Priority::Discovery => Use::General,
     }
 }
 

@@ -101,6 +101,14 @@ impl Limiter {
         }
     }
 
+    /// Requests a second that the budget allows now.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        let state = self.shared.lock();
+        let budget = u32::try_from(state.core.budget()).unwrap_or(u32::MAX);
+        f64::from(budget) / state.core.window().as_secs_f64()
+    }
+
     /// Waits for a turn. Dropping the future leaves the queue.
     pub async fn acquire(&self, priority: Priority) -> Permit {
         let (sender, mut turn) = oneshot::channel();

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::core::{Core, Feedback, LimiterOptions, Step};
 use super::{Limiter, Priority};
 
-const ALL: [Priority; 4] = [
+const ALL: [Priority; 5] = [
     Priority::Revoke,
     Priority::Verify,
+    Priority::Retry,
     Priority::Grant,
     Priority::Discovery,
 ];
@@ -55,7 +56,7 @@ proptest! {
     fn no_window_ever_holds_more_than_the_budget(
         initial in 1_u32..40,
         interval in 1_u64..90,
-        steps in proptest::collection::vec((0_u64..4_000, 0_usize..4, 0_u8..6, 1_u32..60), 1..400),
+        steps in proptest::collection::vec((0_u64..4_000, 0_usize..5, 0_u8..6, 1_u32..60), 1..400),
     ) {
         let mut core = core(initial, interval);
         let mut now = Duration::ZERO;
@@ -263,4 +264,41 @@ async fn waiters_are_served_by_priority_and_dropped_ones_leave_the_queue() {
         *order.lock().expect("not poisoned"),
         [Priority::Revoke, Priority::Grant, Priority::Discovery]
     );
+}
+
+#[test]
+fn removals_that_were_refused_before_get_a_tenth_and_hold_nobody_up() {
+    let mut core = core(100, 10);
+    for _ in 0..50 {
+        core.enqueue(Priority::Retry);
+        core.enqueue(Priority::Grant);
+    }
+    let (went, _) = drain(&mut core, seconds(1));
+    let count = |wanted| went.iter().filter(|one| **one == wanted).count();
+    assert_eq!(count(Priority::Retry), 9, "a tenth of what is not reserved");
+    assert_eq!(count(Priority::Grant), 50, "{went:?}");
+    for _ in 0..200 {
+        core.enqueue(Priority::Revoke);
+    }
+    let (went, _) = drain(&mut core, seconds(2));
+    assert!(went.iter().all(|one| *one == Priority::Revoke));
+    let (mut retries, mut now) = (0, seconds(2));
+    while now < seconds(62) {
+        now += seconds(1);
+        let (went, _) = drain(&mut core, now);
+        retries += went.iter().filter(|one| **one == Priority::Retry).count();
+    }
+    assert!(
+        (38..=41).contains(&retries),
+        "all of them in time: {retries}"
+    );
+}
+
+#[test]
+fn a_budget_of_one_still_retries() {
+    let mut core = core(1, 10);
+    let retry = core.enqueue(Priority::Retry);
+    assert_eq!(core.poll(seconds(1)), Step::Admit(retry));
+    core.enqueue(Priority::Retry);
+    assert!(matches!(core.poll(seconds(2)), Step::Wait(_)));
 }

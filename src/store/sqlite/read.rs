@@ -15,6 +15,7 @@ use crate::ports::ledger::{
     Census, DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
 };
 use crate::store::rows::{self, REMOVALS_END, Unreadable, page};
+use crate::store::tally::Tally;
 
 /// A query's answer, or rows that cannot be read, or a database that cannot.
 pub(super) type Read<T> = std::result::Result<Result<T>, sqlx::Error>;
@@ -393,43 +394,57 @@ pub(super) async fn census(
         let integration = readable!(action, IntegrationName::parse(integration));
         census.grants.push((integration, state, rows::uint(count)));
     }
-    let owning = query("SELECT SUM(owned), SUM(blocked) FROM members WHERE owned > 0")
-        .fetch_one(&mut *conn)
-        .await?;
-    let number = |index| -> std::result::Result<u64, sqlx::Error> {
-        Ok(owning
-            .try_get::<Option<i64>, _>(index)?
-            .map_or(0, rows::uint))
-    };
-    (census.owned, census.blocked) = (number(0)?, number(1)?);
-    let mut oldest: Option<i64> = None;
+    let mut tally = Tally::default();
+    let owning = query(
+        "SELECT integration, SUM(owned), SUM(blocked) FROM members WHERE owned > 0 GROUP BY integration",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in owning {
+        let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
+        tally.owns(
+            &integration,
+            rows::uint(row.try_get(1)?),
+            rows::uint(row.try_get(2)?),
+        );
+    }
     let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
-    for integration in integrations {
+    for name in integrations {
         let ranks: Vec<i64> = query_scalar(BUCKETS)
-            .bind(integration.clone())
+            .bind(name.clone())
             .fetch_all(&mut *conn)
             .await?;
+        let integration = readable!(action, IntegrationName::parse(name.clone()));
         for rank in ranks.into_iter().filter(|rank| *rank < REMOVALS_END) {
             let row = query(
                 "SELECT COUNT(*), MIN(due_at) FROM members WHERE integration = $1 AND due_rank = $2 \
                  AND due_at IS NOT NULL AND due_at <= $3",
             )
-            .bind(integration.clone())
+            .bind(name.clone())
             .bind(rank)
             .bind(rows::micros(now))
             .fetch_one(&mut *conn)
             .await?;
-            census.overdue += rows::uint(row.try_get(0)?);
-            let first: Option<i64> = row.try_get(1)?;
-            oldest = match (oldest, first) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            if let Some(first) = row.try_get::<Option<i64>, _>(1)? {
+                let first = readable!(action, rows::instant(first));
+                tally.overdue(&integration, rows::uint(row.try_get(0)?), first);
+            }
         }
     }
-    census.oldest_overdue = match oldest {
-        None => None,
-        Some(at) => Some(readable!(action, rows::instant(at))),
-    };
+    // The state stands in the index of what is open: only grants on their way out are opened.
+    let revoking = query(
+        "SELECT integration, MIN(json_extract(body, '$.state.since')) FROM grants \
+         WHERE state <> 'ended' AND state = 'revoking' GROUP BY integration",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in revoking {
+        let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
+        let since: Option<String> = row.try_get(1)?;
+        if let Some(since) = since.and_then(|text| text.parse::<Timestamp>().ok()) {
+            tally.revoking(&integration, since);
+        }
+    }
+    tally.into_census(&mut census);
     Ok(Ok(census))
 }

@@ -4,12 +4,14 @@
 //! access and never reaches an adapter.
 
 mod access;
+mod audit;
 mod connector;
 mod convert;
 mod directory;
 mod guard;
 mod hold;
 mod listener;
+mod operations;
 pub mod pb;
 mod render;
 mod server;

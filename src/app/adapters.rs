@@ -12,8 +12,8 @@ use chrono::TimeDelta;
 use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
-    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders,
-    Secret, SecretSource, ServiceLevel, Sweeps,
+    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
+    Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
 };
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
@@ -28,28 +28,29 @@ use crate::ports::ledger::Accept;
 use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::Settings as ReconcileSettings;
 use crate::reconcile::plan::Bounds;
-use crate::runtime::{Shutdown, SystemClock, Tasks};
+use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
 use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
-use crate::service::{Details, Settings as ServiceSettings};
+use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
 
 pub(super) fn delta(period: Period) -> TimeDelta {
     TimeDelta::from_std(period.get()).unwrap_or(TimeDelta::MAX)
 }
 
-/// Opens the ledger; its writer becomes a task that outlives all others.
+/// Opens the ledger; its writer becomes a task that outlives all others. The second answer is the ledger as a file
+/// that can be checked, where it is one.
 pub(super) async fn open_ledger(
     section: &LedgerSection,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
-) -> anyhow::Result<Arc<dyn Ledger>> {
+) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>)> {
     match section.kind {
         LedgerKind::Memory => {
             tracing::warn!(
                 "The ledger is kept in memory: a restart forgets what has to be revoked"
             );
-            Ok(Arc::new(store::MemoryLedger::new()))
+            Ok((Arc::new(store::MemoryLedger::new()), None))
         }
         LedgerKind::Sqlite => {
             let (ledger, writer) =
@@ -67,9 +68,30 @@ pub(super) async fn open_ledger(
                 let ((), ()) = tokio::join!(handle.close(), writer);
                 Ok(())
             });
-            Ok(ledger)
+            Ok((Arc::clone(&ledger) as Arc<dyn Ledger>, Some(ledger)))
         }
     }
+}
+
+/// How many callers may be connected, given the files that this process may open.
+pub(super) fn connections(config: &Config) -> anyhow::Result<usize> {
+    let wanted = config.limits.connections as usize;
+    let upstream = config
+        .integrations
+        .iter()
+        .map(|section| {
+            (section.upstream.urgent_concurrency + section.upstream.routine_concurrency) as usize
+        })
+        .sum();
+    let connections = limits::connections(wanted, upstream, limits::open_files())?;
+    if connections < wanted {
+        tracing::warn!(
+            wanted,
+            connections,
+            "Fewer callers may connect than configured: this process may open too few files (ulimit -n)"
+        );
+    }
+    Ok(connections)
 }
 
 pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
@@ -206,6 +228,13 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
         max_skew: delta(config.engine.max_skew),
+        lateness: LatenessPolicy {
+            bound: delta(config.lateness.bound),
+            on_exceeded: match config.lateness.on_exceeded {
+                OnExceeded::Accept => OnLate::Accept,
+                OnExceeded::Refuse => OnLate::Refuse,
+            },
+        },
         ..ServiceSettings::default()
     }
 }

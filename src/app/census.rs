@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use metrics::{Unit, describe_gauge, gauge};
 
+use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
-use crate::ports::ledger::Removals;
+use crate::domain::overdue::class_of;
+use crate::ports::ledger::{LateRemovals, Removals};
 use crate::ports::{AccessProvider, Clock, Ledger};
 use crate::runtime::{ReadinessHandle, Shutdown, TaskError};
 
@@ -21,6 +24,7 @@ const OWNED: &str = "latchkey_owned_assignments";
 const BLOCKED: &str = "latchkey_blocked_removals";
 const OVERDUE: &str = "latchkey_overdue_members";
 const OLDEST: &str = "latchkey_oldest_overdue_seconds";
+const LATE: &str = "latchkey_overdue_removals";
 const KEY_EXPIRES: &str = "latchkey_key_expires_in_seconds";
 const KEY_LOADED: &str = "latchkey_key_loaded";
 const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
@@ -47,6 +51,10 @@ pub(super) fn describe_metrics() {
         OLDEST,
         Unit::Seconds,
         "How long the oldest access that is due to go has been due, until it is seen gone"
+    );
+    describe_gauge!(
+        LATE,
+        "Members with access that should have been gone for more than a minute, by the strongest power they still hold"
     );
     describe_gauge!(
         KEY_EXPIRES,
@@ -83,6 +91,7 @@ impl Census {
     /// Counts until the process stops.
     pub(super) async fn run(self, shutdown: Shutdown) -> Result<(), TaskError> {
         let mut shown = BTreeMap::new();
+        let mut alarm = Alarm::default();
         let mut every = tokio::time::interval(EVERY);
         loop {
             tokio::select! {
@@ -90,7 +99,7 @@ impl Census {
                 _ = every.tick() => {
                     self.keys();
                     self.writable().await;
-                    self.ledger(&mut shown).await;
+                    self.ledger(&mut shown, &mut alarm).await;
                 }
             }
         }
@@ -139,7 +148,7 @@ impl Census {
     }
 
     /// States without grants are shown as 0 once they were shown at all.
-    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>) {
+    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>, alarm: &mut Alarm) {
         let now = self.clock.now();
         let census = match self.ledger.census(now).await {
             Ok(census) => census,
@@ -158,6 +167,8 @@ impl Census {
                 .set(number(count));
             shown.insert((integration, state), ());
         }
+        self.late(&census.late);
+        alarm.sound(&census.late, now);
         let mut removals: BTreeMap<IntegrationName, Removals> = census
             .removals
             .into_iter()
@@ -180,6 +191,67 @@ impl Census {
             gauge!(OLDEST, "integration" => label()).set(seconds(age));
         }
     }
+
+    /// Every integration and class is shown, also with 0: an alert must see the end as well.
+    fn late(&self, late: &[LateRemovals]) {
+        for (name, _) in &self.providers {
+            let of = || late.iter().filter(|one| one.integration == *name);
+            for class in CLASSES {
+                let members: u64 = of()
+                    .filter(|one| class_of(one.weight) == class)
+                    .map(|one| one.members)
+                    .sum();
+                gauge!(LATE, "integration" => name.to_string(), "power" => class)
+                    .set(number(members));
+            }
+        }
+    }
+}
+
+/// Every class of power, strongest first.
+const CLASSES: [&str; 4] = ["critical", "high", "medium", "low"];
+
+/// Pause between two lines of log that say the same.
+const ALARM_EVERY: TimeDelta = TimeDelta::minutes(5);
+
+/// Says in the log that something is overdue: at once when that begins, then at a bounded rate.
+#[derive(Debug, Default)]
+struct Alarm {
+    last: Option<(Timestamp, u64)>,
+}
+
+impl Alarm {
+    /// Whether a line is due for so many members.
+    fn is_due(&mut self, members: u64, now: Timestamp) -> bool {
+        if members == 0 {
+            self.last = None;
+            return false;
+        }
+        let is_due = self.last.is_none_or(|(at, _)| at + ALARM_EVERY <= now);
+        if is_due {
+            self.last = Some((now, members));
+        }
+        is_due
+    }
+
+    fn sound(&mut self, late: &[LateRemovals], now: Timestamp) {
+        let members: u64 = late.iter().map(|one| one.members).sum();
+        let had = self.last;
+        if !self.is_due(members, now) {
+            if members == 0 && had.is_some() {
+                tracing::info!("Nothing is overdue any more");
+            }
+            return;
+        }
+        let oldest = late.iter().map(|one| one.oldest).min();
+        let strongest = late.iter().map(|one| one.weight).max().unwrap_or(0);
+        tracing::error!(
+            members,
+            power = class_of(strongest),
+            oldest_seconds = oldest.map_or(0, |at| (now - at).num_seconds()),
+            "Access is overdue: it should be gone and is not; `latchkey overdue` names it"
+        );
+    }
 }
 
 fn seconds(millis: i64) -> f64 {
@@ -198,4 +270,28 @@ fn number(count: u64) -> f64 {
     )]
     let value = count as f64;
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarm_sounds_at_once_and_then_at_a_bounded_rate() {
+        let start = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let mut alarm = Alarm::default();
+        assert!(!alarm.is_due(0, start));
+        assert!(alarm.is_due(1, start));
+        assert!(!alarm.is_due(50, start + TimeDelta::seconds(10)));
+        assert!(alarm.is_due(50, start + ALARM_EVERY));
+        assert!(!alarm.is_due(0, start + ALARM_EVERY));
+        assert!(alarm.is_due(1, start + ALARM_EVERY));
+    }
+
+    #[test]
+    fn every_class_of_power_has_its_gauge() {
+        for weight in [0, 20, 40, 59, 60, 99, 100, 200] {
+            assert!(CLASSES.contains(&class_of(weight)), "{weight}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::domain::ids::IntegrationName;
@@ -67,6 +68,32 @@ pub(super) async fn open(
         .context("comparing the ledger with its witness")?;
     tend(&holds, readiness, shutdown, tasks);
     Ok(holds)
+}
+
+/// The same for a run without a connector; the writer of the witness ends when the holds are gone.
+pub(super) async fn of_a_sweep(
+    config: &Config,
+    ledger: &Arc<dyn Ledger>,
+    clock: &Arc<dyn Clock>,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<Holds> {
+    let witness: Option<Arc<dyn Witness>> = match &config.witness {
+        None => None,
+        Some(section) => {
+            let (witness, writer) =
+                FileWitness::open(&section.path).context("opening the witness")?;
+            tasks.spawn(writer);
+            Some(Arc::new(witness))
+        }
+    };
+    let names: Vec<IntegrationName> = config
+        .integrations
+        .iter()
+        .map(|section| section.name.clone())
+        .collect();
+    settle_at_start(Arc::clone(ledger), witness, &names, Arc::clone(clock))
+        .await
+        .context("comparing the ledger with its witness")
 }
 
 fn tend(holds: &Holds, readiness: &Readiness, shutdown: &Shutdown, tasks: &mut Tasks) {

@@ -130,7 +130,7 @@ async fn sync_directory(parts: &Parts) -> Result<String, String> {
 }
 
 async fn find_drift(parts: &Parts) -> Result<String, String> {
-    let (mut compared, mut differing) = (0, 0);
+    let (mut compared, mut differing, mut forgotten) = (0, 0, 0);
     for integration in &parts.integrations {
         let swept = integration
             .reconciler
@@ -150,8 +150,19 @@ async fn find_drift(parts: &Parts) -> Result<String, String> {
         if let Some(code) = swept.failure {
             return Err(code);
         }
+        let watched = integration
+            .reconciler
+            .watch_forgotten()
+            .await
+            .map_err(|error| error.code().to_owned())?;
+        forgotten += watched.present;
+        if let Some(code) = watched.failure {
+            return Err(code);
+        }
     }
-    Ok(format!("{compared} members compared, {differing} differ"))
+    Ok(format!(
+        "{compared} members compared, {differing} differ, {forgotten} given up and still there"
+    ))
 }
 
 /// A safety net under the drivers: whatever the ledger says is due is handed over once more.

@@ -3,14 +3,31 @@
 //! Owns how both are shown. Never touches a ledger itself: that is `app`.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::args::{AdoptArgs, EventsArgs};
+use clap::{Args, ValueHint};
+
+use super::args::EventsArgs;
 use super::exit::{Exit, Failure};
 use super::streams::{Format, Paint, Streams};
 use super::table::Table;
 use super::{configuration, text, time};
 use crate::app::{self, Adopted, Adoption};
+
+/// Arguments of `adopt --from`.
+#[derive(Debug, Clone, Args)]
+pub struct AdoptLedgerArgs {
+    /// Rebuild a lost ledger from this: an export of `latchkey events`, or the witness; repeat for several
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["member", "role", "target"])]
+    pub from: Vec<PathBuf>,
+    /// With --from: configuration file, which names the ledger
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// With --from: write the ledger, which must be empty or missing, instead of showing what would be written
+    #[arg(long, requires = "from")]
+    pub write: bool,
+}
 
 /// `latchkey events`
 pub(super) async fn events(args: &EventsArgs, streams: &mut Streams) -> Result<Exit, Failure> {
@@ -24,11 +41,17 @@ pub(super) async fn events(args: &EventsArgs, streams: &mut Streams) -> Result<E
 
 /// `latchkey adopt`
 pub(super) async fn adopt(
-    args: &AdoptArgs,
+    args: &AdoptLedgerArgs,
     format: Format,
     streams: &mut Streams,
 ) -> Result<Exit, Failure> {
-    let config = configuration::load(&args.config, streams)?;
+    let Some(file) = &args.config else {
+        return Err(Failure::usage(
+            "which ledger is not said",
+            "give --config, the configuration that names it",
+        ));
+    };
+    let config = configuration::load(file, streams)?;
     let clock = Arc::clone(&streams.clock);
     let adoption = Adoption {
         from: args.from.clone(),

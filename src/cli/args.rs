@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::adopt_access::AdoptAccessArgs;
 use super::help::*;
+use super::overdue::{ForgetArgs, OverdueArgs};
+use super::proof::{ReceiptArgs, ReceiptsArgs};
 use super::simulate::SimulateArgs;
 use super::streams::Format;
+use super::sweep::SweepArgs;
 use super::time;
 use crate::domain::ttl::Ttl;
 
@@ -103,9 +107,9 @@ pub enum HostCommand {
     /// Print the audit events of the ledger as lines of JSON, also while the connector runs
     #[command(after_help = EVENTS_EXAMPLES)]
     Events(EventsArgs),
-    /// Rebuild a lost ledger from an audit export, the witness, or both
-    #[command(after_help = ADOPT_EXAMPLES)]
-    Adopt(AdoptArgs),
+    /// Remove what is due without a running connector: the last resort
+    #[command(after_help = SWEEP_EXAMPLES)]
+    Sweep(SweepArgs),
     /// Measure accepts and revocations on this machine
     Bench(BenchArgs),
 }
@@ -143,6 +147,21 @@ pub enum ClientCommand {
     /// Show why the connector is in hold and what it withholds, or end it
     #[command(after_help = HOLD_EXAMPLES, disable_help_subcommand = true)]
     Hold(HoldArgs),
+    /// Show the receipt of a grant that ended: what was given, removed and seen, and how sure that is
+    #[command(after_help = RECEIPT_EXAMPLES)]
+    Receipt(ReceiptArgs),
+    /// List receipts
+    #[command(after_help = RECEIPTS_EXAMPLES)]
+    Receipts(ReceiptsArgs),
+    /// List access that should be gone and is not
+    #[command(after_help = OVERDUE_EXAMPLES)]
+    Overdue(OverdueArgs),
+    /// Give up removing one overdue assignment; needs a second person
+    #[command(after_help = FORGET_EXAMPLES)]
+    Forget(ForgetArgs),
+    /// Declare access that a grant gave standing, so that it stays; with --from: rebuild a lost ledger
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt(AdoptAccessArgs),
     /// Explain why a member holds each role now
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
@@ -155,6 +174,18 @@ pub enum ClientCommand {
     /// List deployments and projects
     #[command(after_help = RESOURCES_EXAMPLES)]
     Resources(ResourcesArgs),
+    /// List the configured integrations and how each does
+    #[command(after_help = INTEGRATIONS_EXAMPLES)]
+    Integrations,
+    /// Show what may be granted and for how long
+    #[command(after_help = LIMITS_EXAMPLES)]
+    Limits,
+    /// List open invitations to the organization
+    #[command(after_help = INVITATIONS_EXAMPLES)]
+    Invitations(InvitationsArgs),
+    /// List the roles that are defined inside a project
+    #[command(after_help = PROJECT_ROLES_EXAMPLES)]
+    ProjectRoles(ProjectRolesArgs),
 }
 
 /// Arguments of `serve`.
@@ -198,20 +229,6 @@ pub struct EventsArgs {
     /// Only events after this sequence
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
     pub after: u64,
-}
-
-/// Arguments of `adopt`.
-#[derive(Debug, Clone, Args)]
-pub struct AdoptArgs {
-    /// Configuration file
-    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: PathBuf,
-    /// An export of `latchkey events`, or the witness; repeat for several
-    #[arg(long, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub from: Vec<PathBuf>,
-    /// Write the ledger, which must be empty or missing, instead of showing what would be written
-    #[arg(long)]
-    pub write: bool,
 }
 
 /// Arguments of `hold`.
@@ -573,6 +590,24 @@ pub struct ResourcesArgs {
     /// Only resources of this kind
     #[arg(long, value_enum, value_name = "KIND")]
     pub kind: Option<ResourceKind>,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `invitations`.
+#[derive(Debug, Clone, Args)]
+pub struct InvitationsArgs {
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `project-roles`.
+#[derive(Debug, Clone, Args)]
+pub struct ProjectRolesArgs {
+    /// Project, written like --on of grant: security/soc
+    pub project: String,
     /// Integration, when several are configured
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,

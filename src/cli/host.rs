@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{BenchArgs, DoctorArgs, HostCommand, ServeArgs};
+use super::args::{BenchArgs, DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
-use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate};
+use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate, sweep};
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
 
@@ -22,9 +22,10 @@ use crate::telemetry::{LogFormat, logging};
 /// [`Failure`] with what went wrong and what to do.
 pub(super) async fn run(
     command: HostCommand,
-    format: Format,
+    global: &Global,
     streams: &mut Streams,
 ) -> Result<Exit, Failure> {
+    let format = global.output;
     match command {
         HostCommand::Serve(args) => serve(&args, streams).await,
         HostCommand::Simulate(args) => simulate::run(args, &mut *streams.out).await.map_err(failed),
@@ -47,11 +48,13 @@ pub(super) async fn run(
             quiet();
             return adopt::events(&args, streams).await;
         }
-        HostCommand::Adopt(args) => {
-            quiet();
-            return adopt::adopt(&args, format, streams).await;
-        }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
+        HostCommand::Sweep(args) => {
+            let config = configuration::load(&args.config, streams)?;
+            quiet();
+            let patience = global.timeout.unwrap_or(sweep::PATIENCE);
+            return sweep::sweep(&config, &args, patience, format, streams).await;
+        }
     }
     .map(|()| Exit::Done)
 }
@@ -60,9 +63,10 @@ async fn serve(args: &ServeArgs, streams: &mut Streams) -> Result<(), Failure> {
     let config = configuration::load(&args.config, streams)?;
     logging::init(config.log.format, config.log.filter.as_str())
         .map_err(|error| failed(error.into()))?;
-    let app = App::build(config, Overrides::default())
+    let mut app = App::build(config, Overrides::default())
         .await
         .map_err(failed)?;
+    app.catch_signals().map_err(failed)?;
     let (grpc, http) = app.addresses();
     tracing::info!(%grpc, %http, "Listening");
     // One line for scripts: with port 0 in the configuration this is how they learn the ports.
@@ -90,7 +94,7 @@ async fn examine(
 }
 
 /// Commands that tell a story of their own log only what is wrong.
-fn quiet() {
+pub(super) fn quiet() {
     // A log that cannot be set up is no reason not to tell the story.
     drop(logging::init(LogFormat::Text, "warn"));
 }

@@ -4,7 +4,8 @@
 //! in this process are handed to the composition root. It never touches an adapter, and prints only through
 //! [`streams::Streams`].
 
-mod adopt;
+pub mod adopt;
+mod adopt_access;
 pub mod args;
 pub mod bench;
 mod bulk;
@@ -20,12 +21,19 @@ mod grants;
 mod help;
 mod hold;
 mod host;
+mod inventory;
+mod overdue;
 mod progress;
+mod proof;
+mod proof_text;
+mod proof_view;
 mod receipt;
 mod resolve;
 mod shell;
 pub mod simulate;
+mod stranger;
 pub mod streams;
+mod sweep;
 mod table;
 pub mod text;
 pub mod time;
@@ -35,9 +43,13 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+pub use adopt_access::AdoptAccessArgs;
 pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
+pub use overdue::{ForgetArgs, OverdueArgs};
+pub use proof::{ReceiptArgs, ReceiptsArgs};
 pub use streams::Streams;
+pub use sweep::SweepArgs;
 
 use connect::{Connector, Limit};
 use help::{EXAMPLES, EXIT_CODES};
@@ -56,20 +68,36 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "get",
             "watch",
             "why",
+            "receipt",
+            "receipts",
         ],
     ),
-    ("Directory", &["members", "roles", "resources"]),
+    (
+        "Directory",
+        &[
+            "members",
+            "roles",
+            "resources",
+            "project-roles",
+            "invitations",
+        ],
+    ),
     (
         "Running the connector",
         &[
             "serve",
             "check-config",
             "doctor",
+            "integrations",
+            "limits",
             "schema",
             "drain",
             "hold",
             "events",
+            "overdue",
+            "forget",
             "adopt",
+            "sweep",
             "bench",
         ],
     ),
@@ -114,7 +142,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 /// Runs a command and reports its failure.
 pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
     let outcome = match cli.command {
-        Command::Host(command) => host::run(command, cli.global.output, streams).await,
+        Command::Host(command) => host::run(command, &cli.global, streams).await,
+        Command::Client(ClientCommand::Adopt(args)) if !args.ledger.from.is_empty() => {
+            host::quiet();
+            adopt::adopt(&args.ledger, cli.global.output, streams).await
+        }
         Command::Client(command) => ask(&cli.global, &command, streams)
             .await
             .map(|()| Exit::Done),
@@ -146,9 +178,18 @@ async fn ask(
         | ClientCommand::RevokeAll(_)
         | ClientCommand::Hold(_)
         | ClientCommand::Why(_)
+        | ClientCommand::Receipt(_)
+        | ClientCommand::Receipts(_)
+        | ClientCommand::Overdue(_)
+        | ClientCommand::Forget(_)
+        | ClientCommand::Adopt(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
-        | ClientCommand::Resources(_) => Limit::Default,
+        | ClientCommand::Resources(_)
+        | ClientCommand::Integrations
+        | ClientCommand::Limits
+        | ClientCommand::Invitations(_)
+        | ClientCommand::ProjectRoles(_) => Limit::Default,
     };
     let connector = &Connector::new(global, limit, streams.interrupt.clone())?;
     let format = global.output;
@@ -164,12 +205,27 @@ async fn ask(
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
         ClientCommand::Hold(args) => hold::hold(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
+        ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,
+        ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,
+        ClientCommand::Overdue(args) => overdue::overdue(connector, format, args, streams).await,
+        ClientCommand::Forget(args) => overdue::forget(connector, format, args, streams).await,
+        ClientCommand::Adopt(args) => {
+            adopt_access::adopt_access(connector, format, args, streams).await
+        }
         ClientCommand::Members(args) => {
             directory::list_members(connector, format, args, streams).await
         }
         ClientCommand::Roles(args) => directory::list_roles(connector, format, args, streams).await,
         ClientCommand::Resources(args) => {
             directory::list_resources(connector, format, args, streams).await
+        }
+        ClientCommand::Integrations => inventory::integrations(connector, format, streams).await,
+        ClientCommand::Limits => inventory::limits(connector, format, streams).await,
+        ClientCommand::Invitations(args) => {
+            inventory::invitations(connector, format, args, streams).await
+        }
+        ClientCommand::ProjectRoles(args) => {
+            inventory::project_roles(connector, format, args, streams).await
         }
     }
 }

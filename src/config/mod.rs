@@ -5,6 +5,7 @@
 
 pub mod engine;
 pub mod integration;
+pub mod lateness;
 pub mod ledger;
 pub mod limits;
 pub mod listen;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::Engine;
 pub use integration::{Integration, Secret, SecretSource, Upstream};
+pub use lateness::{Lateness, OnExceeded};
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;
 pub use listen::Listen;
@@ -68,6 +70,9 @@ pub struct Config {
     /// What may be granted at all.
     #[serde(default)]
     pub policy: Policy,
+    /// How late access may be taken away when much of it ends at once.
+    #[serde(default)]
+    pub lateness: Lateness,
     /// How access is added, removed and looked at again.
     #[serde(default)]
     pub engine: Engine,
@@ -168,6 +173,7 @@ impl Config {
             witness,
             limits,
             policy,
+            lateness,
             engine,
             sweeps: _,
             reminders,
@@ -181,6 +187,7 @@ impl Config {
         }
         limits.check(problems);
         policy.check(problems);
+        lateness.check(problems);
         engine.check(problems);
         reminders.check(problems);
         service_level.check(problems);
@@ -210,6 +217,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(policy) = section::<Policy>(value, "policy") {
         policy.check(problems);
+    }
+    if let Some(lateness) = section::<Lateness>(value, "lateness") {
+        lateness.check(problems);
     }
     if let Some(engine) = section::<Engine>(value, "engine") {
         engine.check(problems);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Head;
 use super::ended::{Ended, Got, Keyless, Repeat, add_codes, good_bytes, is_object};
 use super::key::{Key, Keyring};
-use super::limiter::{Feedback, Limiter};
+use super::limiter::{Feedback, Limiter, Permit};
 use super::members;
 use super::options::{Error, Options};
 use super::transport::{Call, SendError, Transport};
@@ -24,7 +24,7 @@ use crate::domain::event::CallEvidence;
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::Interest;
 use crate::ports::provider::{
-    KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult, Refusal,
+    Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Refusal, Turn,
 };
 use crate::ports::secrets::SecretError;
 use crate::ports::{Clock, Ledger, SecretStore};
@@ -69,6 +69,18 @@ pub(super) struct Limits {
     pub(super) budget: Duration,
     pub(super) attempt: Duration,
     pub(super) repeat: Repeat,
+}
+
+/// A turn of the limiter that was taken before the call was known; given back when no call is made.
+#[derive(Debug)]
+struct Held(Option<Permit>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.unsent();
+        }
+    }
 }
 
 /// What to do with the body of a good answer.
@@ -175,12 +187,16 @@ impl Elastic {
         &self,
         call: Call,
         pin: KeyPin,
-        priority: Priority,
+        (claim, turn): (Claim, Option<Turn>),
         decode: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Outcome<T> {
         let want = Want::Bytes(self.options.max_body);
+        let permit = turn
+            .and_then(Turn::take::<Held>)
+            .and_then(|mut held| held.0.take());
+        let limits = self.mutation_limits();
         let (ended, evidence) = self
-            .exchange(&call, Some(pin), priority, self.mutation_limits(), want)
+            .exchange_noting(&call, Some(pin), (claim, permit), limits, want, |_, _| {})
             .await;
         let outcome = if let Some(refusal) = ended.refusal() {
             Outcome::Refused(refusal, evidence)
@@ -209,7 +225,14 @@ impl Elastic {
         max: usize,
     ) -> ReadResult<T> {
         let (ended, evidence) = self
-            .exchange(&call, None, priority, limits, Want::Bytes(max))
+            .exchange_noting(
+                &call,
+                None,
+                (Claim::of(priority), None),
+                limits,
+                Want::Bytes(max),
+                |_, _| {},
+            )
             .await;
         let result = good_bytes(&ended).and_then(|bytes| serde_json::from_slice(bytes).ok());
         self.finish_read(&call, &ended, result, evidence)
@@ -238,11 +261,18 @@ impl Elastic {
         let started = Mutex::new(None);
         let want = Want::Members(organization, interest);
         let (mut ended, evidence) = self
-            .exchange_noting(&call, None, priority, limits, want, |at, pin| {
-                *started
-                    .lock()
-                    .expect("no code panics while it holds this lock") = Some((at, pin));
-            })
+            .exchange_noting(
+                &call,
+                None,
+                (Claim::of(priority), None),
+                limits,
+                want,
+                |at, pin| {
+                    *started
+                        .lock()
+                        .expect("no code panics while it holds this lock") = Some((at, pin));
+                },
+            )
             .await;
         let started = started
             .into_inner()
@@ -263,25 +293,13 @@ impl Elastic {
         self.finish_read(&call, &ended, result, evidence)
     }
 
-    async fn exchange(
-        &self,
-        call: &Call,
-        pin: Option<KeyPin>,
-        priority: Priority,
-        limits: Limits,
-        want: Want<'_>,
-    ) -> (Ended, CallEvidence) {
-        self.exchange_noting(call, pin, priority, limits, want, |_, _| {})
-            .await
-    }
-
     /// Sends until there is an ending that may not be repeated, or no time left for another attempt. `note` hears
     /// when each attempt began, and with which key.
     async fn exchange_noting(
         &self,
         call: &Call,
         pin: Option<KeyPin>,
-        priority: Priority,
+        (claim, mut permit): (Claim, Option<Permit>),
         limits: Limits,
         want: Want<'_>,
         note: impl Fn(Timestamp, KeyPin) + Send + Sync,
@@ -307,7 +325,8 @@ impl Elastic {
                 break keyless.into();
             }
             let patience = stop.unwrap_or(asked + limits.wait.unwrap_or(limits.budget));
-            let Ok((permit, slot)) = timeout_at(patience, self.turn(priority)).await else {
+            let Ok((permit, slot)) = timeout_at(patience, self.place(claim, permit.take())).await
+            else {
                 break last.unwrap_or(Ended::NotSent("budget"));
             };
             // Asked again after the wait: this is the last moment before the first byte.
@@ -340,7 +359,8 @@ impl Elastic {
                         metrics::counter!(THROTTLED, "integration" => self.label()).increment(1);
                     }
                     permit.answered(Feedback {
-                        spares_removals: call.method == Method::GET || priority != Priority::Revoke,
+                        spares_removals: call.method == Method::GET
+                            || claim.priority != Priority::Revoke,
                         ..feedback(call, &head)
                     });
                     metrics::gauge!(RATE, "integration" => self.label())
@@ -401,24 +421,46 @@ impl Elastic {
         (connect + connect / 4).min(limits.budget / 2)
     }
 
-    /// Waits for a turn in the rate budget and then for a place.
-    async fn turn(&self, priority: Priority) -> (super::limiter::Permit, SemaphorePermit<'_>) {
-        let (label, places) = match priority {
-            Priority::Revoke => ("revoke", &self.urgent),
-            Priority::Verify => ("verify", &self.urgent),
-            Priority::Retry => ("retry", &self.routine),
-            Priority::Grant => ("grant", &self.routine),
-            Priority::Discovery => ("discovery", &self.routine),
+    /// Waits for a turn in the rate budget, unless there is one, and then for a place.
+    async fn place(&self, claim: Claim, permit: Option<Permit>) -> (Permit, SemaphorePermit<'_>) {
+        let places = match claim.priority {
+            Priority::Revoke | Priority::Verify => &self.urgent,
+            Priority::Retry | Priority::Grant | Priority::Discovery => &self.routine,
         };
-        let began = Instant::now();
-        let permit = self.limiter.acquire(priority).await;
-        metrics::histogram!(RATE_WAIT, "integration" => self.label(), "priority" => label)
-            .record(began.elapsed().as_secs_f64());
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.permit(claim).await,
+        };
         let place = places
             .acquire()
             .await
             .expect("these semaphores are never closed");
         (permit, place)
+    }
+
+    async fn permit(&self, claim: Claim) -> Permit {
+        let label = match claim.priority {
+            Priority::Revoke => "revoke",
+            Priority::Verify => "verify",
+            Priority::Retry => "retry",
+            Priority::Grant => "grant",
+            Priority::Discovery => "discovery",
+        };
+        let began = Instant::now();
+        let permit = self.limiter.acquire_claim(claim).await;
+        metrics::histogram!(RATE_WAIT, "integration" => self.label(), "priority" => label)
+            .record(began.elapsed().as_secs_f64());
+        permit
+    }
+
+    /// A turn for a mutation that is yet to be decided, within the time that one may wait.
+    pub(super) async fn early_turn(&self, claim: Claim) -> Option<Turn> {
+        let waited = tokio::time::timeout(self.options.mutation_wait, self.permit(claim)).await;
+        waited.ok().map(|permit| Turn::holding(Held(Some(permit))))
+    }
+
+    pub(super) fn rate_in_force(&self) -> Rate {
+        self.limiter.rate()
     }
 
     async fn body(

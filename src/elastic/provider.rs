@@ -18,15 +18,15 @@ use super::listings::{deployment, open_invitation, project};
 use super::path::Path;
 use super::transport::Call;
 use super::wire::{self, Text};
-use crate::domain::assignment::{Assignment, ProjectType};
+use crate::domain::assignment::{Assignment, ProjectType, total_weight};
 use crate::domain::event::{AuditEvent, CallEvidence, EventKind};
 use crate::domain::ids::{DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId};
 use crate::domain::member::WriteKind;
 use crate::domain::observation::{Interest, MembersRead};
 use crate::ports::AccessProvider;
 use crate::ports::provider::{
-    Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
-    Priority, Project, ProjectRole, ReadError, ReadResult, Refusal,
+    Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
+    Priority, Project, ProjectRole, Rate, ReadError, ReadResult, Refusal, Turn,
 };
 
 /// Deployments asked for per page: each carries the description of all its resources.
@@ -112,13 +112,27 @@ impl AccessProvider for Elastic {
     }
 
     async fn add(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Add, pin, user, assignments, Priority::Revoke)
-            .await
+        self.write(
+            WriteKind::Add,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Grant,
+        )
+        .await
     }
 
     async fn remove(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Remove, pin, user, assignments, Priority::Revoke)
-            .await
+        self.write(
+            WriteKind::Remove,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
+        )
+        .await
     }
 
     fn preview(&self, kind: WriteKind, user: &UserId, assignments: &[Assignment]) -> PlannedCall {
@@ -190,7 +204,7 @@ impl AccessProvider for Elastic {
                 organization_path(&organization).then("/invitations"),
             )
         };
-        self.mutate(call, pin, Priority::Grant, |bytes| {
+        self.mutate(call, pin, (Claim::of(Priority::Grant), None), |bytes| {
             let wire::Invitations { invitations, .. } = serde_json::from_slice(bytes).ok()?;
             invitations
                 .into_iter()
@@ -218,7 +232,8 @@ impl AccessProvider for Elastic {
             );
         };
         let call = call("cancel_invitation", CALL, Method::DELETE, path);
-        self.mutate(call, pin, Priority::Revoke, |_| Some(())).await
+        self.mutate(call, pin, (Claim::of(Priority::Revoke), None), |_| Some(()))
+            .await
     }
 
     async fn deployments(&self, priority: Priority) -> ReadResult<Vec<Deployment>> {
@@ -324,14 +339,66 @@ impl AccessProvider for Elastic {
             .collect();
         Ok((roles, evidence))
     }
+
     async fn remove_again(
         &self,
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
     ) -> Outcome<()> {
-        self.write(WriteKind::Remove, pin, user, assignments, Priority::Retry)
-            .await
+        self.write(
+            WriteKind::Remove,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Retry,
+        )
+        .await
+    }
+
+    async fn turn(&self, claim: Claim) -> Option<Turn> {
+        self.early_turn(claim).await
+    }
+
+    async fn add_in_turn(
+        &self,
+        turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Add,
+            Some(turn),
+            pin,
+            user,
+            assignments,
+            Priority::Grant,
+        )
+        .await
+    }
+
+    async fn remove_in_turn(
+        &self,
+        turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Remove,
+            Some(turn),
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
+        )
+        .await
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        Some(self.rate_in_force())
     }
 }
 
@@ -339,6 +406,7 @@ impl Elastic {
     async fn write(
         &self,
         kind: WriteKind,
+        turn: Option<Turn>,
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
@@ -369,7 +437,14 @@ impl Elastic {
             body: Some(json(&body)),
             ..call(operation, template, write_method(kind), write_path(user))
         };
-        self.mutate(call, pin, priority, |_| Some(())).await
+        let claim = match kind {
+            WriteKind::Add => Claim::of(priority),
+            WriteKind::Remove => Claim {
+                priority,
+                ..Claim::removal(total_weight(assignments), None)
+            },
+        };
+        self.mutate(call, pin, (claim, turn), |_| Some(())).await
     }
 
     /// The organization in use, asked for when nobody has yet.

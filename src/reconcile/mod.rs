@@ -5,7 +5,9 @@
 
 mod due;
 mod explain;
+mod forgotten;
 pub mod hold;
+mod hurry;
 mod intent;
 mod invitee;
 mod look;
@@ -14,6 +16,7 @@ pub mod observer;
 mod outcome;
 pub mod pass;
 pub mod plan;
+pub mod receipt;
 pub mod settle;
 mod skew;
 pub mod sweep;
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
+pub use forgotten::Watched;
 pub use hold::Hold;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};

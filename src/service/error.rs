@@ -120,6 +120,19 @@ pub enum ServiceError {
         /// What is allowed.
         limit: TimeDelta,
     },
+    /// The connector owns no such assignment.
+    #[error(
+        "the connector owns no such assignment of this member; the list of overdue removals and ExplainAccess show what it owns"
+    )]
+    NotOwned,
+    /// What is asked does not fit how the assignment stands.
+    #[error("{problem}")]
+    Unfit {
+        /// Stable code.
+        code: &'static str,
+        /// Why not, and what to do instead.
+        problem: &'static str,
+    },
     /// Others changed the member again and again.
     #[error("the member was changed by others at the same time; try again")]
     Contended,
@@ -130,6 +143,23 @@ pub enum ServiceError {
         what: &'static str,
         /// When to try again.
         retry_after: Duration,
+    },
+    /// So much access ends at that time that it could not be taken away within the bound.
+    #[error(
+        "access that ends then might be taken away up to {} s late, more than the {} s allowed, because too much ends at the same time; {}",
+        predicted.num_seconds(),
+        bound.num_seconds(),
+        another_end(earliest)
+    )]
+    TooLate {
+        /// How late it might become.
+        predicted: TimeDelta,
+        /// How late it may become.
+        bound: TimeDelta,
+        /// The end that was asked for.
+        asked: Timestamp,
+        /// The first end from then on that can be kept.
+        earliest: Option<Timestamp>,
     },
     /// Elastic Cloud gave no usable answer.
     #[error("{}", upstream(.0))]
@@ -173,8 +203,11 @@ impl ServiceError {
             Self::Held { .. } => "hold",
             Self::Unwitnessed => "witness_unavailable",
             Self::ClockSkew { .. } => "clock_skew",
+            Self::NotOwned => "access_not_owned",
+            Self::Unfit { code, .. } => code,
             Self::Contended => "contended",
             Self::Exhausted { .. } => "limit_reached",
+            Self::TooLate { .. } => "lateness_exceeded",
             Self::Upstream(ReadError::Unavailable { .. }) => "upstream_unavailable",
             Self::Upstream(ReadError::Refused(refusal)) => match refusal {
                 Refusal::Unauthenticated { .. } => "upstream_unauthenticated",
@@ -207,6 +240,9 @@ impl ServiceError {
             | Self::TooMany { .. }
             | Self::Held { .. }
             | Self::ClockSkew { .. }
+            | Self::NotOwned
+            | Self::Unfit { .. }
+            | Self::TooLate { .. }
             | Self::Draining => true,
             Self::InvalidField { .. }
             | Self::UnknownIntegration
@@ -217,6 +253,18 @@ impl ServiceError {
             | Self::Ledger(_) => false,
         }
     }
+}
+
+fn another_end(earliest: &Option<Timestamp>) -> String {
+    earliest.map_or_else(
+        || "ask for a much earlier or later end".to_owned(),
+        |at| {
+            format!(
+                "the earliest later end that can be kept is {}",
+                at.format("%Y-%m-%dT%H:%M:%SZ")
+            )
+        },
+    )
 }
 
 fn upstream(error: &ReadError) -> &'static str {
@@ -253,6 +301,9 @@ fn ledger(error: &LedgerError) -> &'static str {
     match error {
         LedgerError::Conflict { .. } => {
             "the member was changed by others at the same time; try again"
+        }
+        LedgerError::Unavailable { .. } if error.is_full() => {
+            "the disk of the connector's ledger is full: nothing new is granted until its operator makes room"
         }
         LedgerError::Unavailable { .. } => "the connector's ledger is unavailable; try again",
         LedgerError::CommitUnknown { .. } => {

@@ -4,6 +4,7 @@
 //! Cloud to change anything, never imports an adapter, and never waits for access to be given before it answers
 //! that a grant was accepted.
 
+mod admission;
 mod bulk;
 mod cache;
 mod connector;
@@ -13,9 +14,12 @@ pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;
+mod giving_up;
 mod hold;
+mod overdue;
 mod plan;
 mod read;
+mod receipts;
 mod refresh;
 mod resolve;
 mod revoke;
@@ -37,18 +41,22 @@ use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
-use crate::reconcile::{Hold, Observer};
+use crate::reconcile::{Hold, Observer, receipt};
 
+use admission::Outlook;
 use cache::{Listing, MemberCache};
 
+pub use admission::{LatenessPolicy, OnLate};
 pub use bulk::{BulkRevocation, DrainProgress};
 pub use connector::{Health, IntegrationStatus};
 pub use create::{CreatedGrant, GrantAsk, Wait};
 pub use directory::{GrantableRole, IntegrationOrganization, MembersPage};
 pub use error::{Result, ServiceError};
 pub use explain::{Access, AccessKind, Explanation};
-pub use extend::Extension;
+pub use extend::{Extended, Extension};
+pub use giving_up::{AccessReference, Adopted, Forgetting};
 pub use hold::{HeldAction, HeldItem, HoldPlan};
+pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
 pub use watch::{WatchItem, Watched};
@@ -75,6 +83,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Difference to upstream's clock beyond which nothing is granted or extended.
     pub max_skew: TimeDelta,
+    /// How late removals may become, as forecast when a grant is accepted.
+    pub lateness: LatenessPolicy,
 }
 
 impl Default for Settings {
@@ -88,6 +98,7 @@ impl Default for Settings {
             max_members: 50,
             heartbeat: Duration::from_secs(30),
             max_skew: TimeDelta::seconds(30),
+            lateness: LatenessPolicy::default(),
         }
     }
 }
@@ -128,6 +139,7 @@ struct Integration {
     members: MemberCache,
     deployments: Listing<DeploymentId, Deployment>,
     projects: [Listing<ProjectId, Project>; 3],
+    outlook: Outlook,
     /// Read while a grant is accepted, written to begin draining: no grant slips in behind a drain.
     draining: tokio::sync::RwLock<bool>,
     /// Whether it is in hold; absent where nobody watches for that.
@@ -172,6 +184,7 @@ impl Service {
                     members: MemberCache::new(settings.member_ttl, settings.member_capacity),
                     deployments: Listing::default(),
                     projects: std::array::from_fn(|_| Listing::default()),
+                    outlook: Outlook::default(),
                     draining: tokio::sync::RwLock::new(false),
                     hold: None,
                 };
@@ -227,7 +240,8 @@ impl Service {
     }
 
     /// Stores a member; `false` when it has to be loaded and decided again.
-    async fn try_commit(&self, commit: MemberCommit) -> Result<bool> {
+    async fn try_commit(&self, mut commit: MemberCommit) -> Result<bool> {
+        receipt::keep(&mut commit.record, &commit.audit);
         match self.ledger.commit(commit).await {
             Ok(_) => Ok(true),
             // What was committed with an unknown outcome shows when it is read back.

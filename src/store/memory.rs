@@ -3,12 +3,16 @@
 //! Owns nothing that outlives the process. Deterministic: ordered maps, no clock, no randomness. Never to be used
 //! where a promise must survive a restart.
 
+mod prune;
+mod receipts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::endings::EndingIndex;
 use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
 use super::tally::Tally;
@@ -18,9 +22,11 @@ use crate::domain::event::AuditEvent;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
+use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity, Ledger,
-    LedgerError, MemberCommit, Page, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
+    LateCursor, Ledger, LedgerError, MemberCommit, Page, ReceiptCursor, ReceiptFilter,
+    RequestRecord, Result, StoredEvent,
 };
 
 /// Dues of one integration: by rank, then by instant, then by subject as text.
@@ -34,7 +40,9 @@ struct State {
     /// Records without their grants.
     members: BTreeMap<MemberKey, MemberRecord>,
     dues: BTreeMap<IntegrationName, Dues>,
+    endings: EndingIndex,
     requests: BTreeMap<(CallerName, RequestId), (RequestRecord, Timestamp)>,
+    receipts: BTreeMap<GrantId, Receipt>,
     events: Vec<StoredEvent>,
     organizations: BTreeMap<OrganizationId, IntegrationName>,
     generation: u64,
@@ -158,6 +166,7 @@ impl State {
 
     fn store_grant(&mut self, grant: Grant) {
         if let Some(stored) = self.grants.get(&grant.id) {
+            self.endings.remove(stored);
             let key = key_of(stored);
             if let Some(open) = self.open.get_mut(&key) {
                 open.remove(&grant.id);
@@ -172,6 +181,7 @@ impl State {
                 .or_default()
                 .insert(grant.id);
         }
+        self.endings.insert(&grant);
         self.grants.insert(grant.id, grant);
     }
 
@@ -223,6 +233,9 @@ impl State {
             request,
         } = commit;
         rows::bind_grants(&mut record);
+        for receipt in std::mem::take(&mut record.evidence.outbox) {
+            self.receipts.insert(receipt.grant_id, receipt);
+        }
         record.version += 1;
         record.due = record.due.map(precise);
         let version = record.version;
@@ -596,59 +609,12 @@ impl Ledger for MemoryLedger {
         limit: usize,
     ) -> Result<u64> {
         let mut state = self.lock("pruning")?;
-        let mut old: Vec<(i64, (CallerName, RequestId))> = state
-            .requests
-            .iter()
-            .filter(|(_, (_, until))| rows::micros(*until) < rows::micros(requests_before))
-            .filter(|(_, (record, _))| {
-                let grant = match record {
-                    RequestRecord::Grant { id, .. } => Some(id),
-                    RequestRecord::Done { grant, .. } => grant.as_ref(),
-                    RequestRecord::Tombstone => None,
-                };
-                grant
-                    .and_then(|id| state.grants.get(id))
-                    .is_none_or(|grant| grant.state.is_ended())
-            })
-            .map(|(id, (_, until))| (rows::micros(*until), id.clone()))
-            .collect();
-        old.sort();
-        old.truncate(limit);
-        for (_, id) in &old {
-            state.requests.remove(id);
-        }
-        let done: BTreeSet<GrantId> = state
-            .requests
-            .values()
-            .filter_map(|(record, _)| match record {
-                RequestRecord::Done { grant, .. } => *grant,
-                RequestRecord::Grant { .. } | RequestRecord::Tombstone => None,
-            })
-            .collect();
-        let mut ended: Vec<(i64, GrantId)> = state
-            .grants
-            .values()
-            .filter_map(|grant| match &grant.state {
-                GrantState::Ended { at, .. } => Some((rows::micros(*at), grant)),
-                GrantState::Scheduled { .. }
-                | GrantState::AwaitingMember { .. }
-                | GrantState::Activating { .. }
-                | GrantState::Active { .. }
-                | GrantState::Revoking { .. } => None,
-            })
-            .filter(|(at, _)| *at < rows::micros(ended_before))
-            .filter(|(_, grant)| {
-                let request = (grant.caller.clone(), grant.request_id.clone());
-                !state.requests.contains_key(&request) && !done.contains(&grant.id)
-            })
-            .map(|(at, grant)| (at, grant.id))
-            .collect();
-        ended.sort();
-        ended.truncate(limit - old.len());
-        for (_, id) in &ended {
-            state.grants.remove(id);
-        }
-        Ok((old.len() + ended.len()) as u64)
+        Ok(prune::prune(
+            &mut state,
+            requests_before,
+            ended_before,
+            limit,
+        ))
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {
@@ -686,6 +652,7 @@ impl Ledger for MemoryLedger {
             }
         }
         tally.into_census(&mut census);
+        census.late = receipts::late_removals(&state, now);
         Ok(census)
     }
 
@@ -701,6 +668,46 @@ impl Ledger for MemoryLedger {
     async fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
+    }
+
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>> {
+        Ok(self.lock("reading a receipt")?.receipts.get(&id).cloned())
+    }
+
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>> {
+        let state = self.lock("listing receipts")?;
+        Ok(receipts::list(&state, filter, before, limit))
+    }
+
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>> {
+        let state = self.lock("listing late removals")?;
+        Ok(receipts::late(&state, integration, until, after, limit))
+    }
+
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
+        let state = self.lock("listing forgotten access")?;
+        Ok(receipts::forgotten(&state, integration))
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        let state = self.lock("counting ends")?;
+        Ok(state.endings.count(integration, from, until))
     }
 
     async fn identity(&self) -> Result<Identity> {

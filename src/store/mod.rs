@@ -17,6 +17,8 @@
 //!   `ended`) is refused as [`crate::ports::ledger::LedgerError::Unavailable`], and so is a rekey that would leave
 //!   grants or owned assignments behind.
 
+mod checksum;
+mod endings;
 mod filter;
 pub mod memory;
 mod rows;

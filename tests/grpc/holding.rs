@@ -36,7 +36,7 @@ async fn a_clock_that_is_wrong_refuses_grants_and_extensions_and_no_revocation()
         let extend = pb::ExtendGrantRequest {
             request_id: "e1".to_owned(),
             grant_id: active.id.clone(),
-            duration: Some(seconds(60)),
+            duration: seconds(60),
             ..pb::ExtendGrantRequest::default()
         };
         let status = bed.access().extend_grant(extend).await.expect_err("skewed");

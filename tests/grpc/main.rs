@@ -8,4 +8,5 @@ mod ending;
 mod following;
 mod holding;
 mod limits;
+mod operations;
 mod support;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::core::{Core, Feedback, LimiterOptions, Step};
-use super::{Limiter, Priority};
+use super::{Claim, Limiter, Priority};
 
 const ALL: [Priority; 5] = [
     Priority::Revoke,
@@ -123,7 +123,7 @@ proptest! {
                 match went {
                     Priority::Verify => { last_read = now; core.enqueue(Priority::Verify); }
                     Priority::Revoke => { core.enqueue(Priority::Revoke); }
-                    Priority::Grant | Priority::Discovery => {}
+                    Priority::Retry | Priority::Grant | Priority::Discovery => {}
                 }
             }
             prop_assert!(now - last_read <= promise, "no read since {last_read:?} at {now:?}");
@@ -301,4 +301,111 @@ fn a_budget_of_one_still_retries() {
     assert_eq!(core.poll(seconds(1)), Step::Admit(retry));
     core.enqueue(Priority::Retry);
     assert!(matches!(core.poll(seconds(2)), Step::Wait(_)));
+}
+
+#[test]
+fn a_removal_that_leaves_more_open_overtakes_those_that_wait_already() {
+    let mut core = core(1, 10);
+    assert!(matches!(
+        {
+            core.enqueue(Priority::Revoke);
+            core.poll(Duration::ZERO)
+        },
+        Step::Admit(_)
+    ));
+    let day = |second| chrono::DateTime::from_timestamp(second, 0);
+    let light = core.enqueue_claim(Claim::removal(20, day(50)));
+    let older = core.enqueue_claim(Claim::removal(20, day(40)));
+    let heavy = core.enqueue_claim(Claim::removal(80, day(60)));
+    let mut order = Vec::new();
+    for turn in 1..4 {
+        if let Step::Admit(ticket) = core.poll(seconds(11 * turn)) {
+            order.push(ticket);
+        }
+    }
+    assert_eq!(order, [heavy, older, light]);
+}
+
+#[test]
+fn a_short_window_sets_nothing_aside_and_still_lets_an_owed_read_go_first() {
+    let mut core = core(10, 1);
+    let mut now = Duration::ZERO;
+    let (mut removals, mut reads) = (0, 0);
+    for _ in 0..2_000 {
+        core.enqueue(Priority::Revoke);
+    }
+    core.enqueue(Priority::Verify);
+    while now < seconds(100) {
+        for went in drain(&mut core, now).0 {
+            if went == Priority::Verify {
+                reads += 1;
+                core.enqueue(Priority::Verify);
+            } else {
+                removals += 1;
+            }
+        }
+        now += Duration::from_millis(20);
+    }
+    assert!((10..=11).contains(&reads), "{reads} reads");
+    assert!(removals >= 960, "{removals} removals");
+}
+
+#[test]
+fn what_ranks_below_removals_does_not_slip_into_the_gap_between_two_of_them() {
+    let mut core = core(4, 10);
+    for _ in 0..4 {
+        core.enqueue(Priority::Revoke);
+    }
+    assert_eq!(
+        drain(&mut core, Duration::ZERO).0.len(),
+        3,
+        "one is for a read"
+    );
+    // The last one waits, goes, and the next is still on its way when there is room.
+    assert_eq!(drain(&mut core, seconds(11)).0, [Priority::Revoke]);
+    core.enqueue(Priority::Grant);
+    core.enqueue(Priority::Discovery);
+    assert_eq!(drain(&mut core, Duration::from_millis(11_500)).0, []);
+    core.enqueue(Priority::Revoke);
+    assert_eq!(
+        drain(&mut core, Duration::from_millis(11_600)).0,
+        [Priority::Revoke]
+    );
+    assert_eq!(drain(&mut core, seconds(25)).0, [Priority::Grant]);
+}
+
+#[test]
+fn reads_leave_half_of_the_urgent_share_alone() {
+    let mut core = core(100, 60);
+    for _ in 0..200 {
+        core.enqueue(Priority::Verify);
+    }
+    let mut went = drain(&mut core, Duration::ZERO).0.len();
+    went += drain(&mut core, Duration::ZERO).0.len();
+    let kept = core.rate(Duration::ZERO).kept as usize;
+    assert!(kept >= 9, "{kept} are kept");
+    for _ in 0..kept {
+        core.enqueue(Priority::Revoke);
+    }
+    let now = drain(&mut core, Duration::ZERO).0;
+    assert_eq!(
+        now,
+        vec![Priority::Revoke; kept],
+        "{went} reads went before"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_not_used_is_given_back() {
+    let limiter = Limiter::new(LimiterOptions {
+        initial: 1,
+        interval: seconds(10),
+        ..LimiterOptions::default()
+    });
+    limiter.acquire(Priority::Revoke).await.unsent();
+    assert_eq!(limiter.rate().remaining, 1);
+    let began = tokio::time::Instant::now();
+    drop(limiter.acquire(Priority::Revoke).await);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(limiter.rate().remaining, 0);
 }

@@ -316,6 +316,33 @@ pub(super) async fn next_due(
     }))
 }
 
+/// Members by the second in which a removal of theirs falls due.
+pub(super) async fn endings(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    from: Timestamp,
+    until: Timestamp,
+    action: &'static str,
+) -> Read<Vec<(Timestamp, u64)>> {
+    let rows = query(
+        "SELECT COALESCE(ends_by, expires_at) / 1000000 AS second, COUNT(DISTINCT subject) FROM grants \
+         WHERE integration = $1 AND state <> 'ended' AND COALESCE(ends_by, expires_at) >= $2 \
+         AND COALESCE(ends_by, expires_at) < $3 GROUP BY second ORDER BY second",
+    )
+    .bind(integration.to_string())
+    .bind(rows::micros(from))
+    .bind(rows::micros(until))
+    .fetch_all(conn)
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (second, count): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let at = readable!(action, rows::instant(second.saturating_mul(1_000_000)));
+        found.push((at, rows::uint(count)));
+    }
+    Ok(Ok(found))
+}
+
 pub(super) async fn events(
     conn: &mut SqliteConnection,
     filter: &EventFilter,
@@ -410,6 +437,10 @@ pub(super) async fn census(
     }
     let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
     for name in integrations {
+        match super::operations::late_removals(conn, &name, now, action).await? {
+            Ok(late) => census.late.extend(late),
+            Err(unreadable) => return Ok(Err(unreadable)),
+        }
         let ranks: Vec<i64> = query_scalar(BUCKETS)
             .bind(name.clone())
             .fetch_all(&mut *conn)
@@ -447,4 +478,72 @@ pub(super) async fn census(
     }
     tally.into_census(&mut census);
     Ok(Ok(census))
+}
+
+/// The first row whose body does not fit its checksum, in words. Reads page by page, so that the log can be written
+/// back meanwhile.
+pub(super) async fn damaged_body(
+    conn: &mut SqliteConnection,
+) -> std::result::Result<Option<String>, sqlx::Error> {
+    const PAGE: i64 = 1000;
+    let mut after = String::new();
+    loop {
+        let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.clone())
+            .bind(PAGE)
+            .fetch_all(&mut *conn)
+            .await?;
+        let Some(last) = page.last() else { break };
+        after = last.try_get(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let id: &str = row.try_get(0)?;
+                return Ok(Some(format!("grant {id} does not fit its checksum")));
+            }
+        }
+    }
+    let mut after = (String::new(), String::new());
+    loop {
+        let page = query(
+            "SELECT integration, subject, body FROM members WHERE (integration, subject) > ($1, $2) \
+             ORDER BY integration, subject LIMIT $3",
+        )
+        .bind(after.0.clone())
+        .bind(after.1.clone())
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else { break };
+        after = (last.try_get(0)?, last.try_get(1)?);
+        for row in &page {
+            if rows::is_damaged(row.try_get(2)?) {
+                let (integration, subject): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                return Ok(Some(format!(
+                    "member {subject} of {integration} does not fit its checksum"
+                )));
+            }
+        }
+    }
+    let mut after = 0;
+    loop {
+        let page = query(
+            "SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+        )
+        .bind(after)
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        after = last.try_get::<i64, _>(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let sequence: i64 = row.try_get(0)?;
+                return Ok(Some(format!(
+                    "audit event {sequence} does not fit its checksum"
+                )));
+            }
+        }
+    }
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sqlx::query;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
-use sqlx::{ConnectOptions, query};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::errors;
@@ -124,12 +124,9 @@ impl Writer {
 
     async fn transact(&mut self, works: &[Work]) -> Outcomes {
         if self.conn.is_none() {
-            match open::writer_options(&self.path, &self.options)
-                .connect()
-                .await
-            {
+            match open::anew(&self.path, &self.options).await {
                 Ok(conn) => {
-                    tracing::info!("Opened the ledger anew");
+                    tracing::warn!("Opened the ledger anew");
                     self.conn = Some(conn);
                 }
                 Err(error) => {

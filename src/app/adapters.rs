@@ -29,7 +29,7 @@ use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::plan::Bounds;
 use crate::reconcile::{self, Settings as ReconcileSettings};
 use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
-use crate::scheduler::Limits;
+use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
 use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
@@ -206,6 +206,13 @@ pub(super) fn driver_limits(engine: &Engine) -> Limits {
     }
 }
 
+pub(super) fn suspicion(engine: &Engine) -> Suspicion {
+    Suspicion {
+        members: engine.jump_members as usize,
+        agreement: delta(engine.max_skew),
+    }
+}
+
 pub(super) fn rules(policy: &Policy) -> anyhow::Result<Rules> {
     let seconds = i64::try_from(policy.max_duration.get().as_secs()).unwrap_or(i64::MAX);
     Ok(Rules {
@@ -229,6 +236,7 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
     ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
+        max_skew: delta(config.engine.max_skew),
         lateness: LatenessPolicy {
             bound: delta(config.lateness.bound),
             on_exceeded: match config.lateness.on_exceeded {

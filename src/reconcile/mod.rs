@@ -8,6 +8,7 @@ pub mod drift;
 mod due;
 mod explain;
 mod forgotten;
+pub mod hold;
 mod hurry;
 mod intent;
 mod invitee;
@@ -21,6 +22,7 @@ pub mod pass;
 pub mod plan;
 pub mod receipt;
 pub mod settle;
+mod skew;
 pub mod sweep;
 mod unrecorded;
 
@@ -31,6 +33,7 @@ use chrono::TimeDelta;
 pub use board::Board;
 pub use drift::Reapply;
 pub use forgotten::Watched;
+pub use hold::Hold;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
 

@@ -49,17 +49,11 @@ fn turmoil(
         2 | 3 => bench
             .ledger
             .unknown(rng.random_range(0..12), rng.random_bool(0.5)),
-        4 => {
-            if bench.world.look().people.contains_key(&user(name)) {
-                bench.leaves(name);
-                standing.retain(|(whose, _)| *whose != name);
-            }
+        4 if bench.world.look().people.contains_key(&user(name)) => {
+            bench.leaves(name);
+            standing.retain(|(whose, _)| *whose != name);
         }
-        5 | 6 => {
-            if !bench.world.look().people.contains_key(&user(name)) {
-                bench.joins(name);
-            }
-        }
+        5 | 6 if !bench.world.look().people.contains_key(&user(name)) => bench.joins(name),
         7 => {
             // Only while somebody else is an owner and no removal of one is under way: that nobody could help.
             let others = ["ada", "bob"].iter().any(|name| bench.holds(name, &owner));
@@ -126,7 +120,11 @@ fn history(seed: u64, is_wild: bool) -> Vec<String> {
         _ => Delete::WholeRole,
     };
     bench.world.change(|world| {
-        let lag = if is_wild && seed % 3 == 0 { 0 } else { lag };
+        let lag = if is_wild && seed.is_multiple_of(3) {
+            0
+        } else {
+            lag
+        };
         world.lag = TimeDelta::milliseconds(lag);
         world.delete = delete;
     });

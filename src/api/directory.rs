@@ -345,18 +345,18 @@ impl DirectoryApi {
             page_token,
         } = request;
         let integration = convert::integration("integration", integration)?;
-        let name = integration.as_ref();
-        let bound = bound(name);
+        let bound = bound(integration.as_ref());
         let asked = Asked {
             call: "ListDrift",
             bound: &bound,
             page_size,
             page_token: &page_token,
         };
-        let page = asked.page(UserId::parse, Into::into, |after, limit| {
-            self.service.list_drift(name, after, limit)
-        });
-        let (items, next_page_token) = page.await?;
+        let (items, next_page_token) = asked
+            .page(UserId::parse, Into::into, |after, limit| {
+                self.service.list_drift(integration.as_ref(), after, limit)
+            })
+            .await?;
         Ok(pb::ListDriftResponse {
             drift: items
                 .into_iter()

@@ -211,13 +211,13 @@ fn method_of(path: &str) -> &'static str {
         "ListIntegrations",
         "GetLimits",
         "Drain",
+        "ListDrift",
+        "ConfirmReapply",
         "GetReceipt",
         "ListReceipts",
         "ListOverdue",
         "ForgetAccess",
         "AdoptAccess",
-        "ListDrift",
-        "ConfirmReapply",
     ];
     let name = path.rsplit('/').next().unwrap_or_default();
     METHODS

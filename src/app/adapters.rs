@@ -29,7 +29,7 @@ use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::plan::Bounds;
 use crate::reconcile::{self, Settings as ReconcileSettings};
 use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
-use crate::scheduler::Limits;
+use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
 use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
@@ -171,8 +171,8 @@ pub(super) fn details(section: &Integration) -> Details {
 
 pub(super) fn reconcile_settings(
     engine: &Engine,
-    service_level: &ServiceLevel,
     reapply: Reapply,
+    service_level: &ServiceLevel,
     request_lifetime: std::time::Duration,
 ) -> ReconcileSettings {
     let reapply = match reapply {
@@ -189,11 +189,11 @@ pub(super) fn reconcile_settings(
         activation_timeout: delta(engine.activation_timeout),
         invitation_ttl: engine.invitation_ttl.get(),
         member_poll: delta(engine.member_poll),
-        revocation_within: delta(service_level.revocation_within),
         watch: delta(engine.watch_ended),
         reapply_limit: engine.reapply_limit,
         reapply_max_members: engine.reapply_max_members,
         reapply,
+        revocation_within: delta(service_level.revocation_within),
         ..ReconcileSettings::default()
     }
 }
@@ -203,6 +203,13 @@ pub(super) fn driver_limits(engine: &Engine) -> Limits {
         floor_poll: engine.floor_poll.get(),
         changing: engine.pass_concurrency as usize,
         ..Limits::default()
+    }
+}
+
+pub(super) fn suspicion(engine: &Engine) -> Suspicion {
+    Suspicion {
+        members: engine.jump_members as usize,
+        agreement: delta(engine.max_skew),
     }
 }
 
@@ -229,6 +236,7 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
     ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
+        max_skew: delta(config.engine.max_skew),
         lateness: LatenessPolicy {
             bound: delta(config.lateness.bound),
             on_exceeded: match config.lateness.on_exceeded {

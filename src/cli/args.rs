@@ -104,6 +104,9 @@ pub enum HostCommand {
     /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Print the audit events of the ledger as lines of JSON, also while the connector runs
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// Remove what is due without a running connector: the last resort
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(SweepArgs),
@@ -141,6 +144,9 @@ pub enum ClientCommand {
     /// Refuse new grants, revoke everything, wait until nothing is left
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Show why the connector is in hold and what it withholds, or end it
+    #[command(after_help = HOLD_EXAMPLES, disable_help_subcommand = true)]
+    Hold(HoldArgs),
     /// Show the receipt of a grant that ended: what was given, removed and seen, and how sure that is
     #[command(after_help = RECEIPT_EXAMPLES)]
     Receipt(ReceiptArgs),
@@ -153,7 +159,7 @@ pub enum ClientCommand {
     /// Give up removing one overdue assignment; needs a second person
     #[command(after_help = FORGET_EXAMPLES)]
     Forget(ForgetArgs),
-    /// Declare access that a grant gave standing: it stays when the grant ends
+    /// Declare access that a grant gave standing, so that it stays; with --from: rebuild a lost ledger
     #[command(after_help = ADOPT_EXAMPLES)]
     Adopt(AdoptAccessArgs),
     /// Explain why a member holds each role now
@@ -215,6 +221,53 @@ pub struct DoctorArgs {
     /// Configuration file
     #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Only events after this sequence
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// Arguments of `hold`.
+#[derive(Debug, Clone, Args)]
+pub struct HoldArgs {
+    /// Integration, when several are configured
+    #[arg(long, global = true, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// What to do instead of showing it.
+    #[command(subcommand)]
+    pub command: Option<HoldCommand>,
+}
+
+/// What can be done about a hold.
+#[derive(Debug, Clone, Subcommand)]
+pub enum HoldCommand {
+    /// End the hold: take the ledger at its word from now on
+    Release(ReleaseArgs),
+}
+
+/// Arguments of `hold release`.
+#[derive(Debug, Clone, Args)]
+pub struct ReleaseArgs {
+    /// Why it is safe, for the audit
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who decides, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
 }
 
 /// Arguments of `bench`.

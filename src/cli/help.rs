@@ -80,6 +80,28 @@ Examples:
   latchkey drain --yes
   latchkey drain --integration acme --reason \"moving to another cluster\" --yes --timeout 10m";
 
+pub(super) const DRIFT_EXAMPLES: &str = "\
+Who, what, and since when: access that somebody else took away, that came back, or that is to be put back.
+
+Examples:
+  latchkey drift
+  latchkey drift --output json | jq -r '.[] | select(.kind == \"reappeared\") | .user_id'
+  latchkey drift --confirm --reason 'the identity provider was migrated, INC-7'";
+pub(super) const HOLD_EXAMPLES: &str = "\
+A connector is in hold when its ledger was restored or lost: the witness knows more than the ledger does.
+Nothing is granted then, and only what is proven is removed, until somebody has looked and releases it.
+
+Examples:
+  latchkey hold
+  latchkey hold release --reason \"restored last night's backup, compared with the console\"";
+
+pub(super) const EVENTS_EXAMPLES: &str = "\
+Keep an export with each backup: `latchkey adopt` rebuilds a lost ledger from it.
+
+Examples:
+  latchkey events --config /etc/latchkey/config.yaml > events.jsonl
+  latchkey events --config /etc/latchkey/config.yaml --after 1200 >> events.jsonl";
+
 pub(super) const RECEIPT_EXAMPLES: &str = "\
 A receipt is written in the transaction that ends its grant, and again when the second look is done.
 
@@ -118,9 +140,14 @@ pub(super) const ADOPT_EXAMPLES: &str = "\
 For access that somebody gave for good while a grant gave the same: the two cannot be told apart, so the end of
 the grant would remove it. Adopted access is never touched again, and receipts say who declared it.
 
+With --from it rebuilds a lost ledger instead, while the connector is stopped, and talks to nobody. It shows what it
+would write; --write does it.
+
 Examples:
   latchkey adopt --member ada@example.com --role viewer --on deployment/prod-logs \\
-      --reason \"joins the on-call team, OPS-12\" --requester grace@example.com";
+      --reason \"joins the on-call team, OPS-12\" --requester grace@example.com
+  latchkey adopt --config /etc/latchkey/config.yaml --from events.jsonl
+  latchkey adopt --config /etc/latchkey/config.yaml --from events.jsonl --from /mnt/witness/witness --write";
 
 pub(super) const SWEEP_EXAMPLES: &str = "\
 Needs the ledger and the keys of the configuration, and no control plane. Removes what is due, never adds anything,
@@ -131,13 +158,6 @@ Examples:
   latchkey sweep --config /etc/latchkey/config.yaml --dry-run
   latchkey sweep --config /etc/latchkey/config.yaml
   latchkey sweep --config /etc/latchkey/config.yaml --all --reason \"cluster is lost\" --requester ada";
-pub(super) const DRIFT_EXAMPLES: &str = "\
-Who, what, and since when: access that somebody else took away, that came back, or that is to be put back.
-
-Examples:
-  latchkey drift
-  latchkey drift --output json | jq -r '.[] | select(.kind == \"reappeared\") | .user_id'
-  latchkey drift --confirm --reason 'the identity provider was migrated, INC-7'";
 
 pub(super) const WHY_EXAMPLES: &str = "\
 Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it

@@ -335,6 +335,14 @@ impl MemberRecord {
             .find(|owned| owned.assignment == *assignment)
     }
 
+    /// The open drift of one kind in an assignment.
+    #[must_use]
+    pub fn drift(&self, kind: DriftKind, assignment: &Assignment) -> Option<&OpenDrift> {
+        self.drifts
+            .iter()
+            .find(|open| open.kind == kind && open.assignment == *assignment)
+    }
+
     /// Power that is left open at `at` by what is ours and no grant wants any more: all of it goes with one call, so
     /// the weights add up. What is blocked or was removed already does not count.
     #[must_use]
@@ -371,14 +379,6 @@ impl MemberRecord {
                 | GrantState::Ended { .. } => None,
             })
             .min()
-    }
-
-    /// The open drift of one kind in an assignment.
-    #[must_use]
-    pub fn drift(&self, kind: DriftKind, assignment: &Assignment) -> Option<&OpenDrift> {
-        self.drifts
-            .iter()
-            .find(|open| open.kind == kind && open.assignment == *assignment)
     }
 
     /// Whether nothing is wanted, owned or owed any more.

@@ -8,10 +8,6 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 
 use super::pass::Reconciler;
-use super::settle::Draft;
-use crate::domain::Timestamp;
-use crate::domain::assignment::Assignment;
-use crate::domain::event::EventKind;
 use crate::domain::ids::UserId;
 use crate::domain::member::Subject;
 use crate::domain::observation::Interest;
@@ -76,13 +72,7 @@ impl Reconciler {
                     let owned = draft.record.owned(assignment).is_some();
                     if owned || (!shown && read.is_complete() && read.started_at > known.at) {
                         gone += 1;
-                        note(
-                            draft,
-                            now,
-                            "forgotten_gone",
-                            assignment,
-                            "no longer watched for",
-                        );
+                        draft.drift(now, "forgotten_gone", assignment, "no longer watched for");
                         draft
                             .record
                             .evidence
@@ -99,8 +89,7 @@ impl Reconciler {
                             integration = %self.integration, member = %user, %assignment,
                             "Access that was given up is still there; remove it in Elastic Cloud"
                         );
-                        note(
-                            draft,
+                        draft.drift(
                             now,
                             "forgotten_still_present",
                             assignment,
@@ -119,16 +108,4 @@ impl Reconciler {
         }
         Ok(watched)
     }
-}
-
-/// A line in the audit: what was given up is not ours any more, so no drift of ours is open for it.
-fn note(draft: &mut Draft, now: Timestamp, kind: &str, assignment: &Assignment, action: &str) {
-    draft.note(
-        now,
-        EventKind::Drift {
-            kind: kind.to_owned(),
-            assignment: assignment.to_string(),
-            action: action.to_owned(),
-        },
-    );
 }

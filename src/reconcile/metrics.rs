@@ -20,6 +20,12 @@ pub const REVOCATION_VERIFIED: &str = "latchkey_revocation_verified_seconds";
 /// Grants that ended.
 pub const GRANTS_ENDED: &str = "latchkey_grants_ended_total";
 
+/// Open differences.
+pub const DRIFT_OPEN: &str = "latchkey_drift_open";
+/// Whether repairs wait for an operator.
+pub const BREAKER_OPEN: &str = "latchkey_breaker_open";
+/// Whether everything is refused to the key.
+pub const KEY_REFUSED: &str = "latchkey_key_refused";
 /// From the instant access had to go to a complete read that no longer showed it.
 pub const REVOCATION: &str = "latchkey_revocation_seconds";
 /// Revocations by whether they kept the objective.
@@ -56,12 +62,6 @@ impl Step {
         }
     }
 }
-/// Open differences.
-pub const DRIFT_OPEN: &str = "latchkey_drift_open";
-/// Whether repairs wait for an operator.
-pub const BREAKER_OPEN: &str = "latchkey_breaker_open";
-/// Whether everything is refused to the key.
-pub const KEY_REFUSED: &str = "latchkey_key_refused";
 
 /// Registers help texts.
 pub fn describe_metrics() {

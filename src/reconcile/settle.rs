@@ -27,10 +27,10 @@ pub struct Draft {
     pub audit: Vec<AuditEvent>,
     /// Whether anything changed that must be durable.
     pub changed: bool,
-    /// How long steps of grants took, counted once they are durable.
-    pub steps: Vec<Step>,
     /// What is decided about access that somebody else took away.
     pub verdict: Verdict,
+    /// How long steps of grants took, counted once they are durable.
+    pub steps: Vec<Step>,
 }
 
 impl Draft {
@@ -41,8 +41,8 @@ impl Draft {
             record,
             audit: Vec::new(),
             changed: false,
-            steps: Vec::new(),
             verdict: Verdict::End,
+            steps: Vec::new(),
         }
     }
 
@@ -403,6 +403,20 @@ impl Draft {
             let assignment = row.assignment.to_string();
             self.note(now, EventKind::SecondLook { assignment });
         }
+    }
+}
+
+impl Draft {
+    /// Notes something about an assignment that is no drift of its own: it neither stays open nor ends.
+    pub fn drift(&mut self, now: Timestamp, kind: &str, assignment: &Assignment, action: &str) {
+        self.note(
+            now,
+            EventKind::Drift {
+                kind: kind.to_owned(),
+                assignment: assignment.to_string(),
+                action: action.to_owned(),
+            },
+        );
     }
 }
 

@@ -163,7 +163,10 @@ impl Reconciler {
         }
         let assignments: Vec<String> = plan.remove.iter().map(ToString::to_string).collect();
         let sent_at = self.clock.now();
-        let outcome = self.provider.remove(pin, user, &plan.remove).await;
+        let turn = progress.turn.take();
+        let outcome = self
+            .call(WriteKind::Remove, pin, user, &plan.remove, turn, record)
+            .await;
         let now = self.clock.now();
         if let Some(owners) = owners.as_deref_mut()
             && concerns_owners(&plan.remove)

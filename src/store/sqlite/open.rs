@@ -375,6 +375,13 @@ fn migrations() -> Vec<Migration> {
             false,
         ),
         Migration::new(
+            3,
+            "recovery".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0003_recovery.sql").into_sql_str(),
+            false,
+        ),
+        Migration::new(
             4,
             "endings".into(),
             MigrationType::Simple,

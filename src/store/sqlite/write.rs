@@ -8,6 +8,7 @@ use sqlx::{Connection, Row, query};
 
 use super::errors::{corrupt, unavailable};
 use super::read;
+use super::recovery::{self, HoldRow};
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
 use crate::store::rows::{
@@ -28,6 +29,12 @@ pub(super) enum Work {
         ended_before: i64,
         limit: i64,
     },
+    Agree {
+        generation: u64,
+        witnessed: bool,
+    },
+    PutHold(HoldRow, Vec<EventRow>),
+    EndHold(IntegrationName, Vec<EventRow>),
     Check,
 }
 
@@ -42,6 +49,9 @@ impl Work {
             Self::Append(_) => "appending audit events",
             Self::Claim(..) => "claiming an organization",
             Self::Prune { .. } => "pruning",
+            Self::Agree { .. } => "raising the generation",
+            Self::PutHold(..) => "putting an integration in hold",
+            Self::EndHold(..) => "ending a hold",
             Self::Check => "checking that the ledger can be written",
         }
     }
@@ -142,6 +152,7 @@ macro_rules! prunable {
 
 const PRUNE_RECEIPTS: &str = concat!("DELETE FROM receipts WHERE grant_id IN (", prunable!(), ")");
 const PRUNE_GRANTS: &str = concat!("DELETE FROM grants WHERE id IN (", prunable!(), ")");
+
 const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
      expires_at, cause, ended_at, version, format, body, ends_by) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
@@ -177,6 +188,14 @@ pub(super) async fn apply(conn: &mut SqliteConnection, work: &Work) -> Applied {
             ended_before,
             limit,
         } => prune(conn, *requests_before, *ended_before, *limit).await,
+        Work::Agree {
+            generation,
+            witnessed,
+        } => recovery::agree(conn, *generation, *witnessed, work.action()).await,
+        Work::PutHold(row, events) => recovery::put_hold(conn, row, events).await,
+        Work::EndHold(integration, events) => {
+            recovery::end_hold(conn, integration.as_str(), events).await
+        }
         Work::Check => {
             query(
                 "INSERT INTO meta (name, value) VALUES ('checks', 1) \
@@ -330,7 +349,7 @@ async fn tombstone(
     Ok(found.map(Reply::Request))
 }
 
-async fn events(
+pub(super) async fn events(
     conn: &mut SqliteConnection,
     rows: &[EventRow],
 ) -> std::result::Result<(), sqlx::Error> {

@@ -52,7 +52,7 @@ fn push(outbox: &mut Vec<Receipt>, receipt: Receipt) {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "of many kinds of events only some are of interest"
+    reason = "every other event says of a receipt what it says of a trail"
 )]
 fn take_in(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
     let at = event.at;
@@ -87,7 +87,7 @@ fn take_in(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
 /// Begins trails with the first call, and remembers what the member held before that.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "of many kinds of events only some are of interest"
+    reason = "no other event begins anything"
 )]
 fn begin(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
     if let EventKind::Observed { gone, .. } = &event.kind {
@@ -156,7 +156,7 @@ fn sighting(record: &MemberRecord) -> Option<Sighting> {
 /// What one event says about one assignment.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "of many kinds of events only some are of interest"
+    reason = "most events say nothing about an assignment"
 )]
 fn trace(trail: &mut Trail, record: &MemberRecord, event: &AuditEvent) {
     let at = event.at;
@@ -303,8 +303,8 @@ fn seal(evidence: &Evidence, record: &MemberRecord, grant: &Grant) -> Option<Rec
     let due_at = known
         .and_then(|known| known.due_at)
         .or_else(|| {
-            // Due and ended in one commit.
             if *cause == EndCause::Expired {
+                // Due and ended in one commit.
                 promised.or(grant.not_after).map(|end| end.min(ended_at))
             } else {
                 Some(ended_at)

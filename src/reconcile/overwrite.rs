@@ -49,9 +49,12 @@ impl Reconciler {
             return Verdict::Again;
         }
         let max = self.settings.reapply_max_members;
-        let held = actions.iter().find_map(|action| match action {
-            DriftAction::Held { limit } => Some(*limit),
-            _ => None,
+        let held = actions.iter().find_map(|action| {
+            if let DriftAction::Held { limit } = action {
+                Some(*limit)
+            } else {
+                None
+            }
         });
         match held {
             // The configuration allows more now than when this was held.

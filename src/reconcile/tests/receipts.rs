@@ -286,7 +286,7 @@ fn a_reconciler_that_only_takes_adds_nothing_and_still_removes() {
 
 #[test]
 fn what_was_given_up_is_reported_while_it_is_there_and_then_no_more() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.gives("ada", &viewer("a"));
     let mut record = bench.record("ada");
     record.evidence.forgotten.push(Forgotten {

@@ -120,7 +120,8 @@ proptest! {
             core.enqueue(Priority::Revoke);
         }
         // A budget smaller than one request in ten seconds cannot promise a read in ten seconds.
-        let promise = seconds(10).max(core.window() * 2) + seconds(1);
+        let slot = if core.budget() == 1 { core.window() } else { Duration::ZERO };
+        let promise = (seconds(10) + slot).max(core.window() * 2) + seconds(1);
         core.enqueue(Priority::Verify);
         while now < seconds(200) {
             for went in drain(&mut core, now).0 {

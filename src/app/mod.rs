@@ -4,6 +4,7 @@
 //! is the only place that names a port and its adapter together, and never decides anything about access.
 
 mod adapters;
+pub mod bench;
 mod census;
 mod integration;
 mod probe;
@@ -21,6 +22,7 @@ use crate::api;
 use crate::config::Config;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
+use crate::domain::member::MemberRecord;
 use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler};
 use crate::runtime::{Readiness, Shutdown, SystemClock, TaskError, Tasks, shutdown};
@@ -31,7 +33,6 @@ use crate::{elastic, reconcile, scheduler};
 
 use integration::Integration;
 
-pub use adapters::bare_commits;
 pub use probe::probes;
 
 /// Version of this build.
@@ -42,6 +43,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Overrides {
     /// Secret stores by integration.
     pub secrets: BTreeMap<IntegrationName, Arc<dyn SecretStore>>,
+    /// Ways of working that the bench compares with; none of them outside of it.
+    pub baseline: bench::Baseline,
 }
 
 /// A connector whose sockets are bound and whose ledger is open; nothing runs yet.
@@ -53,6 +56,8 @@ pub struct App {
     shutdown: Shutdown,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
+    /// Everything in the ledger, where the baseline of the bench keeps it in memory; else empty.
+    loaded: Vec<MemberRecord>,
 }
 
 impl App {
@@ -71,10 +76,13 @@ impl App {
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
-        let ledger = adapters::open_ledger(&config.ledger, &shutdown, &mut tasks).await?;
+        let ledger =
+            adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
+                .await?;
         let ledger_ready = readiness.component("ledger");
         ledger.check().await.context("writing to the ledger")?;
         ledger_ready.set_ready();
+        let loaded = bench::load_where_wanted(&overrides.baseline, &config, &ledger).await?;
 
         let mut waker = Waker::default();
         let mut wakes = BTreeMap::new();
@@ -110,7 +118,11 @@ impl App {
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
-                adapters::reconcile_settings(&config.engine, provider.request_lifetime()),
+                adapters::reconcile_settings(
+                    &config.engine,
+                    provider.request_lifetime(),
+                    &overrides.baseline,
+                ),
             ));
             let wakes = wakes
                 .remove(&section.name)
@@ -213,6 +225,7 @@ impl App {
             shutdown,
             ledger,
             clock,
+            loaded,
         })
     }
 
@@ -237,8 +250,10 @@ impl App {
             tasks,
             ledger,
             clock,
+            loaded,
             ..
         } = self;
+        let _loaded = loaded;
         note(&ledger, clock.as_ref(), "started").await;
         if signals {
             let signals = shutdown::signals().context("listening for signals")?;

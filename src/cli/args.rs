@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::bench::BenchArgs;
 use super::help::*;
 use super::simulate::SimulateArgs;
 use super::streams::Format;
@@ -100,7 +101,8 @@ pub enum HostCommand {
     /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
-    /// Measure accepts and revocations on this machine
+    /// Measure what the connector costs on this machine, against what it could cost at best
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
 }
 
@@ -178,17 +180,6 @@ pub struct DoctorArgs {
     /// Configuration file
     #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
-}
-
-/// Arguments of `bench`.
-#[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
-    /// Rounds of each measurement, interleaved
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
-    /// Seconds of one round of a throughput measurement
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub seconds: u32,
 }
 
 /// What is asked for: shared by `grant` and `plan`.

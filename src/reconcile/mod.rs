@@ -50,6 +50,8 @@ pub struct Settings {
     pub blocked_retry: TimeDelta,
     /// Shortest pause before a further addition or invitation of the same member.
     pub retry_floor: TimeDelta,
+    /// One assignment in each call instead of all that are due: the baseline that the bench compares with.
+    pub one_pair_per_call: bool,
 }
 
 impl Default for Settings {
@@ -70,6 +72,7 @@ impl Default for Settings {
             backoff_cap: TimeDelta::minutes(1),
             blocked_retry: TimeDelta::minutes(10),
             retry_floor: TimeDelta::milliseconds(200),
+            one_pair_per_call: false,
         }
     }
 }

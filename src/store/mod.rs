@@ -23,4 +23,4 @@ mod rows;
 pub mod sqlite;
 
 pub use memory::MemoryLedger;
-pub use sqlite::{Options as SqliteOptions, SqliteLedger, bench_bare_commits};
+pub use sqlite::{Options as SqliteOptions, SqliteLedger};

@@ -8,6 +8,7 @@ mod bench;
 mod errors;
 mod open;
 mod read;
+mod together;
 mod write;
 mod writer;
 
@@ -23,7 +24,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::bench::{BareCommits, bench_bare_commits};
+pub use self::bench::{BareCommits, Filled, bench_bare_commits, bench_fill, bench_first_page};
 pub use self::open::{OpenError, Options};
 use self::write::{Reply, Work};
 use self::writer::{Command, Counters, Writer};

@@ -19,6 +19,11 @@ use sqlx::{ConnectOptions, SqlSafeStr, query, query_scalar};
 
 use super::errors;
 
+/// Page cache of the connection that writes, in KiB. Negative numbers of the pragma are KiB.
+const WRITER_CACHE: &str = "-2048";
+/// Page cache of each connection that reads: the system's own cache holds the file, and this one must not grow with it.
+const READER_CACHE: &str = "-512";
+
 /// "LKEY" in the header of the file, so that another application's database is not taken for a ledger.
 const APPLICATION_ID: i64 = 0x4c4b_4559;
 
@@ -191,6 +196,8 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
         .create_if_missing(false)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5))
+        // Mapped pages would count as ours and grow with the file.
+        .pragma("mmap_size", "0")
         .disable_statement_logging()
 }
 
@@ -203,11 +210,19 @@ pub(super) fn writer_options(path: &Path, options: &Options) -> SqliteConnectOpt
         .pragma("fullfsync", "ON")
         .pragma("checkpoint_fullfsync", "ON")
         .pragma("journal_size_limit", "67108864")
+        .pragma("cache_size", WRITER_CACHE)
         .pragma("trusted_schema", "OFF");
     match options.max_pages {
         Some(pages) => settings.pragma("max_page_count", pages.to_string()),
         None => settings,
     }
+}
+
+/// Settings of a connection that only reads.
+pub(super) fn reader_options(path: &Path) -> SqliteConnectOptions {
+    connect_options(path)
+        .pragma("query_only", "ON")
+        .pragma("cache_size", READER_CACHE)
 }
 
 /// Connections that only read, each answer a snapshot.
@@ -217,7 +232,7 @@ pub(super) fn readers(path: &Path, options: &Options) -> SqlitePool {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_lazy_with(connect_options(path).pragma("query_only", "ON"))
+        .connect_lazy_with(reader_options(path))
 }
 
 /// Opens the writer's connection on a file that is whole, ours, and of a layout that is known or can be brought up.
@@ -306,13 +321,22 @@ enum MigrateFailure {
 
 /// Every migration, oldest first; one that was released is never edited.
 fn migrations() -> Vec<Migration> {
-    vec![Migration::new(
-        1,
-        "ledger".into(),
-        MigrationType::Simple,
-        include_str!("../migrations/0001_ledger.sql").into_sql_str(),
-        false,
-    )]
+    vec![
+        Migration::new(
+            1,
+            "ledger".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0001_ledger.sql").into_sql_str(),
+            false,
+        ),
+        Migration::new(
+            5,
+            "census".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0005_census.sql").into_sql_str(),
+            false,
+        ),
+    ]
 }
 
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), MigrateFailure> {

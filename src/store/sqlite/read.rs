@@ -2,6 +2,8 @@
 //!
 //! Owns the SQL that reads. Outer errors are the database's; inner ones are rows that cannot be read. Never writes.
 
+use std::collections::BTreeSet;
+
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite, query, query_scalar};
 
@@ -30,9 +32,12 @@ macro_rules! buckets {
     };
 }
 
+/// The ranks that hold anybody who is due by `$2`: nothing, in one question, on most turns of the floor poll.
 const BUCKETS: &str = concat!(
     buckets!(),
-    "SELECT due_rank FROM bucket WHERE due_rank IS NOT NULL"
+    "SELECT due_rank FROM bucket WHERE due_rank IS NOT NULL \
+     AND (SELECT MIN(m.due_at) FROM members m WHERE m.integration = $1 \
+     AND m.due_rank = bucket.due_rank AND m.due_at IS NOT NULL) <= $2"
 );
 
 const DUE: &str = "SELECT subject, due_at FROM members WHERE integration = $1 AND due_rank = $2 \
@@ -55,9 +60,21 @@ const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND sta
      UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
 
-const INTEGRATIONS: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(integration) FROM members \
+/// Counts that the ledger keeps, and what is overdue by `$1` among removals (ranks below `$2`), in one question. Its
+/// cost follows the number of ranks and of overdue members.
+const CENSUS: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(integration) FROM members \
      UNION ALL SELECT (SELECT MIN(m.integration) FROM members m WHERE m.integration > known.name) \
-     FROM known WHERE known.name IS NOT NULL) SELECT name FROM known WHERE name IS NOT NULL";
+     FROM known WHERE known.name IS NOT NULL), \
+     bucket(integration, due_rank) AS (\
+     SELECT name, (SELECT MIN(m.due_rank) FROM members m WHERE m.integration = name AND m.due_at IS NOT NULL) \
+     FROM known WHERE name IS NOT NULL \
+     UNION ALL SELECT integration, (SELECT MIN(m.due_rank) FROM members m WHERE m.integration = bucket.integration \
+     AND m.due_at IS NOT NULL AND m.due_rank > bucket.due_rank) \
+     FROM bucket WHERE bucket.due_rank < $2) \
+     SELECT integration, what, number, NULL FROM census WHERE number > 0 \
+     UNION ALL SELECT NULL, 'overdue', COUNT(*), MIN(m.due_at) FROM bucket CROSS JOIN members m \
+     WHERE bucket.due_rank < $2 AND m.integration = bucket.integration AND m.due_rank = bucket.due_rank \
+     AND m.due_at IS NOT NULL AND m.due_at <= $1";
 
 /// Passes an unreadable row on as the inner error.
 macro_rules! readable {
@@ -122,6 +139,33 @@ pub(super) async fn list_grants(
     limit: usize,
     action: &'static str,
 ) -> Read<Page<Grant, GrantId>> {
+    // A state at a time: each has an index in the order of the list, while of several only a part would be needed of
+    // all that would have to be sorted.
+    let states: Vec<Option<&str>> = if filter.states.is_empty() || filter.subject.is_some() {
+        vec![None]
+    } else {
+        let distinct: BTreeSet<&str> = filter.states.iter().map(String::as_str).collect();
+        distinct.into_iter().map(Some).collect()
+    };
+    let mut items = Vec::new();
+    for state in states {
+        let mut text = listing(filter, state, before, limit);
+        for row in text.build().fetch_all(&mut *conn).await? {
+            items.push(readable!(action, grant_at(&row, 0)?));
+        }
+    }
+    items.sort_by_key(|grant| std::cmp::Reverse(grant.id));
+    items.truncate(limit.saturating_add(1));
+    Ok(Ok(page(items, limit, |grant| grant.id)))
+}
+
+/// The newest grants that fit a filter, of one state where one is given.
+fn listing(
+    filter: &GrantFilter,
+    state: Option<&str>,
+    before: Option<GrantId>,
+    limit: usize,
+) -> QueryBuilder<Sqlite> {
     let GrantFilter {
         caller,
         integration,
@@ -138,20 +182,20 @@ pub(super) async fn list_grants(
         text.push(" AND caller = ").push_bind(caller.to_string());
     }
     if let Some(integration) = integration {
-        text.push(" AND integration = ")
+        // The plus keeps an index of all grants of an integration from being sorted for the sake of one page.
+        text.push(" AND +integration = ")
             .push_bind(integration.to_string());
     }
-    if !states.is_empty() {
-        text.push(" AND state IN (");
+    if let Some(state) = state {
+        text.push(" AND state = ").push_bind(state.to_owned());
+    } else if !states.is_empty() {
+        // A subject has few grants, a state may have all of them.
+        text.push(" AND +state IN (");
         let mut list = text.separated(", ");
         for state in states {
             list.push_bind(state.clone());
         }
         text.push(")");
-        if states.iter().all(|state| state != "ended") {
-            // Lets the index of grants that have not ended be used.
-            text.push(" AND state <> 'ended'");
-        }
     }
     if let Some(subject) = subject {
         let subject = rows::comparable(subject);
@@ -164,11 +208,7 @@ pub(super) async fn list_grants(
     }
     text.push(" ORDER BY id DESC LIMIT ")
         .push_bind(rows::count(limit.saturating_add(1)));
-    let mut items = Vec::new();
-    for row in text.build().fetch_all(conn).await? {
-        items.push(readable!(action, grant_at(&row, 0)?));
-    }
-    Ok(Ok(page(items, limit, |grant| grant.id)))
+    text
 }
 
 pub(super) async fn member(
@@ -270,6 +310,7 @@ pub(super) async fn due(
 ) -> Read<Vec<DueMember>> {
     let ranks: Vec<i64> = query_scalar(BUCKETS)
         .bind(integration.to_string())
+        .bind(rows::micros(until))
         .fetch_all(&mut *conn)
         .await?;
     let mut found = Vec::new();
@@ -381,55 +422,137 @@ pub(super) async fn census(
     action: &'static str,
 ) -> Read<Census> {
     let mut census = Census::default();
-    let states = query(
-        "SELECT integration, state, COUNT(*) FROM grants WHERE state <> 'ended' \
-         GROUP BY integration, state ORDER BY integration, state",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    for row in states {
-        let (integration, state, count): (String, String, i64) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let integration = readable!(action, IntegrationName::parse(integration));
-        census.grants.push((integration, state, rows::uint(count)));
-    }
-    let owning = query("SELECT SUM(owned), SUM(blocked) FROM members WHERE owned > 0")
-        .fetch_one(&mut *conn)
+    let counted = query(CENSUS)
+        .bind(rows::micros(now))
+        .bind(REMOVALS_END)
+        .fetch_all(conn)
         .await?;
-    let number = |index| -> std::result::Result<u64, sqlx::Error> {
-        Ok(owning
-            .try_get::<Option<i64>, _>(index)?
-            .map_or(0, rows::uint))
-    };
-    (census.owned, census.blocked) = (number(0)?, number(1)?);
-    let mut oldest: Option<i64> = None;
-    let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
-    for integration in integrations {
-        let ranks: Vec<i64> = query_scalar(BUCKETS)
-            .bind(integration.clone())
-            .fetch_all(&mut *conn)
-            .await?;
-        for rank in ranks.into_iter().filter(|rank| *rank < REMOVALS_END) {
-            let row = query(
-                "SELECT COUNT(*), MIN(due_at) FROM members WHERE integration = $1 AND due_rank = $2 \
-                 AND due_at IS NOT NULL AND due_at <= $3",
-            )
-            .bind(integration.clone())
-            .bind(rank)
-            .bind(rows::micros(now))
-            .fetch_one(&mut *conn)
-            .await?;
-            census.overdue += rows::uint(row.try_get(0)?);
-            let first: Option<i64> = row.try_get(1)?;
-            oldest = match (oldest, first) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
+    for row in counted {
+        let (integration, what): (Option<String>, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (number, first): (i64, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
+        let number = rows::uint(number);
+        let Some(integration) = integration else {
+            census.overdue = number;
+            census.oldest_overdue = match first {
+                None => None,
+                Some(at) => Some(readable!(action, rows::instant(at))),
             };
+            continue;
+        };
+        match what.as_str() {
+            "owned" => census.owned += number,
+            "blocked" => census.blocked += number,
+            _ => {
+                let integration = readable!(action, IntegrationName::parse(integration));
+                census.grants.push((integration, what, number));
+            }
         }
     }
-    census.oldest_overdue = match oldest {
-        None => None,
-        Some(at) => Some(readable!(action, rows::instant(at))),
-    };
+    census.grants.sort();
     Ok(Ok(census))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::{self, Options};
+    use super::*;
+
+    /// What SQLite says it will do for a query.
+    async fn plan(text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("ledger.db");
+        let _lock = open::files(&path).expect("a file");
+        let mut conn = open::writer(&path, &Options::default())
+            .await
+            .expect("a ledger");
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+        query(explain)
+            .fetch_all(&mut conn)
+            .await
+            .expect("explained")
+            .iter()
+            .map(|row| row.get::<String, _>("detail"))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_runs_all_the_time_never_looks_at_every_grant_or_member() {
+        for (name, text) in [
+            ("buckets", BUCKETS),
+            ("due", DUE),
+            ("next due", NEXT_DUE),
+            ("member", MEMBER),
+            ("members", MEMBERS),
+            ("census", CENSUS),
+        ] {
+            for step in plan(text).await {
+                let everything = ["SCAN members", "SCAN grants", "SCAN m ", "SCAN m"]
+                    .iter()
+                    .any(|scan| {
+                        step == *scan || step.starts_with(&format!("{} USING", scan.trim()))
+                    });
+                assert!(!everything, "{name}: {step}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_read_in_the_order_of_an_index_and_never_sorted() {
+        for text in [BUCKETS, DUE] {
+            let plan = plan(text).await;
+            assert!(
+                plan.iter().any(|step| step.contains("members_due")),
+                "{plan:?}"
+            );
+            assert!(
+                !plan.iter().any(|step| step.contains("TEMP B-TREE")),
+                "{plan:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_grants_of_a_subject_are_found_by_their_own_indexes() {
+        let filter = GrantFilter {
+            subject: Some("user:1".to_owned()),
+            states: vec!["active".to_owned()],
+            ..GrantFilter::default()
+        };
+        let plan = plan(listing(&filter, None, None, 50).sql().as_str()).await;
+        for index in ["grants_by_subject", "grants_by_beneficiary"] {
+            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+        }
+        assert!(
+            !plan.iter().any(|step| step.contains("grants_by_state")),
+            "{plan:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_page_of_a_list_is_read_in_its_order_and_never_sorted() {
+        let names = |states: &[&str]| states.iter().map(|&state| state.to_owned()).collect();
+        let integration = IntegrationName::parse("main").ok();
+        let caller = crate::domain::ids::CallerName::parse("local").ok();
+        for states in [names(&[]), names(&["active"]), names(&["ended"])] {
+            let filter = GrantFilter {
+                integration: integration.clone(),
+                caller: caller.clone(),
+                states,
+                ..GrantFilter::default()
+            };
+            let state = filter.states.first().map(String::as_str);
+            let text = listing(&filter, state, None, 50).sql().as_str().to_owned();
+            let plan = plan(&text).await;
+            assert!(
+                !plan.iter().any(|step| step.contains("TEMP B-TREE")),
+                "{plan:?}"
+            );
+            let index = if state.is_some() {
+                "grants_by_state"
+            } else {
+                "sqlite_autoindex_grants_1"
+            };
+            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+        }
+    }
 }

@@ -6,11 +6,13 @@ use std::{env, fs};
 
 use protox::prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "latchkey/v1/types.proto",
     "latchkey/v1/access.proto",
     "latchkey/v1/directory.proto",
     "latchkey/v1/connector.proto",
+    "latchkey/v1/audit.proto",
+    "latchkey/v1/operations.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -53,3 +53,7 @@ callgrind:
     cargo build --profile sim
     valgrind --tool=callgrind --trace-children=yes --callgrind-out-file=target/callgrind.%p.out \
         target/sim/latchkey bench --quick --only accept
+
+# Change every line of the core in turn and see whether a test notices (hours)
+mutants *args:
+    cargo mutants {{ args }}

@@ -336,10 +336,10 @@ class Connector:
         self.config = config
         self.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def start(self, env=None):
-        """Starts it and returns once it says that it is ready."""
+    def start(self, env=None, prefix=()):
+        """Starts it, behind a command such as `prlimit` where one is given; returns once it says that it is ready."""
         self.process = Process(
-            [self.binary, "serve", "--config", self.config_file], self.folder / "connector.log", env
+            [*prefix, self.binary, "serve", "--config", self.config_file], self.folder / "connector.log", env
         )
         return self
 
@@ -423,10 +423,10 @@ class Bench:
         if start:
             self.start()
 
-    def start(self, env=None, until_ready=True):
+    def start(self, env=None, until_ready=True, prefix=()):
         """Starts the connector and waits until it has a key and has seen the organization."""
         try:
-            self.connector.start(env)
+            self.connector.start(env, prefix)
             if until_ready:
                 eventually(self.connector.is_ready, seconds=30)
         except BaseException:

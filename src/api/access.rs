@@ -21,7 +21,7 @@ use super::status::{exhausted, status};
 use super::{convert, pb, render, token};
 
 /// Most bytes in one page, well below what clients take by default.
-const PAGE_BYTES: usize = 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Slack before the deadline of a call that waits, so that its answer still arrives.
 const ANSWER_BEFORE: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ impl AccessApi {
 }
 
 /// The caller that the guard named.
-fn caller<T>(request: &Request<T>) -> std::result::Result<CallerName, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> std::result::Result<CallerName, Status> {
     request
         .extensions()
         .get::<CallerName>()
@@ -102,6 +102,7 @@ impl AccessService for AccessApi {
         Ok(Response::new(pb::CreateGrantResponse {
             grant: Some(render::grant(created.grant)),
             replayed: created.replayed,
+            predicted_lateness: created.predicted_lateness.map(render::length),
         }))
     }
 
@@ -190,14 +191,15 @@ impl AccessService for AccessApi {
         request: Request<pb::ExtendGrantRequest>,
     ) -> std::result::Result<Response<pb::ExtendGrantResponse>, Status> {
         let caller = caller(&request)?;
-        let grant = async {
+        let extended = async {
             let extension = convert::extension(request.into_inner())?;
-            self.service.extend_grant(&caller, extension).await
+            self.service.extend_with_forecast(&caller, extension).await
         }
         .await
         .map_err(|error| self.status(&error))?;
         Ok(Response::new(pb::ExtendGrantResponse {
-            grant: Some(render::grant(grant)),
+            grant: Some(render::grant(extended.grant)),
+            predicted_lateness: extended.predicted_lateness.map(render::length),
         }))
     }
 

@@ -140,6 +140,8 @@ impl ConnectorService for ConnectorApi {
             grants: progress.grants,
             owned_assignments: progress.owned,
             blocked_removals: progress.blocked,
+            second_looks: progress.second_looks,
+            last_second_look_at: progress.last_look_at.map(render::instant),
         }))
     }
 }

@@ -23,11 +23,11 @@ pub(super) const MAX_TARGETS: usize = 100;
 /// Most stack roles in one grant.
 const MAX_APPLICATION_ROLES: usize = 20;
 /// Longest name of a requester, in characters.
-const MAX_REQUESTER: usize = 256;
+pub(super) const MAX_REQUESTER: usize = 256;
 /// Longest justification or reason, in characters.
-const MAX_REASON: usize = 1024;
+pub(super) const MAX_REASON: usize = 1024;
 /// Longest role text looked at, in characters.
-const MAX_ROLE: usize = 128;
+pub(super) const MAX_ROLE: usize = 128;
 /// The last second of the year 9999, the latest that a protobuf timestamp may hold.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -61,7 +61,7 @@ fn text(field: &str, value: String, max: usize) -> Result<String> {
     Ok(value)
 }
 
-fn required_text(field: &str, value: String, max: usize) -> Result<String> {
+pub(super) fn required_text(field: &str, value: String, max: usize) -> Result<String> {
     if value.trim().is_empty() {
         return Err(missing(field));
     }
@@ -187,7 +187,10 @@ fn targets(field: &str, values: Vec<pb::Target>) -> Result<Vec<Target>> {
         .collect()
 }
 
-fn application_roles(field: &str, value: Option<pb::ApplicationRoles>) -> Result<ApplicationRoles> {
+pub(super) fn application_roles(
+    field: &str,
+    value: Option<pb::ApplicationRoles>,
+) -> Result<ApplicationRoles> {
     let Some(pb::ApplicationRoles { names }) = value else {
         return Ok(ApplicationRoles::Mapped);
     };
@@ -220,7 +223,10 @@ fn duration(field: &str, value: Option<prost_types::Duration>) -> Result<Ttl> {
 }
 
 /// An instant, cut to the microseconds that the ledger keeps.
-fn instant(field: &str, value: Option<prost_types::Timestamp>) -> Result<Option<Timestamp>> {
+pub(super) fn instant(
+    field: &str,
+    value: Option<prost_types::Timestamp>,
+) -> Result<Option<Timestamp>> {
     let Some(prost_types::Timestamp { seconds, nanos }) = value else {
         return Ok(None);
     };

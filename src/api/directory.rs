@@ -7,8 +7,10 @@ use std::sync::Arc;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
+use crate::domain::assignment::ProjectType;
 use crate::domain::ids::{DeploymentId, Email, IntegrationName, ProjectId, UserId};
 use crate::domain::observation::ObservedMember;
+use crate::ports::ledger::Page;
 use crate::ports::provider::{Deployment, ObservedInvitation, Project, ProjectRole};
 use crate::service::{GrantableRole, IntegrationOrganization, Result, Service, ServiceError};
 
@@ -40,22 +42,52 @@ impl DirectoryApi {
     }
 }
 
-/// The cursor in a page token, read as an identifier.
-fn cursor<T, E>(
-    call: &str,
-    filter: &str,
-    page_token: &str,
-    parse: impl FnOnce(String) -> std::result::Result<T, E>,
-) -> Result<Option<T>> {
-    token::decode("page_token", call, filter, page_token)?
-        .map(|text| parse(text).map_err(|_| ServiceError::invalid("page_token", "holds no cursor")))
-        .transpose()
+/// What a caller wants to see of a listing.
+#[derive(Debug)]
+struct Asked<'a> {
+    call: &'a str,
+    /// What the tokens of this listing are bound to.
+    bound: &'a str,
+    page_size: i32,
+    page_token: &'a str,
 }
 
-fn next<C>(call: &str, filter: &str, cursor: Option<C>, text: impl FnOnce(C) -> String) -> String {
-    cursor
-        .map(|cursor| token::encode(call, filter, &text(cursor)))
-        .unwrap_or_default()
+impl Asked<'_> {
+    /// One page: `parse` and `write` are the two ways between a cursor and its text, `fetch` gets the items after a
+    /// cursor, at most so many. Answers the items and the token of the next page.
+    async fn page<C, T, E, Fetched>(
+        &self,
+        parse: impl FnOnce(String) -> std::result::Result<C, E>,
+        write: impl FnOnce(C) -> String,
+        fetch: impl FnOnce(Option<C>, usize) -> Fetched,
+    ) -> Result<(Vec<T>, String)>
+    where
+        Fetched: Future<Output = Result<Page<T, C>>>,
+    {
+        let after = self.cursor(parse)?;
+        let limit = convert::page_size(self.page_size, DEFAULT_PAGE)?;
+        let page = fetch(after, limit).await?;
+        Ok((page.items, self.next(page.next.map(write))))
+    }
+
+    /// The cursor in the page token.
+    fn cursor<C, E>(
+        &self,
+        parse: impl FnOnce(String) -> std::result::Result<C, E>,
+    ) -> Result<Option<C>> {
+        token::decode("page_token", self.call, self.bound, self.page_token)?
+            .map(|text| {
+                parse(text).map_err(|_| ServiceError::invalid("page_token", "holds no cursor"))
+            })
+            .transpose()
+    }
+
+    /// The token of the page that begins after this cursor.
+    fn next(&self, cursor: Option<String>) -> String {
+        cursor
+            .map(|cursor| token::encode(self.call, self.bound, &cursor))
+            .unwrap_or_default()
+    }
 }
 
 /// The name of an integration as part of what a page token is bound to.
@@ -69,24 +101,31 @@ impl DirectoryService for DirectoryApi {
         &self,
         request: Request<pb::ListOrganizationsRequest>,
     ) -> std::result::Result<Response<pb::ListOrganizationsResponse>, Status> {
-        const CALL: &str = "ListOrganizations";
         let pb::ListOrganizationsRequest {
             page_size,
             page_token,
         } = request.into_inner();
-        let result = async {
-            let after = cursor(CALL, "", &page_token, IntegrationName::parse)?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
-            let page = self
-                .service
-                .list_organizations(after.as_ref(), limit)
-                .await?;
-            Ok(pb::ListOrganizationsResponse {
-                organizations: page.items.into_iter().map(organization).collect(),
-                next_page_token: next(CALL, "", page.next, Into::into),
-            })
+        let asked = Asked {
+            call: "ListOrganizations",
+            bound: "",
+            page_size,
+            page_token: &page_token,
         };
-        self.answer(result.await)
+        let page =
+            asked.page(
+                IntegrationName::parse,
+                Into::into,
+                |after, limit| async move {
+                    self.service.list_organizations(after.as_ref(), limit).await
+                },
+            );
+        self.answer(page.await.map(|(items, next_page_token)| {
+            let organizations = items.into_iter().map(organization).collect();
+            pb::ListOrganizationsResponse {
+                organizations,
+                next_page_token,
+            }
+        }))
     }
 
     async fn list_members(
@@ -101,7 +140,6 @@ impl DirectoryService for DirectoryApi {
         &self,
         request: Request<pb::ListInvitationsRequest>,
     ) -> std::result::Result<Response<pb::ListInvitationsResponse>, Status> {
-        const CALL: &str = "ListInvitations";
         let pb::ListInvitationsRequest {
             integration,
             page_size,
@@ -109,16 +147,22 @@ impl DirectoryService for DirectoryApi {
         } = request.into_inner();
         let result = async {
             let integration = convert::integration("integration", integration)?;
-            let bound = bound(integration.as_ref());
-            let after = cursor(CALL, &bound, &page_token, Email::parse)?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
-            let page = self
-                .service
-                .list_invitations(integration.as_ref(), after.as_ref(), limit)
-                .await?;
+            let (name, bound) = (integration.as_ref(), bound(integration.as_ref()));
+            let asked = Asked {
+                call: "ListInvitations",
+                bound: &bound,
+                page_size,
+                page_token: &page_token,
+            };
+            let page = asked.page(Email::parse, Into::into, |after, limit| async move {
+                self.service
+                    .list_invitations(name, after.as_ref(), limit)
+                    .await
+            });
+            let (items, next_page_token) = page.await?;
             Ok(pb::ListInvitationsResponse {
-                invitations: page.items.into_iter().map(invitation).collect(),
-                next_page_token: next(CALL, &bound, page.next, Into::into),
+                invitations: items.into_iter().map(invitation).collect(),
+                next_page_token,
             })
         };
         self.answer(result.await)
@@ -128,33 +172,42 @@ impl DirectoryService for DirectoryApi {
         &self,
         request: Request<pb::ListRolesRequest>,
     ) -> std::result::Result<Response<pb::ListRolesResponse>, Status> {
-        const CALL: &str = "ListRoles";
         let pb::ListRolesRequest {
             scope,
             page_size,
             page_token,
         } = request.into_inner();
-        let list = || {
+        let result = async {
             let scope = scope
                 .map(|scope| convert::scope("scope", scope))
                 .transpose()?;
             let bound = format!("{scope:?}");
-            let from = cursor(CALL, &bound, &page_token, |text| text.parse::<usize>())?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
-            let page = self.service.list_roles(scope, from.unwrap_or(0), limit);
+            let asked = Asked {
+                call: "ListRoles",
+                bound: &bound,
+                page_size,
+                page_token: &page_token,
+            };
+            let page = asked.page(
+                |text| text.parse::<usize>(),
+                |at| at.to_string(),
+                |from, limit| async move {
+                    Ok(self.service.list_roles(scope, from.unwrap_or(0), limit))
+                },
+            );
+            let (items, next_page_token) = page.await?;
             Ok(pb::ListRolesResponse {
-                roles: page.items.into_iter().map(role).collect(),
-                next_page_token: next(CALL, &bound, page.next, |at| at.to_string()),
+                roles: items.into_iter().map(role).collect(),
+                next_page_token,
             })
         };
-        self.answer(list())
+        self.answer(result.await)
     }
 
     async fn list_deployments(
         &self,
         request: Request<pb::ListDeploymentsRequest>,
     ) -> std::result::Result<Response<pb::ListDeploymentsResponse>, Status> {
-        const CALL: &str = "ListDeployments";
         let pb::ListDeploymentsRequest {
             integration,
             page_size,
@@ -162,16 +215,22 @@ impl DirectoryService for DirectoryApi {
         } = request.into_inner();
         let result = async {
             let integration = convert::integration("integration", integration)?;
-            let bound = bound(integration.as_ref());
-            let after = cursor(CALL, &bound, &page_token, DeploymentId::parse)?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
-            let page = self
-                .service
-                .list_deployments(integration.as_ref(), after.as_ref(), limit)
-                .await?;
+            let (name, bound) = (integration.as_ref(), bound(integration.as_ref()));
+            let asked = Asked {
+                call: "ListDeployments",
+                bound: &bound,
+                page_size,
+                page_token: &page_token,
+            };
+            let page = asked.page(DeploymentId::parse, Into::into, |after, limit| async move {
+                self.service
+                    .list_deployments(name, after.as_ref(), limit)
+                    .await
+            });
+            let (items, next_page_token) = page.await?;
             Ok(pb::ListDeploymentsResponse {
-                deployments: page.items.into_iter().map(deployment).collect(),
-                next_page_token: next(CALL, &bound, page.next, Into::into),
+                deployments: items.into_iter().map(deployment).collect(),
+                next_page_token,
             })
         };
         self.answer(result.await)
@@ -181,7 +240,6 @@ impl DirectoryService for DirectoryApi {
         &self,
         request: Request<pb::ListProjectsRequest>,
     ) -> std::result::Result<Response<pb::ListProjectsResponse>, Status> {
-        const CALL: &str = "ListProjects";
         let pb::ListProjectsRequest {
             integration,
             project_type,
@@ -193,23 +251,27 @@ impl DirectoryService for DirectoryApi {
             let only = project_type
                 .map(|kind| convert::project_type("project_type", kind))
                 .transpose()?;
-            let bound = format!("{}\n{only:?}", bound(integration.as_ref()));
-            let after = cursor(CALL, &bound, &page_token, |text| {
-                let (kind, id) = text.split_once('/').ok_or(())?;
-                let kind = crate::domain::assignment::ProjectType::ALL
-                    .into_iter()
-                    .find(|known| known.as_str() == kind)
-                    .ok_or(())?;
-                Ok::<_, ()>((kind, ProjectId::parse(id).map_err(|_| ())?))
-            })?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
-            let page = self
-                .service
-                .list_projects(integration.as_ref(), only, after.as_ref(), limit)
-                .await?;
+            let name = integration.as_ref();
+            let bound = format!("{}\n{only:?}", bound(name));
+            let asked = Asked {
+                call: "ListProjects",
+                bound: &bound,
+                page_size,
+                page_token: &page_token,
+            };
+            let page = asked.page(
+                |text| project_cursor(&text).ok_or(()),
+                |(kind, id)| format!("{kind}/{id}"),
+                |after, limit| async move {
+                    self.service
+                        .list_projects(name, only, after.as_ref(), limit)
+                        .await
+                },
+            );
+            let (items, next_page_token) = page.await?;
             Ok(pb::ListProjectsResponse {
-                projects: page.items.into_iter().map(project).collect(),
-                next_page_token: next(CALL, &bound, page.next, |(kind, id)| format!("{kind}/{id}")),
+                projects: items.into_iter().map(project).collect(),
+                next_page_token,
             })
         };
         self.answer(result.await)
@@ -219,7 +281,6 @@ impl DirectoryService for DirectoryApi {
         &self,
         request: Request<pb::ListProjectRolesRequest>,
     ) -> std::result::Result<Response<pb::ListProjectRolesResponse>, Status> {
-        const CALL: &str = "ListProjectRoles";
         let pb::ListProjectRolesRequest {
             integration,
             project,
@@ -230,25 +291,44 @@ impl DirectoryService for DirectoryApi {
             let integration = convert::integration("integration", integration)?;
             let project = project.ok_or_else(|| ServiceError::invalid("project", "is required"))?;
             let (kind, id) = convert::project("project", project)?;
-            let bound = format!("{}\n{kind}/{id}", bound(integration.as_ref()));
-            let after = token::decode("page_token", CALL, &bound, &page_token)?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
-            let page = self
-                .service
-                .list_project_roles(integration.as_ref(), kind, &id, after.as_deref(), limit)
-                .await?;
+            let (name, id) = (integration.as_ref(), &id);
+            let bound = format!("{}\n{kind}/{id}", bound(name));
+            let asked = Asked {
+                call: "ListProjectRoles",
+                bound: &bound,
+                page_size,
+                page_token: &page_token,
+            };
+            let page = asked.page(
+                Ok::<_, ()>,
+                |name| name,
+                |after, limit| async move {
+                    self.service
+                        .list_project_roles(name, kind, id, after.as_deref(), limit)
+                        .await
+                },
+            );
+            let (items, next_page_token) = page.await?;
             Ok(pb::ListProjectRolesResponse {
-                roles: page.items.into_iter().map(project_role).collect(),
-                next_page_token: next(CALL, &bound, page.next, |name| name),
+                roles: items.into_iter().map(project_role).collect(),
+                next_page_token,
             })
         };
         self.answer(result.await)
     }
 }
 
+/// Where a listing of projects goes on.
+fn project_cursor(text: &str) -> Option<(ProjectType, ProjectId)> {
+    let (kind, id) = text.split_once('/')?;
+    let kind = ProjectType::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind)?;
+    Some((kind, ProjectId::parse(id).ok()?))
+}
+
 impl DirectoryApi {
     async fn members(&self, request: pb::ListMembersRequest) -> Result<pb::ListMembersResponse> {
-        const CALL: &str = "ListMembers";
         let pb::ListMembersRequest {
             integration,
             page_size,
@@ -257,14 +337,20 @@ impl DirectoryApi {
         } = request;
         let integration = convert::integration("integration", integration)?;
         let bound = bound(integration.as_ref());
+        let asked = Asked {
+            call: "ListMembers",
+            bound: &bound,
+            page_size,
+            page_token: &page_token,
+        };
         let found = if who.is_some() {
             let who = convert::principal("member", who)?;
             self.service
                 .find_members(integration.as_ref(), &who)
                 .await?
         } else {
-            let after = cursor(CALL, &bound, &page_token, UserId::parse)?;
-            let limit = convert::page_size(page_size, DEFAULT_PAGE)?;
+            let after = asked.cursor(UserId::parse)?;
+            let limit = convert::page_size(asked.page_size, DEFAULT_PAGE)?;
             self.service
                 .list_members(integration.as_ref(), after, limit)
                 .await?
@@ -287,7 +373,7 @@ impl DirectoryApi {
         }
         Ok(pb::ListMembersResponse {
             members,
-            next_page_token: next(CALL, &bound, cut, Into::into),
+            next_page_token: asked.next(cut.map(Into::into)),
             total_size: u32::try_from(found.total).unwrap_or(u32::MAX),
             is_complete: found.is_complete,
         })

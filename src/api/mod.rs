@@ -4,11 +4,13 @@
 //! access and never reaches an adapter.
 
 mod access;
+mod audit;
 mod connector;
 mod convert;
 mod directory;
 mod guard;
 mod listener;
+mod operations;
 pub mod pb;
 mod render;
 mod server;

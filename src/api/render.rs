@@ -3,6 +3,8 @@
 //! Owns what callers are told of a grant. Destructures every value, so that a new field cannot be forgotten, and
 //! never shows an invitation's token or text from upstream's errors.
 
+use chrono::TimeDelta;
+
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Assignment, ProjectType, Scope, Target};
 use crate::domain::grant::{
@@ -26,7 +28,12 @@ pub(super) fn seconds(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
 
-fn ttl(ttl: Ttl) -> prost_types::Duration {
+/// A length of time that is not negative, in whole seconds.
+pub(super) fn length(length: TimeDelta) -> prost_types::Duration {
+    seconds(length.num_seconds().max(0))
+}
+
+pub(super) fn ttl(ttl: Ttl) -> prost_types::Duration {
     seconds(ttl.seconds())
 }
 
@@ -88,7 +95,7 @@ pub(super) fn assignment(value: Assignment) -> pb::Assignment {
     }
 }
 
-fn end_cause(cause: EndCause) -> pb::EndCause {
+pub(super) fn end_cause(cause: EndCause) -> pb::EndCause {
     use pb::EndReason as Reason;
     let mut wire = pb::EndCause::default();
     let reason = match cause {
@@ -286,10 +293,12 @@ pub(super) fn plan(value: GrantPlan) -> pb::PlanGrantResponse {
         calls,
         inverse_calls,
         warnings,
+        predicted_lateness,
         observed_at,
         is_complete,
     } = value;
     pb::PlanGrantResponse {
+        predicted_lateness: predicted_lateness.map(length),
         would_invite: user_id.is_none(),
         user_id: user_id.map(Into::into).unwrap_or_default(),
         assignments: assignments

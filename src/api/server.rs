@@ -18,14 +18,18 @@ use crate::domain::ids::CallerName;
 use crate::service::Service;
 
 use super::access::AccessApi;
+use super::audit::AuditApi;
 use super::connector::ConnectorApi;
 use super::directory::DirectoryApi;
 use super::guard::GuardLayer;
 use super::listener;
+use super::operations::OperationsApi;
 use super::pb;
 use super::pb::access_service_server::AccessServiceServer;
+use super::pb::audit_service_server::AuditServiceServer;
 use super::pb::connector_service_server::ConnectorServiceServer;
 use super::pb::directory_service_server::DirectoryServiceServer;
+use super::pb::operations_service_server::OperationsServiceServer;
 
 pub use super::guard::Rate;
 
@@ -111,11 +115,13 @@ pub enum ServeError {
 }
 
 /// Services whose health follows readiness; the empty name stands for the whole server.
-const HEALTH_OF: [&str; 4] = [
+const HEALTH_OF: [&str; 6] = [
     "",
     "latchkey.v1.AccessService",
     "latchkey.v1.DirectoryService",
     "latchkey.v1.ConnectorService",
+    "latchkey.v1.AuditService",
+    "latchkey.v1.OperationsService",
 ];
 
 /// Serves the surface on a bound listener until `shutdown`, then lets calls in flight end. Watches end at once with
@@ -156,6 +162,10 @@ pub async fn serve(
     .max_decoding_message_size(limit);
     let directory = DirectoryServiceServer::new(DirectoryApi::new(Arc::clone(&service)))
         .max_decoding_message_size(limit);
+    let audit = AuditServiceServer::new(AuditApi::new(Arc::clone(&service)))
+        .max_decoding_message_size(limit);
+    let operations = OperationsServiceServer::new(OperationsApi::new(Arc::clone(&service)))
+        .max_decoding_message_size(limit);
     let connector = ConnectorServiceServer::new(ConnectorApi::new(service, &options))
         .max_decoding_message_size(limit);
     let guard = GuardLayer::new(
@@ -185,6 +195,8 @@ pub async fn serve(
         .add_service(access)
         .add_service(directory)
         .add_service(connector)
+        .add_service(audit)
+        .add_service(operations)
         .add_optional_service(reflection)
         .add_optional_service(older_reflection)
         .serve_with_incoming_shutdown(

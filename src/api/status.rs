@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -22,7 +23,7 @@ pub const DOMAIN: &str = "latchkey.dev";
 pub(super) fn status(error: &ServiceError, incident: impl FnOnce() -> String) -> Status {
     let code = code(error);
     let mut details =
-        ErrorDetails::with_error_info(error.code().to_uppercase(), DOMAIN, HashMap::new());
+        ErrorDetails::with_error_info(error.code().to_uppercase(), DOMAIN, metadata(error));
     if let Some((field, problem)) = field(error) {
         details.add_bad_request_violation(field, problem);
     }
@@ -50,18 +51,41 @@ pub(super) fn exhausted(what: &'static str, retry_after: Duration) -> Status {
     status(&ServiceError::Exhausted { what, retry_after }, String::new)
 }
 
+/// What a program needs to ask again.
+fn metadata(error: &ServiceError) -> HashMap<String, String> {
+    let mut metadata = HashMap::new();
+    if let ServiceError::TooLate {
+        predicted,
+        bound,
+        asked: _,
+        earliest,
+    } = error
+    {
+        let seconds = |length: &TimeDelta| format!("{}s", length.num_seconds());
+        metadata.insert("predicted_lateness".to_owned(), seconds(predicted));
+        metadata.insert("bound".to_owned(), seconds(bound));
+        if let Some(at) = earliest {
+            let at = at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+            metadata.insert("earliest_end".to_owned(), at);
+        }
+    }
+    metadata
+}
+
 fn code(error: &ServiceError) -> Code {
     match error {
         ServiceError::InvalidField { .. } => Code::InvalidArgument,
         ServiceError::UnknownGrant
         | ServiceError::UnknownIntegration
         | ServiceError::NotAMember { .. }
+        | ServiceError::NotOwned
         | ServiceError::UnknownResource { .. } => Code::NotFound,
         ServiceError::NotShown
         | ServiceError::Ambiguous
         | ServiceError::RequestClosed
         | ServiceError::KeyExpires { .. }
         | ServiceError::State(_)
+        | ServiceError::Unfit { .. }
         | ServiceError::TooMany { .. } => Code::FailedPrecondition,
         ServiceError::OwnIdentity => Code::PermissionDenied,
         ServiceError::RequestIdReused => Code::AlreadyExists,
@@ -71,7 +95,7 @@ fn code(error: &ServiceError) -> Code {
         },
         ServiceError::Draining => Code::Unavailable,
         ServiceError::Contended => Code::Aborted,
-        ServiceError::Exhausted { .. } => Code::ResourceExhausted,
+        ServiceError::Exhausted { .. } | ServiceError::TooLate { .. } => Code::ResourceExhausted,
         ServiceError::Upstream(ReadError::Unavailable { .. }) => Code::Unavailable,
         ServiceError::Upstream(ReadError::Refused(refusal)) => {
             if refusal.is_transient() {
@@ -82,6 +106,7 @@ fn code(error: &ServiceError) -> Code {
         }
         ServiceError::Ledger(error) => match error {
             LedgerError::Conflict { .. } => Code::Aborted,
+            LedgerError::Unavailable { .. } if error.is_full() => Code::ResourceExhausted,
             LedgerError::Unavailable { .. } | LedgerError::CommitUnknown { .. } => {
                 Code::Unavailable
             }
@@ -104,6 +129,19 @@ fn retry_after(error: &ServiceError) -> Option<Duration> {
     if let ServiceError::Exhausted { retry_after, .. } = error {
         return Some(*retry_after);
     }
+    if let ServiceError::TooLate {
+        asked, earliest, ..
+    } = error
+    {
+        // The same duration asked for that much later ends when it can be kept.
+        let later = earliest.map_or(TimeDelta::minutes(5), |at| at - *asked);
+        return Some(
+            later
+                .to_std()
+                .unwrap_or_default()
+                .max(Duration::from_secs(1)),
+        );
+    }
     if let ServiceError::Upstream(ReadError::Refused(Refusal::Throttled {
         retry_after: Some(delay),
     })) = error
@@ -114,7 +152,7 @@ fn retry_after(error: &ServiceError) -> Option<Duration> {
     if code == Code::Aborted {
         return Some(Duration::from_millis(200));
     }
-    (code == Code::Unavailable).then_some(Duration::from_secs(5))
+    matches!(code, Code::Unavailable | Code::ResourceExhausted).then_some(Duration::from_secs(5))
 }
 
 /// The error and all of its causes on one line, for our log.
@@ -137,6 +175,7 @@ mod tests {
     use crate::domain::ids::{IntegrationName, UserId};
     use crate::domain::member::{MemberKey, Subject};
     use crate::policy;
+    use crate::ports::ledger::DiskFull;
 
     const CANARY: &str = "canary-inner-text";
 
@@ -209,6 +248,14 @@ mod tests {
                 },
                 Code::FailedPrecondition,
             ),
+            (ServiceError::NotOwned, Code::NotFound),
+            (
+                ServiceError::Unfit {
+                    code: "not_overdue",
+                    problem: "it is not overdue",
+                },
+                Code::FailedPrecondition,
+            ),
             (ServiceError::Draining, Code::Unavailable),
             (ServiceError::Contended, Code::Aborted),
             (
@@ -239,6 +286,15 @@ mod tests {
                 Code::FailedPrecondition,
             ),
             (
+                ServiceError::TooLate {
+                    predicted: TimeDelta::seconds(90),
+                    bound: TimeDelta::seconds(60),
+                    asked: Timestamp::UNIX_EPOCH,
+                    earliest: None,
+                },
+                Code::ResourceExhausted,
+            ),
+            (
                 refused(Refusal::Throttled { retry_after: None }),
                 Code::Unavailable,
             ),
@@ -248,6 +304,14 @@ mod tests {
             ),
             (refused(Refusal::KeyRotated), Code::Unavailable),
             (LedgerError::Conflict { key }.into(), Code::Aborted),
+            (
+                LedgerError::Unavailable {
+                    action: "accepting",
+                    source: Box::new(DiskFull { source: source() }),
+                }
+                .into(),
+                Code::ResourceExhausted,
+            ),
             (
                 LedgerError::Unavailable {
                     action: "accepting",
@@ -301,6 +365,25 @@ mod tests {
         });
         let status = status(&error, || "0123".to_owned());
         assert_eq!(status.message(), "internal error, reference 0123");
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_kept_is_refused_with_one_that_can() {
+        let asked = Timestamp::UNIX_EPOCH;
+        let error = ServiceError::TooLate {
+            predicted: TimeDelta::seconds(90),
+            bound: TimeDelta::seconds(60),
+            asked,
+            earliest: Some(asked + TimeDelta::seconds(75)),
+        };
+        let details = status(&error, String::new).get_error_details();
+        let info = details.error_info().expect("a reason");
+        assert_eq!(info.reason, "LATENESS_EXCEEDED");
+        assert_eq!(info.metadata["earliest_end"], "1970-01-01T00:01:15Z");
+        assert_eq!(info.metadata["predicted_lateness"], "90s");
+        assert_eq!(info.metadata["bound"], "60s");
+        let retry = details.retry_info().expect("when to try again");
+        assert_eq!(retry.retry_delay, Some(Duration::from_secs(75)));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::bench::Baseline;
 use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
-    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, Period, Policy, Reminders,
-    Secret, SecretSource, Sweeps,
+    Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
+    Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
 };
 use crate::domain::ttl::Ttl;
 use crate::elastic::{self, Elastic};
@@ -21,29 +21,30 @@ use crate::policy::Rules;
 use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::Settings as ReconcileSettings;
 use crate::reconcile::plan::Bounds;
-use crate::runtime::{Shutdown, Tasks};
+use crate::runtime::{Shutdown, Tasks, limits};
 use crate::scheduler::Limits;
 use crate::secrets::{EnvSecret, FileSecret};
-use crate::service::{Details, Settings as ServiceSettings};
+use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
 
 pub(super) fn delta(period: Period) -> TimeDelta {
     TimeDelta::from_std(period.get()).unwrap_or(TimeDelta::MAX)
 }
 
-/// Opens the ledger; its writer becomes a task that outlives all others.
+/// Opens the ledger; its writer becomes a task that outlives all others. The second answer is the ledger as a file
+/// that can be checked, where it is one.
 pub(super) async fn open_ledger(
     section: &LedgerSection,
     baseline: &Baseline,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
-) -> anyhow::Result<Arc<dyn Ledger>> {
+) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>)> {
     match section.kind {
         LedgerKind::Memory => {
             tracing::warn!(
                 "The ledger is kept in memory: a restart forgets what has to be revoked"
             );
-            Ok(Arc::new(store::MemoryLedger::new()))
+            Ok((Arc::new(store::MemoryLedger::new()), None))
         }
         LedgerKind::Sqlite => {
             let mut options = store::SqliteOptions::default();
@@ -64,9 +65,30 @@ pub(super) async fn open_ledger(
                 let ((), ()) = tokio::join!(handle.close(), writer);
                 Ok(())
             });
-            Ok(ledger)
+            Ok((Arc::clone(&ledger) as Arc<dyn Ledger>, Some(ledger)))
         }
     }
+}
+
+/// How many callers may be connected, given the files that this process may open.
+pub(super) fn connections(config: &Config) -> anyhow::Result<usize> {
+    let wanted = config.limits.connections as usize;
+    let upstream = config
+        .integrations
+        .iter()
+        .map(|section| {
+            (section.upstream.urgent_concurrency + section.upstream.routine_concurrency) as usize
+        })
+        .sum();
+    let connections = limits::connections(wanted, upstream, limits::open_files())?;
+    if connections < wanted {
+        tracing::warn!(
+            wanted,
+            connections,
+            "Fewer callers may connect than configured: this process may open too few files (ulimit -n)"
+        );
+    }
+    Ok(connections)
 }
 
 pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
@@ -103,6 +125,7 @@ pub(super) fn elastic(
     section: &Integration,
     secret: Arc<dyn SecretStore>,
     clock: Arc<dyn Clock>,
+    ledger: Option<Arc<dyn Ledger>>,
 ) -> anyhow::Result<Arc<Elastic>> {
     let upstream = &section.upstream;
     let mut options = elastic::Options::new(section.base_url.get().clone());
@@ -123,7 +146,10 @@ pub(super) fn elastic(
     options.max_members_body = u64::from(upstream.max_members_bytes);
     let elastic = Elastic::new(options, secret, clock)
         .with_context(|| format!("setting up integration {}", section.name))?;
-    Ok(Arc::new(elastic))
+    Ok(Arc::new(match ledger {
+        Some(ledger) => elastic.with_notes(section.name.clone(), ledger),
+        None => elastic,
+    }))
 }
 
 pub(super) fn details(section: &Integration) -> Details {
@@ -142,8 +168,8 @@ pub(super) fn details(section: &Integration) -> Details {
 
 pub(super) fn reconcile_settings(
     engine: &Engine,
+    service_level: &ServiceLevel,
     request_lifetime: std::time::Duration,
-    baseline: &Baseline,
 ) -> ReconcileSettings {
     ReconcileSettings {
         bounds: Bounds {
@@ -155,7 +181,7 @@ pub(super) fn reconcile_settings(
         activation_timeout: delta(engine.activation_timeout),
         invitation_ttl: engine.invitation_ttl.get(),
         member_poll: delta(engine.member_poll),
-        one_pair_per_call: baseline.per_grant,
+        revocation_within: delta(service_level.revocation_within),
         ..ReconcileSettings::default()
     }
 }
@@ -191,6 +217,13 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
     ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
+        lateness: LatenessPolicy {
+            bound: delta(config.lateness.bound),
+            on_exceeded: match config.lateness.on_exceeded {
+                OnExceeded::Accept => OnLate::Accept,
+                OnExceeded::Refuse => OnLate::Refuse,
+            },
+        },
         ..ServiceSettings::default()
     }
 }

@@ -236,6 +236,7 @@ pub async fn bare_start(config: &Config) -> anyhow::Result<()> {
         section,
         adapters::secret(&section.secret)?,
         Arc::clone(&clock),
+        None,
     )?;
     elastic.load_key().await.context("reading the key")?;
     let page = bench_first_page(&config.ledger.path, &section.name, clock.now(), FIRST_PAGE)

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use metrics::{Unit, describe_gauge, gauge};
 
+use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
+use crate::domain::overdue::class_of;
+use crate::ports::ledger::{LateRemovals, Removals};
 use crate::ports::{AccessProvider, Clock, Ledger};
 use crate::runtime::{ReadinessHandle, Shutdown, TaskError};
 
@@ -20,9 +24,13 @@ const OWNED: &str = "latchkey_owned_assignments";
 const BLOCKED: &str = "latchkey_blocked_removals";
 const OVERDUE: &str = "latchkey_overdue_members";
 const OLDEST: &str = "latchkey_oldest_overdue_seconds";
+const LATE: &str = "latchkey_overdue_removals";
 const KEY_EXPIRES: &str = "latchkey_key_expires_in_seconds";
 const KEY_LOADED: &str = "latchkey_key_loaded";
 const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
+const SEES_OWNERS: &str = "latchkey_key_sees_owners";
+const UP: &str = "latchkey_integration_up";
+const WRITABLE: &str = "latchkey_ledger_writable";
 
 /// Registers help texts.
 pub(super) fn describe_metrics() {
@@ -42,7 +50,11 @@ pub(super) fn describe_metrics() {
     describe_gauge!(
         OLDEST,
         Unit::Seconds,
-        "Age of the oldest removal that is due and not sent"
+        "How long the oldest access that is due to go has been due, until it is seen gone"
+    );
+    describe_gauge!(
+        LATE,
+        "Members with access that should have been gone for more than a minute, by the strongest power they still hold"
     );
     describe_gauge!(
         KEY_EXPIRES,
@@ -51,6 +63,18 @@ pub(super) fn describe_metrics() {
     );
     describe_gauge!(KEY_LOADED, "1 when a key is loaded");
     describe_gauge!(SKEW, Unit::Seconds, "Upstream's clock minus ours");
+    describe_gauge!(
+        SEES_OWNERS,
+        "1 when the last complete read showed organization owners, as an owner's key must"
+    );
+    describe_gauge!(
+        UP,
+        "1 unless there is no key, or the last call that says something of it failed"
+    );
+    describe_gauge!(
+        WRITABLE,
+        "1 when the ledger could be written at the last look; without that no grant is accepted"
+    );
 }
 
 /// What is counted.
@@ -67,6 +91,7 @@ impl Census {
     /// Counts until the process stops.
     pub(super) async fn run(self, shutdown: Shutdown) -> Result<(), TaskError> {
         let mut shown = BTreeMap::new();
+        let mut alarm = Alarm::default();
         let mut every = tokio::time::interval(EVERY);
         loop {
             tokio::select! {
@@ -74,7 +99,7 @@ impl Census {
                 _ = every.tick() => {
                     self.keys();
                     self.writable().await;
-                    self.ledger(&mut shown).await;
+                    self.ledger(&mut shown, &mut alarm).await;
                 }
             }
         }
@@ -83,8 +108,12 @@ impl Census {
     /// A ledger that cannot be written accepts nothing: this process should be given no work.
     async fn writable(&self) {
         match self.ledger.check().await {
-            Ok(()) => self.ready.set_ready(),
+            Ok(()) => {
+                gauge!(WRITABLE).set(1.0);
+                self.ready.set_ready();
+            }
             Err(error) => {
+                gauge!(WRITABLE).set(0.0);
                 tracing::error!(
                     code = error.code(),
                     "Ledger cannot be written; grants are refused, revocations go on"
@@ -103,6 +132,11 @@ impl Census {
             let status = provider.key_status();
             let label = || name.to_string();
             gauge!(KEY_LOADED, "integration" => label()).set(if status.loaded { 1.0 } else { 0.0 });
+            let up = status.loaded && status.last_failure.is_none();
+            gauge!(UP, "integration" => label()).set(if up { 1.0 } else { 0.0 });
+            if let Some(sees) = status.sees_owners {
+                gauge!(SEES_OWNERS, "integration" => label()).set(if sees { 1.0 } else { 0.0 });
+            }
             if let Some(expires_at) = status.expires_at {
                 gauge!(KEY_EXPIRES, "integration" => label())
                     .set(seconds((expires_at - now).num_milliseconds()));
@@ -114,7 +148,7 @@ impl Census {
     }
 
     /// States without grants are shown as 0 once they were shown at all.
-    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>) {
+    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>, alarm: &mut Alarm) {
         let now = self.clock.now();
         let census = match self.ledger.census(now).await {
             Ok(census) => census,
@@ -133,13 +167,90 @@ impl Census {
                 .set(number(count));
             shown.insert((integration, state), ());
         }
-        gauge!(OWNED).set(number(census.owned));
-        gauge!(BLOCKED).set(number(census.blocked));
-        gauge!(OVERDUE).set(number(census.overdue));
-        let age = census
-            .oldest_overdue
-            .map_or(0, |at| (now - at).num_milliseconds().max(0));
-        gauge!(OLDEST).set(seconds(age));
+        self.late(&census.late);
+        alarm.sound(&census.late, now);
+        let mut removals: BTreeMap<IntegrationName, Removals> = census
+            .removals
+            .into_iter()
+            .map(|entry| (entry.integration.clone(), entry))
+            .collect();
+        for (name, _) in &self.providers {
+            // An integration with nothing to remove is shown with zeros.
+            removals
+                .entry(name.clone())
+                .or_insert_with(|| Removals::new(name.clone()));
+        }
+        for entry in removals.into_values() {
+            let label = || entry.integration.to_string();
+            gauge!(OWNED, "integration" => label()).set(number(entry.owned));
+            gauge!(BLOCKED, "integration" => label()).set(number(entry.blocked));
+            gauge!(OVERDUE, "integration" => label()).set(number(entry.overdue));
+            let age = entry
+                .oldest
+                .map_or(0, |at| (now - at).num_milliseconds().max(0));
+            gauge!(OLDEST, "integration" => label()).set(seconds(age));
+        }
+    }
+
+    /// Every integration and class is shown, also with 0: an alert must see the end as well.
+    fn late(&self, late: &[LateRemovals]) {
+        for (name, _) in &self.providers {
+            let of = || late.iter().filter(|one| one.integration == *name);
+            for class in CLASSES {
+                let members: u64 = of()
+                    .filter(|one| class_of(one.weight) == class)
+                    .map(|one| one.members)
+                    .sum();
+                gauge!(LATE, "integration" => name.to_string(), "power" => class)
+                    .set(number(members));
+            }
+        }
+    }
+}
+
+/// Every class of power, strongest first.
+const CLASSES: [&str; 4] = ["critical", "high", "medium", "low"];
+
+/// Pause between two lines of log that say the same.
+const ALARM_EVERY: TimeDelta = TimeDelta::minutes(5);
+
+/// Says in the log that something is overdue: at once when that begins, then at a bounded rate.
+#[derive(Debug, Default)]
+struct Alarm {
+    last: Option<(Timestamp, u64)>,
+}
+
+impl Alarm {
+    /// Whether a line is due for so many members.
+    fn is_due(&mut self, members: u64, now: Timestamp) -> bool {
+        if members == 0 {
+            self.last = None;
+            return false;
+        }
+        let is_due = self.last.is_none_or(|(at, _)| at + ALARM_EVERY <= now);
+        if is_due {
+            self.last = Some((now, members));
+        }
+        is_due
+    }
+
+    fn sound(&mut self, late: &[LateRemovals], now: Timestamp) {
+        let members: u64 = late.iter().map(|one| one.members).sum();
+        let had = self.last;
+        if !self.is_due(members, now) {
+            if members == 0 && had.is_some() {
+                tracing::info!("Nothing is overdue any more");
+            }
+            return;
+        }
+        let oldest = late.iter().map(|one| one.oldest).min();
+        let strongest = late.iter().map(|one| one.weight).max().unwrap_or(0);
+        tracing::error!(
+            members,
+            power = class_of(strongest),
+            oldest_seconds = oldest.map_or(0, |at| (now - at).num_seconds()),
+            "Access is overdue: it should be gone and is not; `latchkey overdue` names it"
+        );
     }
 }
 
@@ -159,4 +270,28 @@ fn number(count: u64) -> f64 {
     )]
     let value = count as f64;
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarm_sounds_at_once_and_then_at_a_bounded_rate() {
+        let start = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let mut alarm = Alarm::default();
+        assert!(!alarm.is_due(0, start));
+        assert!(alarm.is_due(1, start));
+        assert!(!alarm.is_due(50, start + TimeDelta::seconds(10)));
+        assert!(alarm.is_due(50, start + ALARM_EVERY));
+        assert!(!alarm.is_due(0, start + ALARM_EVERY));
+        assert!(alarm.is_due(1, start + ALARM_EVERY));
+    }
+
+    #[test]
+    fn every_class_of_power_has_its_gauge() {
+        for weight in [0, 20, 40, 59, 60, 99, 100, 200] {
+            assert!(CLASSES.contains(&class_of(weight)), "{weight}");
+        }
+    }
 }

@@ -7,14 +7,19 @@ mod adapters;
 pub mod bench;
 mod census;
 mod integration;
+mod integrity;
+mod last_resort;
+mod objective;
 mod probe;
 mod sweeps;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -24,8 +29,8 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::MemberRecord;
 use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
-use crate::reconcile::{Observer, Reconciler};
-use crate::runtime::{Readiness, Shutdown, SystemClock, TaskError, Tasks, shutdown};
+use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
+use crate::runtime::{Readiness, Shutdown, SystemClock, TaskError, Tasks, limits, shutdown};
 use crate::scheduler::{Driver, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
@@ -33,6 +38,7 @@ use crate::{elastic, reconcile, scheduler};
 
 use integration::Integration;
 
+pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::probes;
 
 /// Version of this build.
@@ -58,6 +64,16 @@ pub struct App {
     clock: Arc<dyn Clock>,
     /// Everything in the ledger, where the baseline of the bench keeps it in memory; else empty.
     loaded: Vec<MemberRecord>,
+    signals: Option<Caught>,
+}
+
+/// Signals that are listened for already.
+struct Caught(BoxStream<'static, &'static str>);
+
+impl std::fmt::Debug for Caught {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Caught")
+    }
 }
 
 impl App {
@@ -72,16 +88,25 @@ impl App {
         let mut tasks = Tasks::new(shutdown.clone());
         let metrics = Metrics::install(DESCRIBE).context("setting up metrics")?;
 
+        objective::announce(&config.service_level);
+
+        let connections = adapters::connections(&config)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
-        let ledger =
+        let (ledger, check) =
             adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
                 .await?;
+        if let Some(check) = check {
+            let (ready, stop) = (readiness.component("ledger file"), shutdown.clone());
+            ready.set_ready();
+            tasks.attend("ledger check", integrity::watch(check, ready, stop));
+        }
         let ledger_ready = readiness.component("ledger");
         ledger.check().await.context("writing to the ledger")?;
         ledger_ready.set_ready();
+        nothing_left_out(&config, ledger.as_ref(), clock.as_ref()).await?;
         let loaded = bench::load_where_wanted(&overrides.baseline, &config, &ledger).await?;
 
         let mut waker = Waker::default();
@@ -103,7 +128,13 @@ impl App {
                 Some(secret) => Arc::clone(secret),
                 None => adapters::secret(&section.secret)?,
             };
-            let elastic = adapters::elastic(section, secret, Arc::clone(&clock))?;
+            let elastic = adapters::elastic(
+                section,
+                secret,
+                Arc::clone(&clock),
+                Some(Arc::clone(&ledger)),
+            )?;
+            reconcile::metrics::begin(&section.name);
             let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
             let observer = Arc::new(Observer::new(
                 section.name.clone(),
@@ -118,11 +149,14 @@ impl App {
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
-                adapters::reconcile_settings(
-                    &config.engine,
-                    provider.request_lifetime(),
-                    &overrides.baseline,
-                ),
+                ReconcileSettings {
+                    one_pair_per_call: overrides.baseline.per_grant,
+                    ..adapters::reconcile_settings(
+                        &config.engine,
+                        &config.service_level,
+                        provider.request_lifetime(),
+                    )
+                },
             ));
             let wakes = wakes
                 .remove(&section.name)
@@ -198,7 +232,8 @@ impl App {
 
         let ready = follow(&readiness, &mut tasks, &shutdown);
         let stop = shutdown.soft_token();
-        let options = adapters::grpc_options(&config)?;
+        let mut options = adapters::grpc_options(&config)?;
+        options.max_connections = connections;
         tasks.spawn("grpc", async move {
             api::serve(service, options, grpc, ready, stop)
                 .await
@@ -210,10 +245,20 @@ impl App {
         };
         tasks.attend("health", health.serve(http, shutdown.clone()));
         tasks.attend("metrics upkeep", metrics.upkeep(shutdown.clone()));
+        let heart = Arc::new(watchdog::Heart::default());
+        heart.beat(clock.as_ref());
+        tasks.attend(
+            "heartbeat",
+            beat(Arc::clone(&heart), Arc::clone(&clock), shutdown.clone()),
+        );
         watchdog::watch(
             pulses,
+            heart,
             Arc::clone(&clock),
-            watchdog::Patience::default(),
+            watchdog::Patience::of(
+                config.engine.stall_limit.get(),
+                config.engine.floor_poll.get(),
+            ),
             hopeless,
         )
         .context("starting the watchdog")?;
@@ -226,7 +271,23 @@ impl App {
             ledger,
             clock,
             loaded,
+            signals: None,
         })
+    }
+
+    /// Listens for signals from now on, before anybody is told that the connector is ready; [`Self::run`] obeys them.
+    /// Core dumps are switched off as well.
+    ///
+    /// # Errors
+    /// When the operating system refuses a handler.
+    pub fn catch_signals(&mut self) -> anyhow::Result<()> {
+        limits::forbid_core_dumps();
+        self.signals = Some(Caught(
+            shutdown::signals().context("listening for signals")?,
+        ));
+        let hang_ups = shutdown::hang_ups(self.shutdown.clone()).context("listening for SIGHUP")?;
+        self.tasks.attend("hang-ups", hang_ups);
+        Ok(())
     }
 
     /// Where the gRPC surface and the health pages listen.
@@ -251,11 +312,14 @@ impl App {
             ledger,
             clock,
             loaded,
+            signals: caught,
             ..
         } = self;
         let _loaded = loaded;
         note(&ledger, clock.as_ref(), "started").await;
-        if signals {
+        if let Some(Caught(caught)) = caught {
+            tasks.supervise(caught).await?;
+        } else if signals {
             let signals = shutdown::signals().context("listening for signals")?;
             tasks.supervise(signals).await?;
         } else {
@@ -272,8 +336,56 @@ const DESCRIBE: &[fn()] = &[
     scheduler::watchdog::describe_metrics,
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,
+    objective::describe_metrics,
+    sweeps::describe_metrics,
     api::describe_metrics,
 ];
+
+/// Refuses to start without an integration that still has grants: nobody would ever take that access away.
+async fn nothing_left_out(
+    config: &Config,
+    ledger: &dyn Ledger,
+    clock: &dyn Clock,
+) -> anyhow::Result<()> {
+    let census = ledger
+        .census(clock.now())
+        .await
+        .context("counting what the ledger holds")?;
+    let mut left_out: BTreeMap<&IntegrationName, u64> = BTreeMap::new();
+    for (integration, _, count) in &census.grants {
+        if config
+            .integrations
+            .iter()
+            .all(|section| section.name != *integration)
+        {
+            *left_out.entry(integration).or_default() += count;
+        }
+    }
+    if let Some((integration, grants)) = left_out.first_key_value() {
+        anyhow::bail!(
+            "the ledger holds {grants} grants of integration {integration} that have not ended, and the configuration has no such integration, so nobody would take that access away: put it back, let `latchkey drain` end them, then leave it out"
+        );
+    }
+    Ok(())
+}
+
+/// Shows the watchdog that the runtime turns, whatever the integrations do.
+async fn beat(
+    heart: Arc<watchdog::Heart>,
+    clock: Arc<dyn Clock>,
+    shutdown: Shutdown,
+) -> Result<(), TaskError> {
+    let mut every = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            () = shutdown.closing() => {
+                heart.rest();
+                return Ok(());
+            }
+            _ = every.tick() => heart.beat(clock.as_ref()),
+        }
+    }
+}
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)

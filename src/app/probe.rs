@@ -21,7 +21,7 @@ pub async fn probes(
     let mut probes = Vec::new();
     for section in &config.integrations {
         let secret = adapters::secret(&section.secret)?;
-        let elastic = adapters::elastic(section, Arc::clone(&secret), Arc::clone(clock))?;
+        let elastic = adapters::elastic(section, Arc::clone(&secret), Arc::clone(clock), None)?;
         // The doctor asks the secret store itself and says what is wrong with it.
         drop(elastic.load_key().await);
         let provider: Arc<dyn AccessProvider> = elastic;

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
+use metrics::{describe_gauge, gauge};
 
 use super::integration::Integration;
 use crate::domain::Timestamp;
@@ -13,6 +14,16 @@ use crate::domain::grant::GrantState;
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 use crate::scheduler::sweeps::Sweep;
 use crate::service::Service;
+
+const DRIFT_OPEN: &str = "latchkey_drift_open";
+
+/// Registers help texts.
+pub(super) fn describe_metrics() {
+    describe_gauge!(
+        DRIFT_OPEN,
+        "Members of whom the last drift sweep saw something else than expected"
+    );
+}
 
 /// What the sweeps work on.
 #[derive(Debug, Clone)]
@@ -119,7 +130,7 @@ async fn sync_directory(parts: &Parts) -> Result<String, String> {
 }
 
 async fn find_drift(parts: &Parts) -> Result<String, String> {
-    let (mut compared, mut differing) = (0, 0);
+    let (mut compared, mut differing, mut forgotten) = (0, 0, 0);
     for integration in &parts.integrations {
         let swept = integration
             .reconciler
@@ -128,11 +139,30 @@ async fn find_drift(parts: &Parts) -> Result<String, String> {
             .map_err(|error| error.code().to_owned())?;
         compared += swept.compared;
         differing += swept.differing;
+        if swept.failure.is_none() {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "members are far fewer than 2^52"
+            )]
+            gauge!(DRIFT_OPEN, "integration" => integration.name.to_string())
+                .set(swept.differing as f64);
+        }
         if let Some(code) = swept.failure {
             return Err(code);
         }
+        let watched = integration
+            .reconciler
+            .watch_forgotten()
+            .await
+            .map_err(|error| error.code().to_owned())?;
+        forgotten += watched.present;
+        if let Some(code) = watched.failure {
+            return Err(code);
+        }
     }
-    Ok(format!("{compared} members compared, {differing} differ"))
+    Ok(format!(
+        "{compared} members compared, {differing} differ, {forgotten} given up and still there"
+    ))
 }
 
 /// A safety net under the drivers: whatever the ledger says is due is handed over once more.

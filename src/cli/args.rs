@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::adopt_access::AdoptAccessArgs;
 use super::bench::BenchArgs;
 use super::help::*;
+use super::overdue::{ForgetArgs, OverdueArgs};
+use super::proof::{ReceiptArgs, ReceiptsArgs};
 use super::simulate::SimulateArgs;
 use super::streams::Format;
+use super::sweep::SweepArgs;
 use super::time;
 use crate::domain::ttl::Ttl;
 
@@ -101,6 +105,9 @@ pub enum HostCommand {
     /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Remove what is due without a running connector: the last resort
+    #[command(after_help = SWEEP_EXAMPLES)]
+    Sweep(SweepArgs),
     /// Measure what the connector costs on this machine, against what it could cost at best
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
@@ -136,6 +143,21 @@ pub enum ClientCommand {
     /// Refuse new grants, revoke everything, wait until nothing is left
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Show the receipt of a grant that ended: what was given, removed and seen, and how sure that is
+    #[command(after_help = RECEIPT_EXAMPLES)]
+    Receipt(ReceiptArgs),
+    /// List receipts
+    #[command(after_help = RECEIPTS_EXAMPLES)]
+    Receipts(ReceiptsArgs),
+    /// List access that should be gone and is not
+    #[command(after_help = OVERDUE_EXAMPLES)]
+    Overdue(OverdueArgs),
+    /// Give up removing one overdue assignment; needs a second person
+    #[command(after_help = FORGET_EXAMPLES)]
+    Forget(ForgetArgs),
+    /// Declare access that a grant gave standing: it stays when the grant ends
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt(AdoptAccessArgs),
     /// Explain why a member holds each role now
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
@@ -148,6 +170,18 @@ pub enum ClientCommand {
     /// List deployments and projects
     #[command(after_help = RESOURCES_EXAMPLES)]
     Resources(ResourcesArgs),
+    /// List the configured integrations and how each does
+    #[command(after_help = INTEGRATIONS_EXAMPLES)]
+    Integrations,
+    /// Show what may be granted and for how long
+    #[command(after_help = LIMITS_EXAMPLES)]
+    Limits,
+    /// List open invitations to the organization
+    #[command(after_help = INVITATIONS_EXAMPLES)]
+    Invitations(InvitationsArgs),
+    /// List the roles that are defined inside a project
+    #[command(after_help = PROJECT_ROLES_EXAMPLES)]
+    ProjectRoles(ProjectRolesArgs),
 }
 
 /// Arguments of `serve`.
@@ -494,6 +528,24 @@ pub struct ResourcesArgs {
     /// Only resources of this kind
     #[arg(long, value_enum, value_name = "KIND")]
     pub kind: Option<ResourceKind>,
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `invitations`.
+#[derive(Debug, Clone, Args)]
+pub struct InvitationsArgs {
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+}
+
+/// Arguments of `project-roles`.
+#[derive(Debug, Clone, Args)]
+pub struct ProjectRolesArgs {
+    /// Project, written like --on of grant: security/soc
+    pub project: String,
     /// Integration, when several are configured
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,

@@ -11,7 +11,7 @@ use super::directory;
 use super::exit::{Exit, Failure};
 use super::progress::Progress;
 use super::streams::{Format, Streams};
-use super::{text, view};
+use super::{text, time, view};
 use crate::api::pb;
 
 /// Pause between two looks at what is left.
@@ -94,6 +94,7 @@ pub(super) async fn revoke_all(
             | Exit::Refused
             | Exit::NotFound
             | Exit::Conflict
+            | Exit::Overdue
             | Exit::Configuration => failure,
         })?;
     let done = view::Revoked {
@@ -159,7 +160,8 @@ pub(super) async fn drain(
                 if left.grants == 0 && left.owned_assignments == 0 {
                     break left;
                 }
-                progress.say(streams, &remaining(&left))?;
+                let words = remaining(&left, streams);
+                progress.say(streams, &words)?;
                 last = Some(left);
                 connector.pause(LOOK).await
             }
@@ -172,7 +174,7 @@ pub(super) async fn drain(
         };
         if let Err(failure) = pause {
             drop(progress);
-            return Err(stopped(failure, last.as_ref()));
+            return Err(stopped(failure, last.as_ref(), streams));
         }
     };
     drop(progress);
@@ -193,7 +195,7 @@ pub(super) async fn drain(
     streams.line(&format!("drained: {count} revoked, nothing is left"))
 }
 
-fn remaining(left: &pb::DrainResponse) -> String {
+fn remaining(left: &pb::DrainResponse, streams: &Streams) -> String {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let mut words = format!(
         "Draining: {} and {} left",
@@ -206,15 +208,29 @@ fn remaining(left: &pb::DrainResponse) -> String {
             text::count(number(left.blocked_removals), "removal", "removals")
         ));
     }
+    if left.second_looks > 0 {
+        let until =
+            view::instant(left.last_second_look_at.as_ref()).map_or_else(String::new, |at| {
+                let (now, zone) = (streams.now(), streams.zone);
+                format!(" until {}", time::clock_time(at, now, zone))
+            });
+        words.push_str(&format!(
+            "; {} gone and looked at once more{until}: a call without an answer could still land",
+            text::count(number(left.second_looks), "assignment", "assignments")
+        ));
+    }
     words
 }
 
-fn stopped(failure: Failure, last: Option<&pb::DrainResponse>) -> Failure {
+fn stopped(failure: Failure, last: Option<&pb::DrainResponse>, streams: &Streams) -> Failure {
     let Some(left) = last else { return failure };
     match failure.exit {
         Exit::Interrupted | Exit::TimedOut => Failure::new(
             failure.exit,
-            format!("stopped waiting; draining goes on. {}", remaining(left)),
+            format!(
+                "stopped waiting; draining goes on. {}",
+                remaining(left, streams)
+            ),
             "wait for the rest with the same command",
         ),
         Exit::Done
@@ -223,6 +239,7 @@ fn stopped(failure: Failure, last: Option<&pb::DrainResponse>) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Unavailable
         | Exit::Configuration => failure,
     }

@@ -11,17 +11,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
+use tonic_types::StatusExt as _;
 
 use super::args::Global;
 use super::exit::{Exit, Failure};
+use super::stranger;
+use crate::api::pb;
 use crate::api::pb::access_service_client::AccessServiceClient;
+use crate::api::pb::audit_service_client::AuditServiceClient;
 use crate::api::pb::connector_service_client::ConnectorServiceClient;
 use crate::api::pb::directory_service_client::DirectoryServiceClient;
+use crate::api::pb::operations_service_client::OperationsServiceClient;
 
 /// Limit of one command when none is given.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limit of one call of a command that may go on for ever.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Limit of a look-up that only makes a message better.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses before a call is repeated whose connection broke: long enough for a restart behind a load balancer, short
 /// enough that a wrong address is reported at once.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(600)];
@@ -41,6 +48,8 @@ pub(super) struct Connector {
     access: AccessServiceClient<Channel>,
     directory: DirectoryServiceClient<Channel>,
     connector: ConnectorServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
+    operations: OperationsServiceClient<Channel>,
     server: String,
     deadline: Option<Instant>,
     interrupt: CancellationToken,
@@ -78,7 +87,9 @@ impl Connector {
         Ok(Self {
             access: AccessServiceClient::new(channel.clone()),
             directory: DirectoryServiceClient::new(channel.clone()),
-            connector: ConnectorServiceClient::new(channel),
+            connector: ConnectorServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone()),
+            operations: OperationsServiceClient::new(channel),
             server: global.server.clone(),
             deadline: timeout.map(|limit| Instant::now() + limit),
             interrupt,
@@ -98,6 +109,16 @@ impl Connector {
     /// A client of the connector service.
     pub(super) fn connector(&self) -> ConnectorServiceClient<Channel> {
         self.connector.clone()
+    }
+
+    /// A client of the audit service.
+    pub(super) fn audit(&self) -> AuditServiceClient<Channel> {
+        self.audit.clone()
+    }
+
+    /// A client of the operations service.
+    pub(super) fn operations(&self) -> OperationsServiceClient<Channel> {
+        self.operations.clone()
     }
 
     /// Makes a call, within the limits. A broken connection is tried again with the same message.
@@ -127,7 +148,10 @@ impl Connector {
             };
             // A status with a source was made on this side of the connection.
             if status.source().is_none() {
-                return Err(Failure::from_status(&status));
+                return Err(self.explain(&status).await);
+            }
+            if let Some(failure) = self.stranger(&status).await {
+                return Err(failure);
             }
             let Some(pause) = pauses.next() else {
                 return Err(self.unreachable(&status));
@@ -172,6 +196,58 @@ impl Connector {
             format!("no answer in time from the connector at {}", self.server),
             "an accepted request goes on: look with `latchkey list`, or give a longer --timeout",
         )
+    }
+
+    /// A failure for what the connector said, with the names of the integrations where one was missing or wrong.
+    pub(super) async fn explain(&self, status: &Status) -> Failure {
+        if let Some(failure) = self.stranger(status).await {
+            return failure;
+        }
+        let failure = Failure::from_status(status);
+        let details = status.get_error_details();
+        let unknown = details
+            .error_info()
+            .is_some_and(|info| info.reason == "INTEGRATION_UNKNOWN");
+        let missing = details.bad_request().is_some_and(|bad| {
+            let mut fields = bad.field_violations.iter().map(|one| one.field.as_str());
+            fields.any(|field| matches!(field, "integration" | "spec.integration"))
+        });
+        if !unknown && !missing {
+            return failure;
+        }
+        let mut request = Request::new(pb::ListIntegrationsRequest::default());
+        request.set_timeout(EXPLAIN_TIMEOUT);
+        let mut client = self.connector();
+        let Ok(Ok(answer)) =
+            tokio::time::timeout(EXPLAIN_TIMEOUT, client.list_integrations(request)).await
+        else {
+            return failure;
+        };
+        let names: Vec<String> = answer
+            .into_inner()
+            .integrations
+            .into_iter()
+            .map(|one| one.name)
+            .collect();
+        let advice = format!("write --integration with one of: {}", names.join(", "));
+        Failure { advice, ..failure }
+    }
+
+    /// A failure where something else than a connector answers, and what that is.
+    pub(super) async fn stranger(&self, status: &Status) -> Option<Failure> {
+        if !stranger::is_suspected(status) {
+            return None;
+        }
+        let found = stranger::identify(&self.server).await?;
+        Some(Failure::new(
+            Exit::Unavailable,
+            format!(
+                "what answers at {} is not a connector: it {found}",
+                self.server
+            ),
+            "check --server or LATCHKEY_SERVER: it takes the address of `listen.grpc` (port 7443 unless configured \
+             otherwise), not that of the health pages and not that of Elastic Cloud",
+        ))
     }
 
     /// A failure for a status that the transport made.

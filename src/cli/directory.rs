@@ -160,6 +160,30 @@ pub(super) async fn principal(
     Ok(pb::Principal { kind: Some(kind) })
 }
 
+/// Whom a grant is for. A display name becomes the address behind it where that is nobody else's, so that the grant
+/// says who holds it wherever it is shown, and the user id otherwise.
+pub(super) async fn beneficiary(
+    connector: &Connector,
+    integration: Option<&str>,
+    written: &str,
+) -> Result<pb::Principal, Failure> {
+    use pb::principal::Kind;
+    if written.contains('@') || written.trim().is_empty() {
+        return principal(connector, integration, written).await;
+    }
+    let (members, _) = members(connector, integration).await?;
+    let candidates: Vec<_> = members.iter().map(resolve::member).collect();
+    let member = &members[resolve::pick("member", "latchkey members", written, &candidates)?];
+    let same_address = |other: &&pb::Member| other.email.eq_ignore_ascii_case(&member.email);
+    let is_named = member.user_id != written && !member.email.is_empty();
+    let kind = if is_named && members.iter().filter(same_address).count() == 1 {
+        Kind::Email(member.email.clone())
+    } else {
+        Kind::UserId(member.user_id.clone())
+    };
+    Ok(pb::Principal { kind: Some(kind) })
+}
+
 /// What these targets mean, with the resources that had to be listed.
 pub(super) async fn targets(
     connector: &Connector,

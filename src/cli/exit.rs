@@ -31,6 +31,8 @@ pub enum Exit {
     Unavailable = 6,
     /// Timed out waiting; the grant is still on its way.
     TimedOut = 7,
+    /// Access that should be gone is still there.
+    Overdue = 8,
     /// Bad configuration (`EX_USAGE` of sysexits.h).
     Configuration = 64,
     /// Interrupted by Ctrl-C.
@@ -148,10 +150,11 @@ fn advice(status: &Status) -> String {
             // The description often is the message again; then the field alone adds something.
             let repeated = violation.description == status.message()
                 || status.message() == format!("{}: {}", violation.field, violation.description);
+            let written = argument(&violation.field);
             if violation.description.is_empty() || repeated {
-                parts.push(format!("look at {}", violation.field));
+                parts.push(format!("look at {written}"));
             } else {
-                parts.push(format!("{}: {}", violation.field, violation.description));
+                parts.push(format!("{written}: {}", violation.description));
             }
         }
     }
@@ -179,6 +182,47 @@ fn advice(status: &Status) -> String {
     } else {
         parts.join("; ")
     }
+}
+
+/// What stands for a field of the API on the command line; the field itself where nothing does.
+fn argument(field: &str) -> &str {
+    let plain = |prefix: &str| {
+        field
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let known = [
+        ("spec.integration", "--integration"),
+        ("spec.beneficiary", "MEMBER"),
+        ("spec.requester", "--requester"),
+        ("spec.justification", "--reason"),
+        ("spec.role", "ROLE"),
+        ("spec.targets", "--on"),
+        ("spec.application_roles", "--as-roles"),
+        ("spec.duration", "--for"),
+        ("spec.starts_at", "--starts"),
+        ("spec.not_after", "--until"),
+        ("spec.invite", "--invite"),
+        ("filter.integration", "--integration"),
+        ("filter.beneficiary", "--member"),
+        ("filter.target", "--on"),
+        ("filter.states", "--state"),
+        ("integration", "--integration"),
+        ("member", "MEMBER"),
+        ("target", "--on"),
+        ("grant_id", "GRANT"),
+        ("grant_request_id", "--request-id"),
+        ("request_id", "--request-id"),
+        ("requester", "--requester"),
+        ("reason", "--reason"),
+        ("duration", "--by"),
+        ("max_members", "--max-members"),
+        ("project", "PROJECT"),
+    ];
+    known
+        .iter()
+        .find(|(prefix, _)| plain(prefix))
+        .map_or(field, |(_, argument)| argument)
 }
 
 fn default_words(code: Code) -> &'static str {
@@ -276,9 +320,23 @@ mod tests {
         assert_eq!(failure.what, "too long");
         assert_eq!(
             failure.advice,
-            "duration: at most 12h are allowed; try again in 2s"
+            "--by: at most 12h are allowed; try again in 2s"
         );
         assert_eq!(failure.exit, Exit::Refused);
+    }
+
+    #[test]
+    fn fields_are_named_as_they_are_written_on_the_command_line() {
+        for (field, written) in [
+            ("spec.targets[2].deployment.deployment_id", "--on"),
+            ("spec.duration", "--for"),
+            ("spec.not_after", "--until"),
+            ("duration", "--by"),
+            ("durations", "durations"),
+            ("page_token", "page_token"),
+        ] {
+            assert_eq!(argument(field), written);
+        }
     }
 
     #[test]

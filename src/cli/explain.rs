@@ -41,6 +41,9 @@ pub(super) async fn plan(
     for words in &plan.warnings {
         streams.warning(words)?;
     }
+    if let Some(late) = plan.predicted_lateness {
+        streams.warning(&format!("predicted lateness: up to {late} s"))?;
+    }
     if !plan.is_complete {
         streams.warning(INCOMPLETE)?;
     }

@@ -150,7 +150,9 @@ pub(super) async fn watch(
                     return Ok(());
                 }
             }
-            Some(Err(status)) if !is_broken(&status) => return Err(Failure::from_status(&status)),
+            Some(Err(status)) if !is_broken(&status) => {
+                return Err(connector.explain(&status).await);
+            }
             broken => {
                 let words = broken.and_then(Result::err).map_or_else(
                     || "the connector ended the stream".to_owned(),
@@ -262,8 +264,11 @@ async fn open(
     });
     match connector.within(client.watch_grants(request)).await? {
         Ok(response) => Ok(response.into_inner()),
-        Err(status) if status.source().is_some() => Err(connector.unreachable(&status)),
-        Err(status) => Err(Failure::from_status(&status)),
+        Err(status) if status.source().is_some() => Err(match connector.stranger(&status).await {
+            Some(failure) => failure,
+            None => connector.unreachable(&status),
+        }),
+        Err(status) => Err(connector.explain(&status).await),
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn spec(
     if targets.is_empty() {
         targets.push(resolve::Target::Organization);
     }
-    let beneficiary = directory::principal(connector, integration, &args.member).await?;
+    let beneficiary = directory::beneficiary(connector, integration, &args.member).await?;
     let spec = pb::GrantSpec {
         integration: integration.unwrap_or_default().to_owned(),
         beneficiary: Some(beneficiary),
@@ -119,6 +119,7 @@ pub(super) async fn grant(
         settle(connector, accepted, Goal::Active, streams).await?
     };
     show(streams, format, &settled, &names)?;
+    warn_of_lateness(streams, answer.predicted_lateness)?;
     let grant = view::Grant::from(&settled);
     match settled.state() {
         pb::GrantState::Revoking | pb::GrantState::Ended => {
@@ -152,6 +153,19 @@ pub(super) async fn grant(
     }
 }
 
+/// Too much ends at the same time: whoever asked should know that the end may slip.
+fn warn_of_lateness(
+    streams: &mut Streams,
+    predicted: Option<prost_types::Duration>,
+) -> Result<(), Failure> {
+    predicted.map_or(Ok(()), |late| {
+        streams.warning(&format!(
+            "so much access ends at that time that this may be taken away up to {} s late; another end avoids it",
+            late.seconds
+        ))
+    })
+}
+
 /// A request that may have arrived although no answer came: say how to find out.
 fn maybe_sent(failure: Failure, request_id: &str) -> Failure {
     match failure.exit {
@@ -175,6 +189,7 @@ fn maybe_sent(failure: Failure, request_id: &str) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Configuration => failure,
     }
 }
@@ -279,6 +294,7 @@ fn still_going(failure: Failure, grant: &view::Grant, goal: Goal) -> Failure {
         | Exit::Refused
         | Exit::NotFound
         | Exit::Conflict
+        | Exit::Overdue
         | Exit::Unavailable
         | Exit::Configuration => failure,
     }
@@ -308,7 +324,7 @@ async fn get(connector: &Connector, id: &str) -> Result<pb::Grant, Failure> {
 }
 
 /// The id of the grant that a person means.
-async fn grant_id(connector: &Connector, written: &str) -> Result<String, Failure> {
+pub(super) async fn grant_id(connector: &Connector, written: &str) -> Result<String, Failure> {
     let prefix = match resolve::written_grant(written)? {
         WrittenGrant::Id(id) => return Ok(id),
         WrittenGrant::Prefix(prefix) => prefix,
@@ -405,7 +421,8 @@ pub(super) async fn extend(
             async move { client.extend_grant(request).await }
         })
         .await?;
-    show_named(connector, streams, format, &required(answer.grant)?).await
+    show_named(connector, streams, format, &required(answer.grant)?).await?;
+    warn_of_lateness(streams, answer.predicted_lateness)
 }
 
 /// `latchkey revoke`

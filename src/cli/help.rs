@@ -87,11 +87,64 @@ Examples:
 
 pub(super) const DRAIN_EXAMPLES: &str = "\
 For uninstalling: exits 0 when nothing is left that the connector would have to remove. New grants are
-refused until the connector restarts.
+refused until the connector restarts. What is gone is looked at once more before it counts as gone: some
+seconds later, or ten minutes later where Elastic Cloud left a call without an answer.
 
 Examples:
   latchkey drain --yes
   latchkey drain --integration acme --reason \"moving to another cluster\" --yes --timeout 10m";
+
+pub(super) const RECEIPT_EXAMPLES: &str = "\
+A receipt is written in the transaction that ends its grant, and again when the second look is done.
+
+Examples:
+  latchkey receipt 0199f7a0-1b2c
+  latchkey receipt 0199f7a0-1b2c --output json | jq .assurance";
+
+pub(super) const RECEIPTS_EXAMPLES: &str = "\
+Examples:
+  latchkey receipts --member ada@example.com
+  latchkey receipts --since 08:00 --output json | jq -r '.[] | [.grant_id, .assurance] | @tsv'
+  latchkey receipts --open";
+
+pub(super) const OVERDUE_EXAMPLES: &str = "\
+Exits 8 when something is overdue, 0 when nothing is.
+
+Examples:
+  latchkey overdue
+  latchkey overdue --grace 10m --output json";
+
+pub(super) const FORGET_WARNING: &str =
+    "this would stop trying to remove access that may still be there";
+
+pub(super) const FORGET_EXAMPLES: &str = "\
+For access that nobody can remove through the connector: what is given up may still be there, and the receipt says
+so for ever. Only for what `latchkey overdue` lists. The first call proposes, for one hour; the same command by
+somebody else confirms. What was given up is watched for: drift is reported while Elastic Cloud shows it.
+
+Examples:
+  latchkey forget --member 1014289666002276 --role deployment-admin --on deployment/0d7f2a \\
+      --reason \"deployment is gone, case 4711 with Elastic\" --requester ada@example.com --yes
+  latchkey forget --member 1014289666002276 --role deployment-admin --on deployment/0d7f2a \\
+      --reason \"looked at case 4711\" --requester grace@example.com --yes";
+
+pub(super) const ADOPT_EXAMPLES: &str = "\
+For access that somebody gave for good while a grant gave the same: the two cannot be told apart, so the end of
+the grant would remove it. Adopted access is never touched again, and receipts say who declared it.
+
+Examples:
+  latchkey adopt --member ada@example.com --role viewer --on deployment/prod-logs \\
+      --reason \"joins the on-call team, OPS-12\" --requester grace@example.com";
+
+pub(super) const SWEEP_EXAMPLES: &str = "\
+Needs the ledger and the keys of the configuration, and no control plane. Removes what is due, never adds anything,
+and exits 0 when nothing overdue is left, 8 otherwise. The connector must not run: it does all of this by itself.
+--timeout bounds how long it tries (10 minutes by default).
+
+Examples:
+  latchkey sweep --config /etc/latchkey/config.yaml --dry-run
+  latchkey sweep --config /etc/latchkey/config.yaml
+  latchkey sweep --config /etc/latchkey/config.yaml --all --reason \"cluster is lost\" --requester ada";
 
 pub(super) const WHY_EXAMPLES: &str = "\
 Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it
@@ -117,6 +170,30 @@ The first column is what --on takes.
 Examples:
   latchkey resources
   latchkey resources prod --kind deployment";
+
+pub(super) const INTEGRATIONS_EXAMPLES: &str = "\
+Asks nobody but the connector: health is that of its last calls to Elastic Cloud.
+
+Examples:
+  latchkey integrations
+  latchkey integrations --output json | jq -r '.[] | select(.health != \"ok\") | .name'";
+
+pub(super) const LIMITS_EXAMPLES: &str = "\
+Examples:
+  latchkey limits
+  latchkey limits --output json | jq .max_duration_seconds";
+
+pub(super) const INVITATIONS_EXAMPLES: &str = "\
+Those of Latchkey and those that administrators sent. Tokens are never shown.
+
+Examples:
+  latchkey invitations";
+
+pub(super) const PROJECT_ROLES_EXAMPLES: &str = "\
+The names are what --as-roles takes, beside the predefined roles.
+
+Examples:
+  latchkey project-roles security/soc";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -167,7 +244,8 @@ Exit codes:
     1  other failure                         6  connector or Elastic Cloud unavailable
     2  usage, or a name that is ambiguous    7  timed out waiting; the grant goes on
     3  refused: policy, permission, invalid  64  bad configuration
-    4  not found                            130  interrupted by Ctrl-C";
+    4  not found                             8  access that should be gone is still there
+                                            130  interrupted by Ctrl-C";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::args::{DoctorArgs, HostCommand, ServeArgs};
+use super::args::{DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
-use super::{Exit, Failure, Streams, bench, configuration, demo, doctor, simulate};
+use super::{Exit, Failure, Streams, bench, configuration, demo, doctor, simulate, sweep};
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
 
@@ -21,9 +21,10 @@ use crate::telemetry::{LogFormat, logging};
 /// [`Failure`] with what went wrong and what to do.
 pub(super) async fn run(
     command: HostCommand,
-    format: Format,
+    global: &Global,
     streams: &mut Streams,
 ) -> Result<Exit, Failure> {
+    let format = global.output;
     match command {
         HostCommand::Serve(args) => serve(&args, streams).await,
         HostCommand::Simulate(args) => simulate::run(args, &mut *streams.out).await.map_err(failed),
@@ -38,6 +39,12 @@ pub(super) async fn run(
             return bench::run(args, format, streams).await.map_err(failed);
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
+        HostCommand::Sweep(args) => {
+            let config = configuration::load(&args.config, streams)?;
+            quiet();
+            let patience = global.timeout.unwrap_or(sweep::PATIENCE);
+            return sweep::sweep(&config, &args, patience, format, streams).await;
+        }
     }
     .map(|()| Exit::Done)
 }
@@ -46,9 +53,10 @@ async fn serve(args: &ServeArgs, streams: &mut Streams) -> Result<(), Failure> {
     let config = configuration::load(&args.config, streams)?;
     logging::init(config.log.format, config.log.filter.as_str())
         .map_err(|error| failed(error.into()))?;
-    let app = App::build(config, Overrides::default())
+    let mut app = App::build(config, Overrides::default())
         .await
         .map_err(failed)?;
+    app.catch_signals().map_err(failed)?;
     let (grpc, http) = app.addresses();
     tracing::info!(%grpc, %http, "Listening");
     // One line for scripts: with port 0 in the configuration this is how they learn the ports.

@@ -4,6 +4,7 @@
 //! in this process are handed to the composition root. It never touches an adapter, and prints only through
 //! [`streams::Streams`].
 
+mod adopt_access;
 pub mod args;
 pub mod bench;
 mod bulk;
@@ -18,12 +19,19 @@ mod follow;
 mod grants;
 mod help;
 mod host;
+mod inventory;
+mod overdue;
 mod progress;
+mod proof;
+mod proof_text;
+mod proof_view;
 mod receipt;
 mod resolve;
 mod shell;
 pub mod simulate;
+mod stranger;
 pub mod streams;
+mod sweep;
 mod table;
 pub mod text;
 pub mod time;
@@ -33,9 +41,13 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+pub use adopt_access::AdoptAccessArgs;
 pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
+pub use overdue::{ForgetArgs, OverdueArgs};
+pub use proof::{ReceiptArgs, ReceiptsArgs};
 pub use streams::Streams;
+pub use sweep::SweepArgs;
 
 use connect::{Connector, Limit};
 use help::{EXAMPLES, EXIT_CODES};
@@ -54,17 +66,34 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "get",
             "watch",
             "why",
+            "receipt",
+            "receipts",
         ],
     ),
-    ("Directory", &["members", "roles", "resources"]),
+    (
+        "Directory",
+        &[
+            "members",
+            "roles",
+            "resources",
+            "project-roles",
+            "invitations",
+        ],
+    ),
     (
         "Running the connector",
         &[
             "serve",
             "check-config",
             "doctor",
+            "integrations",
+            "limits",
             "schema",
             "drain",
+            "overdue",
+            "forget",
+            "adopt",
+            "sweep",
             "bench",
         ],
     ),
@@ -109,7 +138,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 /// Runs a command and reports its failure.
 pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
     let outcome = match cli.command {
-        Command::Host(command) => host::run(command, cli.global.output, streams).await,
+        Command::Host(command) => host::run(command, &cli.global, streams).await,
         Command::Client(command) => ask(&cli.global, &command, streams)
             .await
             .map(|()| Exit::Done),
@@ -140,9 +169,18 @@ async fn ask(
         | ClientCommand::Revoke(_)
         | ClientCommand::RevokeAll(_)
         | ClientCommand::Why(_)
+        | ClientCommand::Receipt(_)
+        | ClientCommand::Receipts(_)
+        | ClientCommand::Overdue(_)
+        | ClientCommand::Forget(_)
+        | ClientCommand::Adopt(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
-        | ClientCommand::Resources(_) => Limit::Default,
+        | ClientCommand::Resources(_)
+        | ClientCommand::Integrations
+        | ClientCommand::Limits
+        | ClientCommand::Invitations(_)
+        | ClientCommand::ProjectRoles(_) => Limit::Default,
     };
     let connector = &Connector::new(global, limit, streams.interrupt.clone())?;
     let format = global.output;
@@ -157,12 +195,27 @@ async fn ask(
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
+        ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,
+        ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,
+        ClientCommand::Overdue(args) => overdue::overdue(connector, format, args, streams).await,
+        ClientCommand::Forget(args) => overdue::forget(connector, format, args, streams).await,
+        ClientCommand::Adopt(args) => {
+            adopt_access::adopt_access(connector, format, args, streams).await
+        }
         ClientCommand::Members(args) => {
             directory::list_members(connector, format, args, streams).await
         }
         ClientCommand::Roles(args) => directory::list_roles(connector, format, args, streams).await,
         ClientCommand::Resources(args) => {
             directory::list_resources(connector, format, args, streams).await
+        }
+        ClientCommand::Integrations => inventory::integrations(connector, format, streams).await,
+        ClientCommand::Limits => inventory::limits(connector, format, streams).await,
+        ClientCommand::Invitations(args) => {
+            inventory::invitations(connector, format, args, streams).await
+        }
+        ClientCommand::ProjectRoles(args) => {
+            inventory::project_roles(connector, format, args, streams).await
         }
     }
 }

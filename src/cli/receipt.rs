@@ -177,7 +177,14 @@ pub(super) fn summary(
         "awaiting_member" => (
             format!("{who} was invited and will be {what}"),
             format!(
-                "for {for_how_long} from joining; the invitation lapses {}",
+                "for {for_how_long} from {}; the invitation lapses {}",
+                grant.starts_at.map_or_else(
+                    || "joining".to_owned(),
+                    |start| format!(
+                        "joining, but not before {}",
+                        time::clock_time(start, now, zone)
+                    )
+                ),
                 at(grant.lapses_at)
             ),
         ),

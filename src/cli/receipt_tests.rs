@@ -260,3 +260,27 @@ fn hostile_text_cannot_leave_its_cell() {
         assert!(!line.chars().any(text::is_unsafe), "{line:?}");
     }
 }
+
+#[test]
+fn an_invitation_with_a_start_tells_both() {
+    let grant = pb::Grant {
+        state: pb::GrantState::AwaitingMember.into(),
+        starts_at: wire("2026-11-22T08:00:00Z"),
+        lapses_at: wire("2026-11-24T12:00:00Z"),
+        activated_at: None,
+        expires_at: None,
+        ..active()
+    };
+    let lines = summary(
+        &view::Grant::from(&grant),
+        &view::Names::default(),
+        now(),
+        ZONE,
+    );
+    assert!(
+        lines[1].starts_with(
+            "for 45 minutes from joining, but not before Sun 22 Nov 09:00 CET; the invitation"
+        ),
+        "{lines:?}"
+    );
+}

@@ -62,6 +62,13 @@ fn command_lines_that_make_sense_are_accepted() {
         "revoke-all --member ada --integration acme",
         "drain --yes",
         "why ada",
+        "receipt 0199f7a0",
+        "receipts --open --member ada --since 08:00",
+        "overdue --grace 5m",
+        "forget --member 1 --role r --on prod --reason gone --requester ada --yes",
+        "adopt --member ada --role viewer --target prod --reason x --requester ada",
+        "sweep -c f.yaml --dry-run",
+        "sweep -c f.yaml --all --reason lost",
         "members example.com",
         "roles --kind security",
         "resources --kind deployment prod",
@@ -95,6 +102,11 @@ fn command_lines_that_make_no_sense_exit_with_2_and_say_why() {
         ("list --output xml", "yaml"),
         ("list --timeout soon", "not a unit"),
         ("serve", "--config"),
+        ("sweep -c f.yaml --all", "--reason"),
+        (
+            "forget --member 1 --role r --on prod --requester ada",
+            "--reason",
+        ),
         ("completions cmd", "powershell"),
     ] {
         let error = parsed(line).expect_err(line);

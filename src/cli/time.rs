@@ -199,6 +199,34 @@ pub fn clock_time(at: Timestamp, now: Timestamp, zone: Zone) -> String {
     }
 }
 
+/// A local time with date, milliseconds and zone.
+#[must_use]
+pub fn exact_time(at: Timestamp, zone: Zone) -> String {
+    format!(
+        "{} {}",
+        zone.local_time(at).format("%Y-%m-%d %H:%M:%S%.3f"),
+        zone.abbreviation(at)
+    )
+}
+
+/// An instant that has passed: like [`parse_instant`], where a bare clock time means the last one and not the next.
+///
+/// # Errors
+/// What is wrong with the text, and what would be right.
+pub fn parse_past(written: &str, now: Timestamp, zone: Zone) -> Result<Timestamp, String> {
+    let text = written.trim();
+    if chrono::NaiveTime::parse_from_str(text, "%H:%M").is_ok() {
+        let today = zone.local_time(now).format("%Y-%m-%d");
+        let at = parse_instant(&format!("{today} {text}"), now, zone)?;
+        return Ok(if at > now {
+            at - TimeDelta::days(1)
+        } else {
+            at
+        });
+    }
+    parse_instant(text, now, zone)
+}
+
 /// How far away an instant is: `in 44 minutes`, `3 days ago`, `now`. Never rounds up what is left.
 #[must_use]
 pub fn relative(at: Timestamp, now: Timestamp) -> String {

@@ -24,7 +24,7 @@ pub(super) fn wire_instant(at: Timestamp) -> prost_types::Timestamp {
 }
 
 /// `ACTIVE` of `GRANT_STATE_ACTIVE` as `active`.
-fn word(name: &str, prefix: &str) -> String {
+pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)
         .unwrap_or(name)
         .to_ascii_lowercase()
@@ -35,7 +35,7 @@ pub(super) fn state_word(state: pb::GrantState) -> String {
     word(state.as_str_name(), "GRANT_STATE_")
 }
 
-fn present(text: &str) -> Option<String> {
+pub(super) fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
@@ -323,6 +323,9 @@ pub(super) struct Plan {
     pub(super) calls: Vec<Call>,
     pub(super) inverse_calls: Vec<Call>,
     pub(super) warnings: Vec<String>,
+    /// In seconds, where it is more than the bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) predicted_lateness: Option<i64>,
     pub(super) observed_at: Option<Timestamp>,
     pub(super) is_complete: bool,
 }
@@ -336,10 +339,12 @@ impl From<&pb::PlanGrantResponse> for Plan {
             calls,
             inverse_calls,
             warnings,
+            predicted_lateness,
             observed_at,
             is_complete,
         } = wire;
         Self {
+            predicted_lateness: predicted_lateness.as_ref().map(|late| late.seconds),
             user_id: present(user_id),
             would_invite: *would_invite,
             assignments: assignments

@@ -35,6 +35,9 @@ pub struct Engine {
     /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
     /// orchestrators usually give.
     pub drain: Period,
+    /// How long the scheduler may stand still before the process ends itself, so that whoever supervises it starts
+    /// another. A sixth of it is complained of. A minute is longer than any slow disk, and short for late access.
+    pub stall_limit: Period,
 }
 
 impl Default for Engine {
@@ -48,6 +51,7 @@ impl Default for Engine {
             invitation_ttl: Period::seconds(72 * 3600),
             member_poll: Period::seconds(30),
             drain: Period::seconds(25),
+            stall_limit: Period::seconds(60),
         }
     }
 }
@@ -87,6 +91,14 @@ impl Engine {
         );
         within("member_poll", self.member_poll, second, hour);
         within("drain", self.drain, second, second * 600);
+        within("stall_limit", self.stall_limit, second * 3, second * 600);
+        if self.stall_limit.get() < self.floor_poll.get() * 3 {
+            problems.add(
+                "engine.stall_limit",
+                "is shorter than three of engine.floor_poll, so a scheduler that works would be ended",
+                "write a longer duration, such as 60s, or a shorter engine.floor_poll",
+            );
+        }
         if self.unknown_look_after < self.read_staleness {
             problems.add(
                 "engine.unknown_look_after",

@@ -5,12 +5,14 @@
 
 pub mod engine;
 pub mod integration;
+pub mod lateness;
 pub mod ledger;
 pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod policy;
 pub mod problem;
+pub mod service_level;
 pub mod sweeps;
 pub mod text;
 
@@ -29,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::Engine;
 pub use integration::{Integration, Secret, SecretSource, Upstream};
+pub use lateness::{Lateness, OnExceeded};
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;
 pub use listen::Listen;
@@ -36,6 +39,7 @@ pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
+pub use service_level::ServiceLevel;
 pub use sweeps::{Reminders, Sweeps};
 pub use text::Period;
 
@@ -60,6 +64,9 @@ pub struct Config {
     /// What may be granted at all.
     #[serde(default)]
     pub policy: Policy,
+    /// How late access may be taken away when much of it ends at once.
+    #[serde(default)]
+    pub lateness: Lateness,
     /// How access is added, removed and looked at again.
     #[serde(default)]
     pub engine: Engine,
@@ -69,6 +76,9 @@ pub struct Config {
     /// When callers are told that access ends soon.
     #[serde(default)]
     pub reminders: Reminders,
+    /// What revocations are measured against.
+    #[serde(default)]
+    pub service_level: ServiceLevel,
     /// The Elastic Cloud organizations that are served; at least one.
     #[schemars(length(min = 1, max = 1000))]
     pub integrations: Vec<Integration>,
@@ -156,17 +166,21 @@ impl Config {
             ledger,
             limits,
             policy,
+            lateness,
             engine,
             sweeps: _,
             reminders,
+            service_level,
             integrations,
         } = self;
         listen.check(problems);
         ledger.check(problems);
         limits.check(problems);
         policy.check(problems);
+        lateness.check(problems);
         engine.check(problems);
         reminders.check(problems);
+        service_level.check(problems);
         integration::check(integrations, problems);
     }
 }
@@ -191,11 +205,17 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     if let Some(policy) = section::<Policy>(value, "policy") {
         policy.check(problems);
     }
+    if let Some(lateness) = section::<Lateness>(value, "lateness") {
+        lateness.check(problems);
+    }
     if let Some(engine) = section::<Engine>(value, "engine") {
         engine.check(problems);
     }
     if let Some(reminders) = section::<Reminders>(value, "reminders") {
         reminders.check(problems);
+    }
+    if let Some(service_level) = section::<ServiceLevel>(value, "service_level") {
+        service_level.check(problems);
     }
     let entries = value
         .get("integrations")

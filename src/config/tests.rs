@@ -169,6 +169,21 @@ fn values_that_mean_nothing_are_refused() {
     );
     refused("log: {filter: inof}", "log.filter", "write a level");
     refused(
+        "service_level: {revocation_within: 10ms}",
+        "service_level.revocation_within",
+        "write a duration from 1s to 1d",
+    );
+    refused(
+        "service_level: {objective: 1}",
+        "service_level.objective",
+        "write at most 0.99999",
+    );
+    refused(
+        "service_level: {objective: 99.9%}",
+        "service_level.objective",
+        "write a number",
+    );
+    refused(
         "ledger: {path: ledger.db}",
         "ledger.path",
         "write an absolute path",

@@ -191,6 +191,15 @@ impl Assignment {
     }
 }
 
+/// Power that assignments leave open together: one call takes all of them away, so their weights add up.
+#[must_use]
+pub fn total_weight<'a>(assignments: impl IntoIterator<Item = &'a Assignment>) -> u32 {
+    assignments
+        .into_iter()
+        .map(Assignment::weight)
+        .fold(0, u32::saturating_add)
+}
+
 impl fmt::Display for Assignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.role, self.target)?;

@@ -182,7 +182,7 @@ pub enum EventKind {
     },
     /// Upstream differs from what the ledger expects.
     Drift {
-        /// `missing`, `resurrected` or `survivor_missing`.
+        /// `missing`, `resurrected`, `survivor_missing`, `forgotten_still_present` or `forgotten_gone`.
         kind: String,
         /// Which assignment.
         assignment: String,
@@ -234,9 +234,40 @@ pub enum EventKind {
         /// First 8 hexadecimal digits of the SHA-256 of the key, never the key.
         fingerprint: Option<String>,
     },
+    /// Somebody proposed to give up an assignment whose removal is overdue or blocked.
+    ForgetProposed {
+        /// Which assignment.
+        assignment: String,
+        /// Who proposed it.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Until when somebody else can confirm it.
+        expires_at: Timestamp,
+    },
+    /// An assignment was given up by two people; it is watched for.
+    AccessForgotten {
+        /// Which assignment.
+        assignment: String,
+        /// Who proposed it.
+        by: String,
+        /// Who confirmed it.
+        confirmed_by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator declared an assignment of ours standing access.
+    AccessAdopted {
+        /// Which assignment.
+        assignment: String,
+        /// Who declared it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The connector started or stopped.
     Lifecycle {
-        /// `started` or `stopped`.
+        /// `started`, `stopped`, `sweep_started` or `sweep_ended`.
         action: String,
         /// Version of the binary.
         version: String,
@@ -266,6 +297,9 @@ impl EventKind {
             Self::InvitationIntended { .. } => "invitation_intended",
             Self::InvitationChanged { .. } => "invitation_changed",
             Self::KeyChanged { .. } => "key_changed",
+            Self::ForgetProposed { .. } => "forget_proposed",
+            Self::AccessForgotten { .. } => "access_forgotten",
+            Self::AccessAdopted { .. } => "access_adopted",
             Self::Lifecycle { .. } => "lifecycle",
         }
     }

@@ -250,6 +250,29 @@ impl Grant {
         earliest(by_state, self.not_after)
     }
 
+    /// When its removal is expected to fall due, as far as can be told: from the start where its clock has not begun.
+    /// `None` when nothing will have to be removed, when the first removal was sent already, and while nobody knows
+    /// when the clock begins.
+    #[must_use]
+    pub fn removal_due(&self) -> Option<Timestamp> {
+        if self.is_all_standing() {
+            return None;
+        }
+        match &self.state {
+            GrantState::Scheduled { starts_at } => {
+                earliest(Some(*starts_at + self.duration.delta()), self.not_after)
+            }
+            GrantState::Activating { since, .. } => {
+                earliest(Some(*since + self.duration.delta()), self.not_after)
+            }
+            GrantState::Active { .. } => self.ends_at(),
+            GrantState::Revoking { since, .. } if self.removal_sent_at.is_none() => Some(*since),
+            GrantState::AwaitingMember { .. }
+            | GrantState::Revoking { .. }
+            | GrantState::Ended { .. } => None,
+        }
+    }
+
     /// Whether the grant wants its assignments to exist at `now`. The boundary instant counts as expired.
     #[must_use]
     pub fn expects_access(&self, now: Timestamp) -> bool {

@@ -9,9 +9,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use super::assignment::Assignment;
-use super::grant::Grant;
+use super::assignment::{Assignment, total_weight};
+use super::grant::{Grant, GrantState};
 use super::ids::{Email, IntegrationName, InvalidId, InvitationToken, UserId};
+use super::receipt::Evidence;
 
 /// Whose access is decided together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -206,7 +207,7 @@ pub enum DueKind {
 }
 
 /// The next instant at which this member needs a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
     /// When.
     pub at: Timestamp,
@@ -214,6 +215,28 @@ pub struct Due {
     pub kind: DueKind,
     /// Power left open meanwhile; higher first.
     pub weight: u32,
+}
+
+/// Earlier first; of one instant the more urgent.
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let order = |due: &Self| (due.at, due.kind, std::cmp::Reverse(due.weight));
+        order(self).cmp(&order(other))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Cuts a weight to a class, so that the queue has few of them: exact to 255, beyond that within a sixteenth.
+#[must_use]
+pub fn weight_class(weight: u32) -> u32 {
+    let spare = (u32::BITS - weight.leading_zeros()).saturating_sub(8);
+    let spare = if spare == 0 { 0 } else { spare + 3 };
+    weight >> spare << spare
 }
 
 /// Pause after a failed call.
@@ -255,6 +278,9 @@ pub struct MemberRecord {
     pub isolate_adds: bool,
     /// When the next pass is due; `None` when nothing is owed.
     pub due: Option<Due>,
+    /// What receipts are made of, and what operators decided.
+    #[serde(default, skip_serializing_if = "Evidence::is_empty")]
+    pub evidence: Evidence,
 }
 
 impl MemberRecord {
@@ -274,6 +300,7 @@ impl MemberRecord {
             check_at: None,
             isolate_adds: false,
             due: None,
+            evidence: Evidence::default(),
         }
     }
 
@@ -292,9 +319,81 @@ impl MemberRecord {
             .find(|owned| owned.assignment == *assignment)
     }
 
+    /// Power that is left open at `at` by what is ours and no grant wants any more: all of it goes with one call, so
+    /// the weights add up. What is blocked or was removed already does not count.
+    #[must_use]
+    pub fn open_weight(&self, at: Timestamp) -> u32 {
+        let wanted: BTreeSet<&Assignment> = self
+            .grants
+            .iter()
+            .filter(|grant| grant.expects_access(at))
+            .flat_map(|grant| &grant.assignments)
+            .map(|held| &held.assignment)
+            .collect();
+        let open = self.owned.iter().filter(|row| {
+            let removed = row.last_write.kind == WriteKind::Remove
+                && row.last_write.outcome == WriteOutcome::Done;
+            row.phase == Phase::Live
+                && row.blocked.is_none()
+                && !removed
+                && !wanted.contains(&row.assignment)
+        });
+        total_weight(open.map(|row| &row.assignment))
+    }
+
+    /// Since when a removal is due: the oldest of the grants on their way out.
+    #[must_use]
+    pub fn removal_since(&self) -> Option<Timestamp> {
+        self.grants
+            .iter()
+            .filter_map(|grant| match grant.state {
+                GrantState::Revoking { since, .. } => Some(since),
+                GrantState::Scheduled { .. }
+                | GrantState::AwaitingMember { .. }
+                | GrantState::Activating { .. }
+                | GrantState::Active { .. }
+                | GrantState::Ended { .. } => None,
+            })
+            .min()
+    }
+
     /// Whether nothing is wanted, owned or owed any more.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.grants.is_empty() && self.owned.is_empty() && self.invitation.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weight_classes_keep_the_order_are_few_and_lose_at_most_a_sixteenth() {
+        let mut classes = BTreeSet::new();
+        for weight in 0..10_000 {
+            let class = weight_class(weight);
+            assert!(
+                class <= weight && weight - class <= weight / 16,
+                "{weight} became {class}"
+            );
+            assert!(weight_class(weight + 1) >= class, "{weight}");
+            if weight < 256 {
+                assert_eq!(class, weight);
+            }
+            classes.insert(class);
+        }
+        assert!(classes.len() < 400, "{}", classes.len());
+    }
+
+    #[test]
+    fn of_two_dues_at_one_instant_the_heavier_comes_first() {
+        let due = |second, weight| Due {
+            at: chrono::DateTime::from_timestamp(second, 0).expect("in range"),
+            kind: DueKind::Remove,
+            weight,
+        };
+        assert!(due(1, 80) < due(1, 20));
+        assert!(due(1, 20) < due(2, 80));
     }
 }

@@ -8,8 +8,11 @@ pub mod catalogue;
 pub mod event;
 pub mod grant;
 pub mod ids;
+pub mod lateness;
 pub mod member;
 pub mod observation;
+pub mod overdue;
+pub mod receipt;
 pub mod request;
 pub mod ttl;
 

@@ -15,21 +15,26 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Head;
 use super::ended::{Ended, Got, Keyless, Repeat, add_codes, good_bytes, is_object};
 use super::key::{Key, Keyring};
-use super::limiter::{Feedback, Limiter};
+use super::limiter::{Feedback, Limiter, Permit};
 use super::members;
 use super::options::{Error, Options};
 use super::transport::{Call, SendError, Transport};
 use crate::domain::Timestamp;
 use crate::domain::event::CallEvidence;
-use crate::domain::ids::OrganizationId;
+use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::Interest;
-use crate::ports::provider::{KeyPin, KeyStatus, Outcome, Priority, ReadError, ReadResult};
+use crate::ports::provider::{
+    Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Refusal, Turn,
+};
 use crate::ports::secrets::SecretError;
-use crate::ports::{Clock, SecretStore};
+use crate::ports::{Clock, Ledger, SecretStore};
 
 pub(super) const REQUESTS: &str = "latchkey_upstream_requests_total";
 pub(super) const SECONDS: &str = "latchkey_upstream_request_seconds";
 pub(super) const RATE_WAIT: &str = "latchkey_upstream_rate_limit_wait_seconds";
+pub(super) const REFUSALS: &str = "latchkey_upstream_refusals_total";
+pub(super) const THROTTLED: &str = "latchkey_upstream_throttled_total";
+pub(super) const RATE: &str = "latchkey_upstream_rate_per_second";
 
 /// One Elastic Cloud organization, reached over HTTP.
 #[derive(Debug)]
@@ -41,10 +46,19 @@ pub struct Elastic {
     pub(super) organization: OnceLock<OrganizationId>,
     /// For which key its own record was asked for, when, and whether that was answered.
     pub(super) own_record: Mutex<Option<(KeyPin, Instant, bool)>>,
+    /// Where calls that nobody asked for are noted, and the name of this integration in metrics.
+    pub(super) notes: Option<Notes>,
     transport: Transport,
     limiter: Limiter,
     urgent: Semaphore,
     routine: Semaphore,
+}
+
+/// Whose calls these are, and where they are noted.
+#[derive(Debug)]
+pub(super) struct Notes {
+    pub(super) integration: IntegrationName,
+    pub(super) ledger: Arc<dyn Ledger>,
 }
 
 /// How long a call may take.
@@ -55,6 +69,18 @@ pub(super) struct Limits {
     pub(super) budget: Duration,
     pub(super) attempt: Duration,
     pub(super) repeat: Repeat,
+}
+
+/// A turn of the limiter that was taken before the call was known; given back when no call is made.
+#[derive(Debug)]
+struct Held(Option<Permit>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.unsent();
+        }
+    }
 }
 
 /// What to do with the body of a good answer.
@@ -95,8 +121,28 @@ impl Elastic {
             clock,
             organization,
             own_record: Mutex::default(),
+            notes: None,
             options,
         })
+    }
+
+    /// Names the integration, for metrics, and where the calls that this client makes of itself leave their audit
+    /// events; the askers of all other calls note those themselves.
+    #[must_use]
+    pub fn with_notes(mut self, integration: IntegrationName, ledger: Arc<dyn Ledger>) -> Self {
+        self.notes = Some(Notes {
+            integration,
+            ledger,
+        });
+        self
+    }
+
+    /// The name of this integration in metrics; empty where nobody has given one.
+    fn label(&self) -> String {
+        self.notes
+            .as_ref()
+            .map(|notes| notes.integration.to_string())
+            .unwrap_or_default()
     }
 
     /// Fetches the key for the first time; answers what is known of it.
@@ -141,12 +187,16 @@ impl Elastic {
         &self,
         call: Call,
         pin: KeyPin,
-        priority: Priority,
+        (claim, turn): (Claim, Option<Turn>),
         decode: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Outcome<T> {
         let want = Want::Bytes(self.options.max_body);
+        let permit = turn
+            .and_then(Turn::take::<Held>)
+            .and_then(|mut held| held.0.take());
+        let limits = self.mutation_limits();
         let (ended, evidence) = self
-            .exchange(&call, Some(pin), priority, self.mutation_limits(), want)
+            .exchange_noting(&call, Some(pin), (claim, permit), limits, want, |_, _| {})
             .await;
         let outcome = if let Some(refusal) = ended.refusal() {
             Outcome::Refused(refusal, evidence)
@@ -159,7 +209,10 @@ impl Elastic {
                 None => Outcome::Unknown(evidence),
             }
         };
-        count(call.operation, outcome.name(), outcome.evidence());
+        if let Outcome::Refused(refusal, _) = &outcome {
+            self.count_refusal(refusal);
+        }
+        self.count(call.operation, outcome.name(), outcome.evidence());
         outcome
     }
 
@@ -172,10 +225,17 @@ impl Elastic {
         max: usize,
     ) -> ReadResult<T> {
         let (ended, evidence) = self
-            .exchange(&call, None, priority, limits, Want::Bytes(max))
+            .exchange_noting(
+                &call,
+                None,
+                (Claim::of(priority), None),
+                limits,
+                Want::Bytes(max),
+                |_, _| {},
+            )
             .await;
         let result = good_bytes(&ended).and_then(|bytes| serde_json::from_slice(bytes).ok());
-        finish_read(&call, &ended, result, evidence)
+        self.finish_read(&call, &ended, result, evidence)
     }
 
     /// Streams the members of an organization.
@@ -189,7 +249,9 @@ impl Elastic {
         // A removal that waits for its neighbours to be read does not wait for long.
         let budget = match priority {
             Priority::Revoke => self.options.urgent_read.min(self.options.members_budget),
-            Priority::Verify | Priority::Grant | Priority::Discovery => self.options.members_budget,
+            Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => {
+                self.options.members_budget
+            }
         };
         let limits = Limits {
             budget,
@@ -199,11 +261,18 @@ impl Elastic {
         let started = Mutex::new(None);
         let want = Want::Members(organization, interest);
         let (mut ended, evidence) = self
-            .exchange_noting(&call, None, priority, limits, want, |at, pin| {
-                *started
-                    .lock()
-                    .expect("no code panics while it holds this lock") = Some((at, pin));
-            })
+            .exchange_noting(
+                &call,
+                None,
+                (Claim::of(priority), None),
+                limits,
+                want,
+                |at, pin| {
+                    *started
+                        .lock()
+                        .expect("no code panics while it holds this lock") = Some((at, pin));
+                },
+            )
             .await;
         let started = started
             .into_inner()
@@ -221,19 +290,7 @@ impl Elastic {
         let result = shown
             .zip(started)
             .map(|(shown, (at, pin))| (shown, at, pin));
-        finish_read(&call, &ended, result, evidence)
-    }
-
-    async fn exchange(
-        &self,
-        call: &Call,
-        pin: Option<KeyPin>,
-        priority: Priority,
-        limits: Limits,
-        want: Want<'_>,
-    ) -> (Ended, CallEvidence) {
-        self.exchange_noting(call, pin, priority, limits, want, |_, _| {})
-            .await
+        self.finish_read(&call, &ended, result, evidence)
     }
 
     /// Sends until there is an ending that may not be repeated, or no time left for another attempt. `note` hears
@@ -242,7 +299,7 @@ impl Elastic {
         &self,
         call: &Call,
         pin: Option<KeyPin>,
-        priority: Priority,
+        (claim, mut permit): (Claim, Option<Permit>),
         limits: Limits,
         want: Want<'_>,
         note: impl Fn(Timestamp, KeyPin) + Send + Sync,
@@ -268,7 +325,8 @@ impl Elastic {
                 break keyless.into();
             }
             let patience = stop.unwrap_or(asked + limits.wait.unwrap_or(limits.budget));
-            let Ok((permit, slot)) = timeout_at(patience, self.turn(priority)).await else {
+            let Ok((permit, slot)) = timeout_at(patience, self.place(claim, permit.take())).await
+            else {
                 break last.unwrap_or(Ended::NotSent("budget"));
             };
             // Asked again after the wait: this is the last moment before the first byte.
@@ -297,10 +355,16 @@ impl Elastic {
                         self.options.retry_after_max,
                     );
                     self.keys.saw(key.pin, &head);
+                    if head.feedback.throttled {
+                        metrics::counter!(THROTTLED, "integration" => self.label()).increment(1);
+                    }
                     permit.answered(Feedback {
-                        spares_removals: call.method == Method::GET || priority != Priority::Revoke,
+                        spares_removals: call.method == Method::GET
+                            || claim.priority != Priority::Revoke,
                         ..feedback(call, &head)
                     });
+                    metrics::gauge!(RATE, "integration" => self.label())
+                        .set(self.limiter.per_second());
                     let body = self.body(response, &head, want, until).await;
                     add_codes(&mut head, &body);
                     Ended::Answered(head, body)
@@ -357,22 +421,46 @@ impl Elastic {
         (connect + connect / 4).min(limits.budget / 2)
     }
 
-    /// Waits for a turn in the rate budget and then for a place.
-    async fn turn(&self, priority: Priority) -> (super::limiter::Permit, SemaphorePermit<'_>) {
-        let (label, places) = match priority {
-            Priority::Revoke => ("revoke", &self.urgent),
-            Priority::Verify => ("verify", &self.urgent),
-            Priority::Grant => ("grant", &self.routine),
-            Priority::Discovery => ("discovery", &self.routine),
+    /// Waits for a turn in the rate budget, unless there is one, and then for a place.
+    async fn place(&self, claim: Claim, permit: Option<Permit>) -> (Permit, SemaphorePermit<'_>) {
+        let places = match claim.priority {
+            Priority::Revoke | Priority::Verify => &self.urgent,
+            Priority::Retry | Priority::Grant | Priority::Discovery => &self.routine,
         };
-        let began = Instant::now();
-        let permit = self.limiter.acquire(priority).await;
-        metrics::histogram!(RATE_WAIT, "priority" => label).record(began.elapsed().as_secs_f64());
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.permit(claim).await,
+        };
         let place = places
             .acquire()
             .await
             .expect("these semaphores are never closed");
         (permit, place)
+    }
+
+    async fn permit(&self, claim: Claim) -> Permit {
+        let label = match claim.priority {
+            Priority::Revoke => "revoke",
+            Priority::Verify => "verify",
+            Priority::Retry => "retry",
+            Priority::Grant => "grant",
+            Priority::Discovery => "discovery",
+        };
+        let began = Instant::now();
+        let permit = self.limiter.acquire_claim(claim).await;
+        metrics::histogram!(RATE_WAIT, "integration" => self.label(), "priority" => label)
+            .record(began.elapsed().as_secs_f64());
+        permit
+    }
+
+    /// A turn for a mutation that is yet to be decided, within the time that one may wait.
+    pub(super) async fn early_turn(&self, claim: Claim) -> Option<Turn> {
+        let waited = tokio::time::timeout(self.options.mutation_wait, self.permit(claim)).await;
+        waited.ok().map(|permit| Turn::holding(Held(Some(permit))))
+    }
+
+    pub(super) fn rate_in_force(&self) -> Rate {
+        self.limiter.rate()
     }
 
     async fn body(
@@ -421,6 +509,57 @@ impl Elastic {
             }
         }
     }
+
+    fn finish_read<T>(
+        &self,
+        call: &Call,
+        ended: &Ended,
+        result: Option<T>,
+        evidence: CallEvidence,
+    ) -> ReadResult<T> {
+        let result = match (result, ended.refusal()) {
+            (Some(result), _) => Ok(result),
+            (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
+            (None, None) => Err(ReadError::Unavailable {
+                code: ended.unavailable(),
+            }),
+        };
+        let outcome = match &result {
+            Ok(_) => "done",
+            Err(ReadError::Refused(refusal)) => {
+                self.count_refusal(refusal);
+                "refused"
+            }
+            Err(ReadError::Unavailable { .. }) => "unavailable",
+        };
+        self.count(call.operation, outcome, &evidence);
+        match result {
+            Ok(result) => Ok((result, evidence)),
+            Err(error) => Err((error, evidence)),
+        }
+    }
+
+    fn count(&self, operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
+        metrics::counter!(REQUESTS, "integration" => self.label(), "operation" => operation, "outcome" => outcome)
+            .increment(1);
+        if evidence.attempts > 0 {
+            metrics::histogram!(SECONDS, "integration" => self.label(), "operation" => operation)
+                .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
+        }
+    }
+
+    fn count_refusal(&self, refusal: &Refusal) {
+        let reason = match refusal {
+            Refusal::Unauthenticated { .. } => "unauthenticated",
+            Refusal::Forbidden { .. } => "forbidden",
+            Refusal::NotFound { .. } => "not_found",
+            Refusal::Invalid { .. } => "invalid",
+            Refusal::Throttled { .. } => "throttled",
+            Refusal::NotSent { .. } => "not_sent",
+            Refusal::KeyRotated => "key_rotated",
+        };
+        metrics::counter!(REFUSALS, "integration" => self.label(), "reason" => reason).increment(1);
+    }
 }
 
 /// What the limiter learns. The limit on invitations is its own and says nothing about other calls.
@@ -430,38 +569,5 @@ fn feedback(call: &Call, head: &Head) -> Feedback {
         throttled: head.feedback.throttled && !own_limit,
         retry_after: head.feedback.retry_after.filter(|_| !own_limit),
         ..head.feedback
-    }
-}
-
-fn finish_read<T>(
-    call: &Call,
-    ended: &Ended,
-    result: Option<T>,
-    evidence: CallEvidence,
-) -> ReadResult<T> {
-    let result = match (result, ended.refusal()) {
-        (Some(result), _) => Ok(result),
-        (None, Some(refusal)) => Err(ReadError::Refused(refusal)),
-        (None, None) => Err(ReadError::Unavailable {
-            code: ended.unavailable(),
-        }),
-    };
-    let outcome = match &result {
-        Ok(_) => "done",
-        Err(ReadError::Refused(_)) => "refused",
-        Err(ReadError::Unavailable { .. }) => "unavailable",
-    };
-    count(call.operation, outcome, &evidence);
-    match result {
-        Ok(result) => Ok((result, evidence)),
-        Err(error) => Err((error, evidence)),
-    }
-}
-
-fn count(operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
-    metrics::counter!(REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
-    if evidence.attempts > 0 {
-        metrics::histogram!(SECONDS, "operation" => operation)
-            .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
     }
 }

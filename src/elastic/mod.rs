@@ -39,4 +39,16 @@ pub fn describe_metrics() {
         metrics::Unit::Seconds,
         "Time a request waited for its turn in the rate budget, by priority"
     );
+    metrics::describe_counter!(
+        client::REFUSALS,
+        "Calls that certainly had no effect, by reason"
+    );
+    metrics::describe_counter!(
+        client::THROTTLED,
+        "Answers of Elastic Cloud that said to slow down (429), repeated or not"
+    );
+    metrics::describe_gauge!(
+        client::RATE,
+        "Requests a second that the rate budget allows, as last learnt"
+    );
 }

@@ -13,20 +13,20 @@ use tokio::time::Instant;
 
 use super::answer::parse_instant;
 use super::assignments;
-use super::client::{Elastic, Limits};
+use super::client::{Elastic, Limits, Notes};
 use super::listings::{deployment, open_invitation, project};
 use super::path::Path;
 use super::transport::Call;
 use super::wire::{self, Text};
-use crate::domain::assignment::{Assignment, ProjectType};
-use crate::domain::event::CallEvidence;
+use crate::domain::assignment::{Assignment, ProjectType, total_weight};
+use crate::domain::event::{AuditEvent, CallEvidence, EventKind};
 use crate::domain::ids::{DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId};
 use crate::domain::member::WriteKind;
 use crate::domain::observation::{Interest, MembersRead};
 use crate::ports::AccessProvider;
 use crate::ports::provider::{
-    Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
-    Priority, Project, ProjectRole, ReadError, ReadResult, Refusal,
+    Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
+    Priority, Project, ProjectRole, Rate, ReadError, ReadResult, Refusal, Turn,
 };
 
 /// Deployments asked for per page: each carries the description of all its resources.
@@ -112,11 +112,27 @@ impl AccessProvider for Elastic {
     }
 
     async fn add(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Add, pin, user, assignments).await
+        self.write(
+            WriteKind::Add,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Grant,
+        )
+        .await
     }
 
     async fn remove(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Remove, pin, user, assignments).await
+        self.write(
+            WriteKind::Remove,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
+        )
+        .await
     }
 
     fn preview(&self, kind: WriteKind, user: &UserId, assignments: &[Assignment]) -> PlannedCall {
@@ -188,7 +204,7 @@ impl AccessProvider for Elastic {
                 organization_path(&organization).then("/invitations"),
             )
         };
-        self.mutate(call, pin, Priority::Grant, |bytes| {
+        self.mutate(call, pin, (Claim::of(Priority::Grant), None), |bytes| {
             let wire::Invitations { invitations, .. } = serde_json::from_slice(bytes).ok()?;
             invitations
                 .into_iter()
@@ -216,7 +232,8 @@ impl AccessProvider for Elastic {
             );
         };
         let call = call("cancel_invitation", CALL, Method::DELETE, path);
-        self.mutate(call, pin, Priority::Revoke, |_| Some(())).await
+        self.mutate(call, pin, (Claim::of(Priority::Revoke), None), |_| Some(()))
+            .await
     }
 
     async fn deployments(&self, priority: Priority) -> ReadResult<Vec<Deployment>> {
@@ -322,15 +339,78 @@ impl AccessProvider for Elastic {
             .collect();
         Ok((roles, evidence))
     }
+
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Remove,
+            None,
+            pin,
+            user,
+            assignments,
+            Priority::Retry,
+        )
+        .await
+    }
+
+    async fn turn(&self, claim: Claim) -> Option<Turn> {
+        self.early_turn(claim).await
+    }
+
+    async fn add_in_turn(
+        &self,
+        turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Add,
+            Some(turn),
+            pin,
+            user,
+            assignments,
+            Priority::Grant,
+        )
+        .await
+    }
+
+    async fn remove_in_turn(
+        &self,
+        turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Remove,
+            Some(turn),
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
+        )
+        .await
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        Some(self.rate_in_force())
+    }
 }
 
 impl Elastic {
     async fn write(
         &self,
         kind: WriteKind,
+        turn: Option<Turn>,
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        removal: Priority,
     ) -> Outcome<()> {
         let (operation, template, priority) = match kind {
             WriteKind::Add => (
@@ -341,7 +421,7 @@ impl Elastic {
             WriteKind::Remove => (
                 "remove",
                 "DELETE /users/{user_id}/role_assignments",
-                Priority::Revoke,
+                removal,
             ),
         };
         let organization = match self.organization_id(priority).await {
@@ -357,7 +437,14 @@ impl Elastic {
             body: Some(json(&body)),
             ..call(operation, template, write_method(kind), write_path(user))
         };
-        self.mutate(call, pin, priority, |_| Some(())).await
+        let claim = match kind {
+            WriteKind::Add => Claim::of(priority),
+            WriteKind::Remove => Claim {
+                priority,
+                ..Claim::removal(total_weight(assignments), None)
+            },
+        };
+        self.mutate(call, pin, (claim, turn), |_| Some(())).await
     }
 
     /// The organization in use, asked for when nobody has yet.
@@ -434,6 +521,7 @@ impl Elastic {
         let read: ReadResult<wire::ApiKey> = self
             .read(call, priority, limits, self.options.max_body)
             .await;
+        self.note_own_call(&read).await;
         let answered = match read {
             Ok((record, _)) => {
                 let wire::ApiKey {
@@ -452,6 +540,29 @@ impl Elastic {
         };
         if answered {
             *self.lock_own_record() = Some((key.pin, Instant::now(), true));
+        }
+    }
+
+    /// Nobody asked for this call, so nobody else notes it.
+    async fn note_own_call<T>(&self, read: &ReadResult<T>) {
+        let Some(Notes {
+            integration,
+            ledger,
+        }) = &self.notes
+        else {
+            return;
+        };
+        let (outcome, evidence) = match read {
+            Ok((_, evidence)) => ("done", evidence),
+            Err((_, evidence)) => ("refused", evidence),
+        };
+        let kind = EventKind::CallMade {
+            outcome: outcome.to_owned(),
+            evidence: evidence.clone(),
+        };
+        let event = AuditEvent::integration(self.clock.now(), integration, kind);
+        if let Err(error) = ledger.append(vec![event]).await {
+            tracing::warn!(%integration, code = error.code(), "Call left no audit event");
         }
     }
 

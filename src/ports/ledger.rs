@@ -13,7 +13,8 @@ use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
-use crate::domain::member::{Due, MemberKey, MemberRecord};
+use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
+use crate::domain::receipt::Receipt;
 use crate::domain::request::Fingerprint;
 
 /// Why the ledger could not do it.
@@ -62,11 +63,27 @@ pub enum LedgerError {
     },
 }
 
+/// There is no room left where the ledger stands: a cause of [`LedgerError::Unavailable`].
+#[derive(Debug, thiserror::Error)]
+#[error("the volume of the ledger is full: free space on it or make it larger")]
+pub struct DiskFull {
+    /// What the store said.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
 impl LedgerError {
+    /// Whether the volume of the ledger is full, so that waiting alone will not help.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.is::<DiskFull>())
+    }
+
     /// Stable code for metrics and audit.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Unavailable { .. } if self.is_full() => "ledger_full",
             Self::Conflict { .. } => "ledger_conflict",
             Self::Unavailable { .. } => "ledger_unavailable",
             Self::CommitUnknown { .. } => "ledger_commit_unknown",
@@ -132,7 +149,7 @@ pub enum RequestRecord {
 #[derive(Debug, Clone)]
 pub struct MemberCommit {
     /// The record to store; its `version` is the one that was loaded and is raised by the ledger. Grants that have
-    /// ended are stored and leave the aggregate. A quiet record (nothing wanted, owned or owed) may be dropped.
+    /// ended are stored and leave the aggregate; so are receipts that stand in its outbox. A quiet record (nothing wanted, owned or owed) may be dropped.
     pub record: MemberRecord,
     /// Audit events of the same transaction.
     pub audit: Vec<AuditEvent>,
@@ -208,6 +225,94 @@ pub struct Census {
     pub overdue: u64,
     /// The oldest removal that is overdue.
     pub oldest_overdue: Option<Timestamp>,
+    /// Members with access that should have been gone for longer than [`crate::domain::overdue::GRACE`], whatever was
+    /// tried meanwhile.
+    pub late: Vec<LateRemovals>,
+    /// How removals stand in each integration that owns, owes or revokes anything, in order of name.
+    pub removals: Vec<Removals>,
+}
+
+/// Members of one integration whose access should be gone, by the power that they still hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateRemovals {
+    /// Which organization.
+    pub integration: IntegrationName,
+    /// The strongest power that they hold through us.
+    pub weight: u32,
+    /// How many members.
+    pub members: u64,
+    /// Since when the first of these removals is due.
+    pub oldest: Timestamp,
+}
+
+/// Which receipts to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReceiptFilter {
+    /// Only of this caller.
+    pub caller: Option<CallerName>,
+    /// Only of this organization.
+    pub integration: Option<IntegrationName>,
+    /// Only of this subject, as `user:…` or `email:…`, or of a beneficiary as written by the caller.
+    pub subject: Option<String>,
+    /// Only of grants that ended at or after this instant.
+    pub since: Option<Timestamp>,
+    /// Only of grants that ended before this instant.
+    pub until: Option<Timestamp>,
+    /// Only those that still owe a second look.
+    pub open_only: bool,
+}
+
+/// A place in the order of receipts: by end, then by id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptCursor {
+    /// When the grant ended.
+    pub ended_at: Timestamp,
+    /// Its id.
+    pub id: GrantId,
+}
+
+/// A place in the order of removals that are due: by instant, then by subject as text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LateCursor {
+    /// When the first removal of that member was due.
+    pub due_at: Timestamp,
+    /// Who.
+    pub subject: Subject,
+}
+
+/// How the removals of one integration stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removals {
+    /// Which integration.
+    pub integration: IntegrationName,
+    /// Assignments owned.
+    pub owned: u64,
+    /// Removals that are blocked.
+    pub blocked: u64,
+    /// Members whose removal is overdue at the instant asked about.
+    pub overdue: u64,
+    /// The earliest instant since when access has been due to go that was not seen gone: of grants that are being
+    /// revoked, and of removals that are overdue.
+    pub oldest: Option<Timestamp>,
+}
+
+impl Removals {
+    /// An integration with nothing to remove.
+    #[must_use]
+    pub fn new(integration: IntegrationName) -> Self {
+        Self {
+            integration,
+            owned: 0,
+            blocked: 0,
+            overdue: 0,
+            oldest: None,
+        }
+    }
+
+    /// Takes note of access that has been due to go since `at`.
+    pub fn due_since(&mut self, at: Timestamp) {
+        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+    }
 }
 
 /// The durable record.
@@ -323,4 +428,39 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// Flushes and closes; further calls fail.
     async fn close(&self);
+
+    /// How many members have a removal that falls due (`Grant::removal_due`) in each second that begins at or after
+    /// `from` and before `until`, in order of time. A ledger that cannot tell answers nothing, and nothing is forecast.
+    async fn endings(
+        &self,
+        _integration: &IntegrationName,
+        _from: Timestamp,
+        _until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        Ok(Vec::new())
+    }
+
+    /// The receipt of a grant that has ended.
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>>;
+
+    /// Receipts, those of the latest ends first, at most `limit`, beginning below `before`.
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>>;
+
+    /// Members with a removal that was due at or before `until`, the longest due first, at most `limit`, after `after`.
+    /// What was accepted since a member's last commit may have moved its removal later: look at the record.
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>>;
+
+    /// Subjects of an integration with access that was given up and is watched for, in order.
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>>;
 }

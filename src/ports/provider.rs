@@ -2,6 +2,8 @@
 //!
 //! Owns the vocabulary of remote outcomes: done, refused, unknown. Never lets a broken call look like a failed one.
 
+use std::any::Any;
+use std::cmp::Reverse;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -22,10 +24,109 @@ pub enum Priority {
     Revoke,
     /// Reads that prove something.
     Verify,
+    /// Removals that were refused before: after everything that is on time, and with a small share of their own, so
+    /// that neither starves the other.
+    Retry,
     /// Additions and invitations.
     Grant,
     /// Listing deployments, projects, roles.
     Discovery,
+}
+
+/// What decides who goes next when calls compete for the rate budget. Orders as they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// Which class.
+    pub priority: Priority,
+    /// Power that the call takes away; within a class, more goes first. Smith's rule: a call is a call, so what counts
+    /// is the sum over all that it carries.
+    pub weight: Reverse<u32>,
+    /// Since when it is due; within a weight, the oldest goes first.
+    pub since: Option<Timestamp>,
+}
+
+impl Claim {
+    /// A claim of which nothing but its class is known.
+    #[must_use]
+    pub fn of(priority: Priority) -> Self {
+        Self {
+            priority,
+            weight: Reverse(0),
+            since: None,
+        }
+    }
+
+    /// The claim that outranks every other of its class.
+    #[must_use]
+    pub fn first(priority: Priority) -> Self {
+        Self {
+            weight: Reverse(u32::MAX),
+            ..Self::of(priority)
+        }
+    }
+
+    /// A removal that leaves `weight` open since `since`.
+    #[must_use]
+    pub fn removal(weight: u32, since: Option<Timestamp>) -> Self {
+        Self {
+            priority: Priority::Revoke,
+            weight: Reverse(weight),
+            since,
+        }
+    }
+}
+
+/// A place in the rate budget, taken before it is decided what to send: whatever becomes due during the wait goes with
+/// the same call. Dropped without a call, it is given back.
+#[derive(Debug)]
+pub struct Turn(Option<Box<dyn Hold>>);
+
+/// What stands behind a [`Turn`]; the adapter that made it takes it back.
+pub trait Hold: Any + Debug + Send + Sync {}
+
+impl<T: Any + Debug + Send + Sync> Hold for T {}
+
+impl Turn {
+    /// A turn where nobody has to wait for one.
+    #[must_use]
+    pub fn free() -> Self {
+        Self(None)
+    }
+
+    /// A turn that holds something until it is used.
+    pub fn holding(held: impl Hold) -> Self {
+        Self(Some(Box::new(held)))
+    }
+
+    /// Whether nobody had to wait for it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What it holds, for the adapter that made it.
+    #[must_use]
+    pub fn take<T: Any>(self) -> Option<Box<T>> {
+        let held: Box<dyn Any> = self.0?;
+        held.downcast().ok()
+    }
+}
+
+/// The rate budget in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Calls per window.
+    pub limit: u32,
+    /// The window.
+    pub window: Duration,
+    /// Calls that are left in the window that ends now.
+    pub remaining: u32,
+    /// Calls per window that removals are sure of while they wait: all but the reads that prove them.
+    pub removals: u32,
+    /// Calls that removals find free at once, whatever else goes on.
+    pub kept: u32,
+    /// Whether upstream named the limit; otherwise it is what was found out so far.
+    pub told: bool,
 }
 
 /// How a mutation ended. There is no fourth way.
@@ -324,4 +425,47 @@ pub trait AccessProvider: Debug + Send + Sync {
         id: &ProjectId,
         priority: Priority,
     ) -> ReadResult<Vec<ProjectRole>>;
+
+    /// Removes assignments whose removal was refused before, like [`Self::remove`]. An adapter with a rate budget
+    /// gives these calls at most a tenth of it: what stays refused must not slow down what can be removed.
+    async fn remove_again(
+        &self,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.remove(pin, user, assignments).await
+    }
+
+    /// Waits for a turn in the rate budget, at most as long as a call may wait for one; `None` when it did not come.
+    async fn turn(&self, _claim: Claim) -> Option<Turn> {
+        Some(Turn::free())
+    }
+
+    /// Like [`Self::add`], with a turn that was taken before.
+    async fn add_in_turn(
+        &self,
+        _turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.add(pin, user, assignments).await
+    }
+
+    /// Like [`Self::remove`], with a turn that was taken before.
+    async fn remove_in_turn(
+        &self,
+        _turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.remove(pin, user, assignments).await
+    }
+
+    /// The rate budget in force; `None` where there is none.
+    fn rate(&self) -> Option<Rate> {
+        None
+    }
 }

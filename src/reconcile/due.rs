@@ -3,12 +3,16 @@
 //! Owns pauses and the place in the queue. Never lets a member that is owed something go without a due time, and
 //! never lets one come back at once without having learned anything.
 
+use chrono::TimeDelta;
+
 use super::pass::{Progress, Reconciler, Report};
 use super::plan::{Expected, Plan};
 use super::settle::{Draft, pause};
 use crate::domain::Timestamp;
 use crate::domain::grant::GrantState;
-use crate::domain::member::{Backoff, Due, DueKind, MemberKey, MemberRecord, Phase, WriteKind};
+use crate::domain::member::{
+    Backoff, Due, DueKind, MemberKey, MemberRecord, Phase, WriteKind, weight_class,
+};
 use crate::ports::ledger::LedgerError;
 
 /// What is owed but was not done by this pass: sent by it already, or put off by a pause.
@@ -19,6 +23,15 @@ pub(super) struct Later {
     /// A removal.
     pub(super) remove: bool,
 }
+
+/// Code of a pass that ended because its turn in the rate budget did not come: not a failure, it goes on later.
+pub(super) const NO_TURN: &str = "no_turn";
+
+/// Ends that fall together are removed with one call: what ends this long after the first counts towards its weight.
+const TOGETHER: TimeDelta = TimeDelta::seconds(10);
+
+/// Periodic and second looks are due at whole multiples of this, so that they share reads.
+const LOOKS_TOGETHER_SECONDS: i64 = 5;
 
 impl Reconciler {
     /// Nothing can be done now: writes down when the member is due again.
@@ -33,9 +46,15 @@ impl Reconciler {
         let Progress {
             mut report, stop, ..
         } = progress;
+        let waits = stop.as_deref() == Some(NO_TURN);
+        if waits && let Some(due) = record.due.filter(|due| due.at <= now) {
+            // It stays due as it is, and loses nothing of its age in the queue.
+            report.next = Some(due);
+            return Ok(report);
+        }
         let next = self.next_due(&record, plan, later, now);
         report.next = next;
-        report.failure = stop;
+        report.failure = stop.filter(|_| !waits);
         let isolated = record.isolate_adds && plan.add.is_empty() && !later.add;
         // Nothing is left to look at: what would have been looked at is forgotten.
         let idle = self.nothing_to_look_at(&record)
@@ -76,7 +95,6 @@ impl Reconciler {
         }
         let mut dues = Vec::new();
         for grant in &record.grants {
-            let weight = grant.weight();
             if let Some(at) = grant.next_deadline() {
                 let kind = match grant.state {
                     GrantState::Scheduled { .. } => DueKind::Grant,
@@ -86,13 +104,17 @@ impl Reconciler {
                     | GrantState::Revoking { .. }
                     | GrantState::Ended { .. } => DueKind::Remove,
                 };
+                let weight = match kind {
+                    DueKind::Remove => weight_class(record.open_weight(at + TOGETHER)),
+                    DueKind::Verify | DueKind::Grant | DueKind::Look => grant.weight(),
+                };
                 dues.push(Due { at, kind, weight });
             }
             if let GrantState::Activating { since, .. } = grant.state {
                 dues.push(Due {
                     at: since + self.settings.activation_timeout,
                     kind: DueKind::Grant,
-                    weight,
+                    weight: grant.weight(),
                 });
             }
         }
@@ -117,6 +139,11 @@ impl Reconciler {
             } else {
                 DueKind::Look
             };
+            let at = if kind == DueKind::Look {
+                together(at)
+            } else {
+                at
+            };
             dues.push(Due {
                 at: if at <= now { soonest } else { at },
                 kind,
@@ -129,7 +156,7 @@ impl Reconciler {
             dues.push(Due {
                 at: unhurried,
                 kind: DueKind::Remove,
-                weight,
+                weight: weight_class(record.open_weight(now)),
             });
         }
         if !plan.add.is_empty() || !plan.restore.is_empty() || later.add {
@@ -151,7 +178,7 @@ impl Reconciler {
                 dues.push(Due {
                     at: blocked.retry_at.max(unhurried),
                     kind: DueKind::Remove,
-                    weight,
+                    weight: row.assignment.weight(),
                 });
             }
         }
@@ -200,7 +227,9 @@ impl Reconciler {
             .as_ref()
             .map_or(0, |backoff| backoff.failures)
             + 1;
-        let cap = self.settings.backoff_cap;
+        // What leaves more open is tried more often, so that it goes first once trouble is over.
+        let strongest = record.owned.iter().map(|row| row.assignment.weight()).max();
+        let cap = self.settings.backoff_cap / more_often(strongest.unwrap_or(0));
         let spread = spread_of(&record.key);
         let until = now + pause(failures, self.settings.backoff_base, cap, spread);
         record.backoff = Some(Backoff {
@@ -211,25 +240,45 @@ impl Reconciler {
     }
 
     pub(super) fn due_now(&self, record: &MemberRecord, now: Timestamp) -> Due {
-        let weight = record
-            .owned
-            .iter()
-            .map(|row| row.assignment.weight())
-            .max()
-            .unwrap_or(0);
-        let revoking = record
-            .grants
-            .iter()
-            .any(|grant| matches!(grant.state, GrantState::Revoking { .. }));
-        Due {
-            at: now,
-            kind: if revoking {
-                DueKind::Remove
-            } else {
-                DueKind::Verify
+        match record.removal_since() {
+            // A removal that is due stays due from then: its age counts in the queue.
+            Some(since) => Due {
+                at: since.min(now),
+                kind: DueKind::Remove,
+                weight: weight_class(record.open_weight(now)),
             },
-            weight,
+            None => Due {
+                at: now,
+                kind: DueKind::Verify,
+                weight: record
+                    .owned
+                    .iter()
+                    .map(|row| row.assignment.weight())
+                    .max()
+                    .unwrap_or(0),
+            },
         }
+    }
+}
+
+/// How many times as often as the weakest a member of this power is tried again.
+fn more_often(weight: u32) -> i32 {
+    match weight {
+        80.. => 4,
+        50..80 => 2,
+        _ => 1,
+    }
+}
+
+/// The next instant at which looks are due together.
+fn together(at: Timestamp) -> Timestamp {
+    let over = at
+        .timestamp_micros()
+        .rem_euclid(LOOKS_TOGETHER_SECONDS * 1_000_000);
+    if over == 0 {
+        at
+    } else {
+        at + TimeDelta::microseconds(LOOKS_TOGETHER_SECONDS * 1_000_000 - over)
     }
 }
 

@@ -390,6 +390,7 @@ impl Reconciler {
                 weight: 0,
             };
             into.record.due = Some(into.record.due.map_or(due, |earlier| earlier.min(due)));
+            super::receipt::keep(&mut into.record, &into.audit);
             let commit = MemberCommit {
                 record: into.record,
                 audit: into.audit,

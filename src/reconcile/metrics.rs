@@ -1,10 +1,11 @@
 //! Metrics of reconciliation.
 //!
-//! Owns their names and help texts. Never labels by member or grant.
+//! Owns their names and help texts, and what counts as a revocation in time. Never labels by member or grant.
 
 use chrono::TimeDelta;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
+use crate::domain::grant::{EndCause, Grant, GrantState};
 use crate::domain::ids::IntegrationName;
 
 /// From the instant access had to go to the instant its removal was sent.
@@ -14,8 +15,63 @@ pub const REVOCATION_VERIFIED: &str = "latchkey_revocation_verified_seconds";
 /// Grants that ended.
 pub const GRANTS_ENDED: &str = "latchkey_grants_ended_total";
 
+/// From the instant access had to go to a complete read that no longer showed it.
+pub const REVOCATION: &str = "latchkey_revocation_seconds";
+/// Revocations by whether they kept the objective.
+pub const REVOCATIONS: &str = "latchkey_revocations_total";
+/// From the instant access was to be given to a read that showed it.
+pub const ACTIVATION: &str = "latchkey_activation_seconds";
+/// Differences that somebody else made.
+pub const DRIFT: &str = "latchkey_drift_total";
+
+/// A step of a grant whose length is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Access was verified this long after it was to be given.
+    Activated(TimeDelta),
+    /// Access that we took away was verified gone this long after it was due to go.
+    Revoked(TimeDelta),
+}
+
+impl Step {
+    /// What a change of state measures, if anything. A revocation counts when a removal was sent for it: what
+    /// standing access or another grant still covers, and what somebody else took away, was not ours to be late with.
+    #[must_use]
+    pub fn between(before: &GrantState, grant: &Grant) -> Option<Self> {
+        match (before, &grant.state) {
+            (GrantState::Activating { since, .. }, GrantState::Active { activated_at, .. }) => {
+                Some(Self::Activated(*activated_at - *since))
+            }
+            (GrantState::Revoking { since, .. }, GrantState::Ended { at, cause })
+                if grant.removal_sent_at.is_some() && *cause != EndCause::MemberLeft =>
+            {
+                Some(Self::Revoked(*at - *since))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Registers help texts.
 pub fn describe_metrics() {
+    describe_histogram!(
+        REVOCATION,
+        Unit::Seconds,
+        "From due to verified gone, of revocations that Latchkey sent"
+    );
+    describe_counter!(
+        REVOCATIONS,
+        "Revocations that were verified gone, by whether that was within the objective"
+    );
+    describe_histogram!(
+        ACTIVATION,
+        Unit::Seconds,
+        "From access to be given to verified there"
+    );
+    describe_counter!(
+        DRIFT,
+        "Differences that somebody else made in what Latchkey gave or left, by kind"
+    );
     describe_histogram!(
         REVOCATION_LATENESS,
         Unit::Seconds,
@@ -44,6 +100,36 @@ pub(super) fn grant_ended(
         histogram!(REVOCATION_VERIFIED, "integration" => integration.to_string())
             .record(seconds(verified));
     }
+}
+
+/// Shows the counters of an integration before they count: an error budget needs its zeros.
+pub fn begin(integration: &IntegrationName) {
+    for outcome in ["on_time", "late"] {
+        counter!(REVOCATIONS, "integration" => integration.to_string(), "outcome" => outcome)
+            .increment(0);
+    }
+}
+
+pub(super) fn steps_done(integration: &IntegrationName, steps: &[Step], within: TimeDelta) {
+    for step in steps {
+        match step {
+            Step::Activated(took) => {
+                histogram!(ACTIVATION, "integration" => integration.to_string())
+                    .record(seconds(*took));
+            }
+            Step::Revoked(took) => {
+                let outcome = if *took <= within { "on_time" } else { "late" };
+                histogram!(REVOCATION, "integration" => integration.to_string())
+                    .record(seconds(*took));
+                counter!(REVOCATIONS, "integration" => integration.to_string(), "outcome" => outcome)
+                    .increment(1);
+            }
+        }
+    }
+}
+
+pub(super) fn drift_met(integration: &IntegrationName, kind: String) {
+    counter!(DRIFT, "integration" => integration.to_string(), "kind" => kind).increment(1);
 }
 
 fn seconds(delta: TimeDelta) -> f64 {

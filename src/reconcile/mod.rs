@@ -5,6 +5,8 @@
 
 mod due;
 mod explain;
+mod forgotten;
+mod hurry;
 mod intent;
 mod invitee;
 mod look;
@@ -13,6 +15,7 @@ pub mod observer;
 mod outcome;
 pub mod pass;
 pub mod plan;
+pub mod receipt;
 pub mod settle;
 pub mod sweep;
 
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
+pub use forgotten::Watched;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
 
@@ -52,6 +56,8 @@ pub struct Settings {
     pub retry_floor: TimeDelta,
     /// One assignment in each call instead of all that are due: the baseline that the bench compares with.
     pub one_pair_per_call: bool,
+    /// From due to verified gone: what took longer counts as late. Never decides when anything is sent.
+    pub revocation_within: TimeDelta,
 }
 
 impl Default for Settings {
@@ -73,6 +79,7 @@ impl Default for Settings {
             blocked_retry: TimeDelta::minutes(10),
             retry_floor: TimeDelta::milliseconds(200),
             one_pair_per_call: false,
+            revocation_within: TimeDelta::minutes(1),
         }
     }
 }

@@ -9,20 +9,20 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::due::Later;
+use super::due::{Later, NO_TURN};
 use super::explain::explain_own_identity;
 use super::look::READ_FAILURE;
 use super::plan::{Expected, OWNER_ROLE, Plan, Snapshot, View, plan};
 use super::settle::Draft;
 use super::{Observer, Settings};
 use crate::domain::Timestamp;
-use crate::domain::assignment::Assignment;
+use crate::domain::assignment::{Assignment, total_weight};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Backoff, Due, DueKind, MemberKey, MemberRecord, Subject, WriteKind};
 use crate::ports::ledger::{LedgerError, MemberCommit};
-use crate::ports::provider::{KeyPin, Outcome};
+use crate::ports::provider::{Claim, KeyPin, Outcome, Priority, Turn};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 
 /// Steps of one pass before it gives way to others; every step is durable, so the next pass goes on from there.
@@ -38,6 +38,8 @@ pub struct Reconciler {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) wake: Arc<dyn Wake>,
     pub(super) settings: Settings,
+    /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
+    takes_only: bool,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner. Holds
     /// the instant from which a read must have started to count the owners that the last removal left.
     owner_writes: Mutex<Option<Timestamp>>,
@@ -67,6 +69,8 @@ pub(super) struct Progress {
     pub(super) removed_one: bool,
     pub(super) must_read: bool,
     pub(super) stop: Option<String>,
+    /// A place in the rate budget, taken before it is decided what to send.
+    pub(super) turn: Option<Turn>,
     pub(super) report: Report,
 }
 
@@ -90,8 +94,16 @@ impl Reconciler {
             clock,
             wake,
             settings,
+            takes_only: false,
             owner_writes: Mutex::new(None),
         }
+    }
+
+    /// The same, which adds nothing for grants: it removes, puts back neighbours, and looks.
+    #[must_use]
+    pub fn taking_only(mut self) -> Self {
+        self.takes_only = true;
+        self
     }
 
     /// The organization that this reconciler works on.
@@ -200,6 +212,10 @@ impl Reconciler {
             !(sent || (waiting && failed))
         };
         let mut later = Later::default();
+        if self.takes_only {
+            later.add = !plan.add.is_empty();
+            plan.add.clear();
+        }
         let keep = |kind: WriteKind, list: &mut Vec<Assignment>, put_off: &mut bool| {
             let before = list.len();
             list.retain(|assignment| goes(kind, assignment));
@@ -248,6 +264,9 @@ impl Reconciler {
                 .any(|removed| added.is_neighbour_of(removed))
         });
         if !plan.add.is_empty() && !neighbours {
+            if let Some(again) = self.take_turn(Claim::of(Priority::Grant), progress).await {
+                return Ok(again);
+            }
             self.send(record, WriteKind::Add, &plan.add, user, pin, progress)
                 .await?;
             return Ok(true);
@@ -265,11 +284,41 @@ impl Reconciler {
             return Ok(true);
         }
         if !plan.remove.is_empty() {
+            let claim = Claim {
+                priority: if refused_before(&record, &plan.remove) {
+                    Priority::Retry
+                } else {
+                    Priority::Revoke
+                },
+                ..Claim::removal(total_weight(&plan.remove), record.removal_since())
+            };
+            if let Some(again) = self.take_turn(claim, progress).await {
+                return Ok(again);
+            }
             self.send(record, WriteKind::Remove, &plan.remove, user, pin, progress)
                 .await?;
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Waits for a turn. `None` means go on; otherwise whether the pass is to be decided anew, with what became due
+    /// during the wait, or to end because the turn did not come.
+    async fn take_turn(&self, claim: Claim, progress: &mut Progress) -> Option<bool> {
+        if progress.turn.is_some() {
+            return None;
+        }
+        match self.provider.turn(claim).await {
+            Some(turn) => {
+                let waited = !turn.is_free();
+                progress.turn = Some(turn);
+                waited.then_some(true)
+            }
+            None => {
+                progress.stop = Some(NO_TURN.to_owned());
+                Some(false)
+            }
+        }
     }
 
     async fn send(
@@ -314,7 +363,8 @@ impl Reconciler {
             }
             Err(error) => return Err(error),
         }
-        let outcome = self.call(kind, pin, user, assignments).await;
+        let turn = progress.turn.take();
+        let outcome = self.call(kind, pin, user, assignments, turn, &before).await;
         if let (WriteKind::Remove, Some(counts_from), false) = (
             kind,
             owners.as_deref_mut(),
@@ -365,10 +415,26 @@ impl Reconciler {
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
+        turn: Option<Turn>,
+        before: &MemberRecord,
     ) -> Outcome<()> {
-        match kind {
-            WriteKind::Add => self.provider.add(pin, user, assignments).await,
-            WriteKind::Remove => self.provider.remove(pin, user, assignments).await,
+        let turn = turn.filter(|turn| !turn.is_free());
+        match (kind, turn) {
+            (WriteKind::Add, Some(turn)) => {
+                self.provider
+                    .add_in_turn(turn, pin, user, assignments)
+                    .await
+            }
+            (WriteKind::Remove, Some(turn)) => {
+                self.provider
+                    .remove_in_turn(turn, pin, user, assignments)
+                    .await
+            }
+            (WriteKind::Add, None) => self.provider.add(pin, user, assignments).await,
+            (WriteKind::Remove, None) if refused_before(before, assignments) => {
+                self.provider.remove_again(pin, user, assignments).await
+            }
+            (WriteKind::Remove, None) => self.provider.remove(pin, user, assignments).await,
         }
     }
 
@@ -424,13 +490,29 @@ impl Reconciler {
     }
 
     pub(super) async fn commit(&self, draft: Draft) -> Result<u64, LedgerError> {
-        let Draft { record, audit, .. } = draft;
+        let Draft {
+            mut record,
+            audit,
+            steps,
+            ..
+        } = draft;
+        super::receipt::keep(&mut record, &audit);
         let ended: Vec<_> = record
             .grants
             .iter()
             .filter_map(|grant| {
                 if let GrantState::Ended { at, cause } = &grant.state {
                     Some((cause.code(), grant.removal_sent_at.map(|sent| *at - sent)))
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let drift: Vec<String> = audit
+            .iter()
+            .filter_map(|event| {
+                if let EventKind::Drift { kind, .. } = &event.kind {
+                    Some(kind.clone())
                 } else {
                     None
                 }
@@ -452,11 +534,24 @@ impl Reconciler {
         for (cause, verified) in ended {
             super::metrics::grant_ended(&self.integration, cause, verified);
         }
+        super::metrics::steps_done(&self.integration, &steps, self.settings.revocation_within);
+        for kind in drift {
+            super::metrics::drift_met(&self.integration, kind);
+        }
         for event in changes {
             log_change(&event);
         }
         Ok(version)
     }
+}
+
+/// What was refused before must not slow down what can be removed.
+fn refused_before(record: &MemberRecord, assignments: &[Assignment]) -> bool {
+    assignments.iter().all(|assignment| {
+        record
+            .owned(assignment)
+            .is_some_and(|row| row.blocked.is_some())
+    })
 }
 
 /// One line for each change of the state of access.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 
 use super::Settings;
+use super::metrics::Step;
 use super::plan::{Expected, Plan, Snapshot};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
@@ -24,6 +25,8 @@ pub struct Draft {
     pub audit: Vec<AuditEvent>,
     /// Whether anything changed that must be durable.
     pub changed: bool,
+    /// How long steps of grants took, counted once they are durable.
+    pub steps: Vec<Step>,
 }
 
 impl Draft {
@@ -34,6 +37,7 @@ impl Draft {
             record,
             audit: Vec::new(),
             changed: false,
+            steps: Vec::new(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Draft {
             }
             grant.version += 1;
             self.changed = true;
+            self.steps.extend(Step::between(&before, grant));
             if before.name() != grant.state.name() {
                 self.audit
                     .push(AuditEvent::grant(now, grant, changed_event(&before, grant)));

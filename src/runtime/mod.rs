@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod limits;
 pub mod readiness;
 pub mod shutdown;
 pub mod tasks;

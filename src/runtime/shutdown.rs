@@ -118,6 +118,28 @@ pub fn signals() -> io::Result<BoxStream<'static, &'static str>> {
     .boxed())
 }
 
+/// Takes note of hang-ups (SIGHUP), which by default would end the process: nothing is lost when a terminal closes,
+/// and nothing has to be reloaded, since keys are read anew by themselves.
+///
+/// # Errors
+/// When the operating system refuses the handler.
+pub fn hang_ups(
+    shutdown: Shutdown,
+) -> io::Result<impl Future<Output = Result<(), super::tasks::TaskError>> + Send + 'static> {
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                () = shutdown.closing() => return Ok(()),
+                Some(()) = hang_up.recv() => tracing::info!(
+                    "SIGHUP is ignored: rotated keys are read by themselves, other settings at the next start"
+                ),
+                else => return Ok(()),
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,7 +29,9 @@ pub struct Limits {
     pub horizon: TimeDelta,
     /// Most members held in memory, and most that one page brings.
     pub window: usize,
-    /// Passes at a time that may change access; more would only wait for the rate budget.
+    /// Passes at a time that take access away, and as many that give it: more would only wait for the rate budget.
+    /// While all are taken, a removal that leaves more open than the lightest of them gets another place, up to as
+    /// many again.
     pub changing: usize,
     /// Passes at a time that only read: they share reads, so many may wait together.
     pub reading: usize,
@@ -92,7 +94,12 @@ impl Pulse {
         self.oldest_due_ms.store(waiting, Ordering::Relaxed);
     }
 
-    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn.
+    /// The loop has ended.
+    fn retire(&self) {
+        self.turned_at_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Time since boot, in milliseconds, at which the loop last turned; 0 before the first turn and after the end.
     #[must_use]
     pub fn turned_at_ms(&self) -> i64 {
         self.turned_at_ms.load(Ordering::Relaxed)
@@ -102,6 +109,61 @@ impl Pulse {
     #[must_use]
     pub fn oldest_due_ms(&self) -> i64 {
         self.oldest_due_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// A full page of the ledger is this many times what is asked for while enough removals wait in memory.
+const PEEK: usize = 16;
+
+/// How many passes run for what. Neither kind can take the places of another.
+#[derive(Debug, Default)]
+struct Lanes {
+    /// Removals that run, by weight.
+    removing: BTreeMap<u32, usize>,
+    removals: usize,
+    granting: usize,
+    reading: usize,
+}
+
+impl Lanes {
+    fn begin(&mut self, due: &Due) {
+        match due.kind {
+            DueKind::Remove => {
+                *self.removing.entry(due.weight).or_default() += 1;
+                self.removals += 1;
+            }
+            DueKind::Grant => self.granting += 1,
+            DueKind::Verify | DueKind::Look => self.reading += 1,
+        }
+    }
+
+    fn end(&mut self, due: &Due) {
+        match due.kind {
+            DueKind::Remove => {
+                self.removals -= 1;
+                if let Some(count) = self.removing.get_mut(&due.weight) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.removing.remove(&due.weight);
+                    }
+                }
+            }
+            DueKind::Grant => self.granting -= 1,
+            DueKind::Verify | DueKind::Look => self.reading -= 1,
+        }
+    }
+
+    fn admits(&self, due: &Due, limits: &Limits) -> bool {
+        match due.kind {
+            DueKind::Remove => {
+                let lightest = self.removing.first_key_value().map(|(weight, _)| *weight);
+                self.removals < limits.changing
+                    || (self.removals < limits.changing * 2
+                        && lightest.is_some_and(|lightest| due.weight > lightest))
+            }
+            DueKind::Grant => self.granting < limits.changing,
+            DueKind::Verify | DueKind::Look => self.reading < limits.reading,
+        }
     }
 }
 
@@ -115,8 +177,9 @@ pub struct Driver {
     pulse: Arc<Pulse>,
     wakes: mpsc::UnboundedReceiver<(MemberKey, Due)>,
     queue: DueQueue,
-    /// Members whose pass is running, and what came up for them meanwhile.
-    running: BTreeMap<MemberKey, (DueKind, Option<Due>)>,
+    /// Members whose pass is running, what for, and what came up for them meanwhile.
+    running: BTreeMap<MemberKey, (Due, Option<Due>)>,
+    lanes: Lanes,
     passes: JoinSet<(MemberKey, Result<Report, &'static str>)>,
 }
 
@@ -139,6 +202,7 @@ impl Driver {
             wakes,
             queue: DueQueue::default(),
             running: BTreeMap::new(),
+            lanes: Lanes::default(),
             passes: JoinSet::new(),
         }
     }
@@ -159,13 +223,18 @@ impl Driver {
                 .beat(self.clock.as_ref(), self.queue.oldest_ready());
             let wait = self.until_next();
             tokio::select! {
+                // A fixed order, so that simulated runs repeat. The poll comes before what can come in a stream: it
+                // is ready once a second at most, and starves nobody.
+                biased;
                 () = stop.cancelled() => break,
+                _ = poll.tick() => self.refill().await,
                 Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
                 Some((key, due)) = self.wakes.recv() => self.woken(key, due),
                 () = tokio::time::sleep(wait) => {}
-                _ = poll.tick() => self.refill().await,
             }
         }
+        // From here on nothing turns, and a pass may rightly take long: the drain has its own limit.
+        self.pulse.retire();
         while let Some(done) = self.passes.join_next().await {
             self.finished(done);
         }
@@ -185,31 +254,21 @@ impl Driver {
     fn start_due(&mut self) {
         let now = self.clock.now();
         loop {
-            let changing = self
-                .running
-                .values()
-                .filter(|(kind, _)| is_changing(*kind))
-                .count();
-            let reading = self.running.len() - changing;
-            let (changing_left, reading_left) = (
-                changing < self.limits.changing,
-                reading < self.limits.reading,
-            );
-            let admit = |kind: DueKind| {
-                if is_changing(kind) {
-                    changing_left
-                } else {
-                    reading_left
-                }
-            };
-            let Some((key, due)) = self.queue.pop_due(now, admit) else {
+            let Self {
+                queue,
+                lanes,
+                limits,
+                ..
+            } = self;
+            let Some((key, due)) = queue.pop_admitted(now, |due| lanes.admits(due, limits)) else {
                 return;
             };
             if let Some((_, again)) = self.running.get_mut(&key) {
                 *again = Some(again.map_or(due, |earlier| earlier.min(due)));
                 continue;
             }
-            self.running.insert(key.clone(), (due.kind, None));
+            self.lanes.begin(&due);
+            self.running.insert(key.clone(), (due, None));
             let reconciler = Arc::clone(&self.reconciler);
             self.passes.spawn(async move {
                 let result = match reconciler.pass(&key).await {
@@ -229,7 +288,7 @@ impl Driver {
         match self.running.get_mut(&key) {
             Some((_, again)) => *again = Some(again.map_or(due, |earlier| earlier.min(due))),
             None if due.at <= self.clock.now() + self.limits.horizon => {
-                self.queue.schedule_earlier(key, due)
+                self.queue.schedule_within(key, due, self.limits.window);
             }
             None => {}
         }
@@ -247,7 +306,10 @@ impl Driver {
                 Err(_) => return,
             },
         };
-        let again = self.running.remove(&key).and_then(|(_, again)| again);
+        let again = self.running.remove(&key).and_then(|(ran, again)| {
+            self.lanes.end(&ran);
+            again
+        });
         let now = self.clock.now();
         let next = match result {
             Ok(report) => {
@@ -273,44 +335,44 @@ impl Driver {
         if let Some(due) = next
             && due.at <= now + self.limits.horizon
         {
-            self.queue.schedule(key, due);
+            self.queue.schedule_within(key, due, self.limits.window);
         }
     }
 
-    /// Brings in what the ledger says is due within the horizon. What runs already says itself when it is due again.
+    /// Brings in what the ledger says is due, and then what will be within the horizon. What runs already says itself
+    /// when it is due again.
     async fn refill(&mut self) {
         let now = self.clock.now();
-        let room = self.limits.window.saturating_sub(self.queue.len());
-        if room == 0 {
-            return;
-        }
-        match self
-            .ledger
-            .due(
-                self.reconciler.integration(),
-                now + self.limits.horizon,
-                self.limits.window,
-            )
-            .await
-        {
-            Ok(members) => {
-                for member in members {
-                    if !self.running.contains_key(&member.key)
-                        && self.queue.len() < self.limits.window
-                    {
-                        self.queue.schedule_earlier(member.key, member.due);
+        // With enough to do in memory, only what is more urgent than that is of interest.
+        let busy = self.queue.ready_removals() * 2 >= self.limits.window;
+        let page = if busy {
+            (self.limits.window / PEEK).max(1)
+        } else {
+            self.limits.window
+        };
+        // What is due comes first: a page of what is heavy and due soon must not hide it.
+        for until in [now, now + self.limits.horizon] {
+            let integration = self.reconciler.integration();
+            match self.ledger.due(integration, until, page).await {
+                Ok(members) => {
+                    let full = members.len() >= page;
+                    for member in members {
+                        if !self.running.contains_key(&member.key) {
+                            self.queue
+                                .schedule_within(member.key, member.due, self.limits.window);
+                        }
+                    }
+                    if full {
+                        return;
                     }
                 }
-            }
-            Err(error) => {
-                tracing::error!(code = error.code(), error = %Chain(&error), "Ledger cannot be asked for what is due");
+                Err(error) => {
+                    tracing::error!(code = error.code(), error = %Chain(&error), "Ledger cannot be asked for what is due");
+                    return;
+                }
             }
         }
     }
-}
-
-fn is_changing(kind: DueKind) -> bool {
-    matches!(kind, DueKind::Remove | DueKind::Grant)
 }
 
 /// An error with its causes, for logs.

@@ -3,6 +3,7 @@
 //! Owns the order: among what is due, removals first, then by power left open, then by time. Never grows past its
 //! capacity; what does not fit stays in the ledger and comes with a later page.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::Timestamp;
@@ -13,14 +14,23 @@ use crate::domain::member::{Due, DueKind, MemberKey};
 pub struct DueQueue {
     by_time: BTreeSet<(Timestamp, MemberKey)>,
     dues: BTreeMap<MemberKey, Due>,
-    ready: BTreeSet<Ready>,
+    /// Those that are due, by kind, in the order in which they go.
+    ready: [BTreeSet<Ready>; KINDS.len()],
+    /// How many of those are due since when.
+    ready_since: BTreeMap<Timestamp, usize>,
 }
 
-/// Place in the order among those that are due.
+const KINDS: [DueKind; 4] = [
+    DueKind::Remove,
+    DueKind::Verify,
+    DueKind::Grant,
+    DueKind::Look,
+];
+
+/// Place in the order among those of a kind that are due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Ready {
-    kind: DueKind,
-    weight: std::cmp::Reverse<u32>,
+    weight: Reverse<u32>,
     at: Timestamp,
     key: MemberKey,
 }
@@ -28,8 +38,7 @@ struct Ready {
 impl Ready {
     fn new(key: MemberKey, due: Due) -> Self {
         Self {
-            kind: due.kind,
-            weight: std::cmp::Reverse(due.weight),
+            weight: Reverse(due.weight),
             at: due.at,
             key,
         }
@@ -63,11 +72,28 @@ impl DueQueue {
         }
     }
 
+    /// Like [`Self::schedule_earlier`], holding at most `capacity` members: where there is no room, the least urgent
+    /// one gives way, whose due the ledger keeps.
+    pub fn schedule_within(&mut self, key: MemberKey, due: Due, capacity: usize) {
+        if self.dues.len() >= capacity && !self.dues.contains_key(&key) {
+            let Some((last, its)) = self.least_urgent() else {
+                return;
+            };
+            let order = |due: Due| (due.kind, Reverse(due.weight), due.at);
+            if order(its) <= order(due) {
+                return;
+            }
+            self.remove(&last);
+        }
+        self.schedule_earlier(key, due);
+    }
+
     /// Forgets a member.
     pub fn remove(&mut self, key: &MemberKey) {
-        if let Some(due) = self.dues.remove(key) {
-            self.by_time.remove(&(due.at, key.clone()));
-            self.ready.remove(&Ready::new(key.clone(), due));
+        if let Some(due) = self.dues.remove(key)
+            && !self.by_time.remove(&(due.at, key.clone()))
+        {
+            self.unready(&Ready::new(key.clone(), due), due.kind);
         }
     }
 
@@ -77,17 +103,23 @@ impl DueQueue {
         now: Timestamp,
         admit: impl Fn(DueKind) -> bool,
     ) -> Option<(MemberKey, Due)> {
-        while let Some((at, key)) = self.by_time.first().cloned() {
-            if at > now {
-                break;
-            }
-            self.by_time.remove(&(at, key.clone()));
-            if let Some(due) = self.dues.get(&key) {
-                self.ready.insert(Ready::new(key, *due));
-            }
-        }
-        let chosen = self.ready.iter().find(|ready| admit(ready.kind))?.clone();
-        self.ready.remove(&chosen);
+        self.pop_admitted(now, |due| admit(due.kind))
+    }
+
+    /// Takes the most urgent member that is due at `now` and that `admit` lets through. Of each kind only the most
+    /// urgent one is asked about.
+    pub fn pop_admitted(
+        &mut self,
+        now: Timestamp,
+        admit: impl Fn(&Due) -> bool,
+    ) -> Option<(MemberKey, Due)> {
+        self.ripen(now);
+        let (kind, chosen) = KINDS.into_iter().find_map(|kind| {
+            let first = self.ready[place(kind)].first()?;
+            let due = self.dues.get(&first.key)?;
+            admit(due).then(|| (kind, first.clone()))
+        })?;
+        self.unready(&chosen, kind);
         let due = self.dues.remove(&chosen.key)?;
         Some((chosen.key, due))
     }
@@ -95,7 +127,13 @@ impl DueQueue {
     /// Whether something is due that waits only for admission.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready_since.is_empty()
+    }
+
+    /// Removals that are due and wait only for admission.
+    #[must_use]
+    pub fn ready_removals(&self) -> usize {
+        self.ready[place(DueKind::Remove)].len()
     }
 
     /// When the next member becomes due; those that are due already do not count.
@@ -107,7 +145,54 @@ impl DueQueue {
     /// The earliest deadline among those that are due but not started.
     #[must_use]
     pub fn oldest_ready(&self) -> Option<Timestamp> {
-        self.ready.iter().map(|ready| ready.at).min()
+        self.ready_since.first_key_value().map(|(at, _)| *at)
+    }
+
+    fn ripen(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.by_time.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.by_time.remove(&(at, key.clone()));
+            if let Some(due) = self.dues.get(&key) {
+                self.ready[place(due.kind)].insert(Ready::new(key, *due));
+                *self.ready_since.entry(at).or_default() += 1;
+            }
+        }
+    }
+
+    fn unready(&mut self, entry: &Ready, kind: DueKind) {
+        if self.ready[place(kind)].remove(entry)
+            && let Some(count) = self.ready_since.get_mut(&entry.at)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.ready_since.remove(&entry.at);
+            }
+        }
+    }
+
+    /// Who goes last: what is not due yet before what is.
+    fn least_urgent(&self) -> Option<(MemberKey, Due)> {
+        let waiting = || self.by_time.last().map(|(_, key)| key);
+        let ready = || {
+            KINDS
+                .into_iter()
+                .rev()
+                .find_map(|kind| self.ready[place(kind)].last())
+                .map(|ready| &ready.key)
+        };
+        let key = waiting().or_else(ready)?;
+        Some((key.clone(), *self.dues.get(key)?))
+    }
+}
+
+fn place(kind: DueKind) -> usize {
+    match kind {
+        DueKind::Remove => 0,
+        DueKind::Verify => 1,
+        DueKind::Grant => 2,
+        DueKind::Look => 3,
     }
 }
 
@@ -192,6 +277,38 @@ mod tests {
         queue.remove(&key(1));
         assert!(queue.is_empty());
         assert_eq!(queue.pop_due(at(99), |_| true), None);
+    }
+
+    #[test]
+    fn a_full_window_makes_room_for_the_more_urgent_only() {
+        let mut queue = DueQueue::default();
+        queue.schedule(key(1), due(1, DueKind::Look, 1));
+        queue.schedule(key(2), due(1, DueKind::Remove, 20));
+        assert_eq!(queue.pop_due(at(2), |_| false), None);
+        queue.schedule_within(key(3), due(2, DueKind::Look, 1), 2);
+        assert_eq!(queue.len(), 2);
+        queue.schedule_within(key(4), due(2, DueKind::Remove, 80), 2);
+        queue.schedule_within(key(5), due(2, DueKind::Remove, 10), 2);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop_due(at(5), |_| true))
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(order, [key(4), key(2)]);
+    }
+
+    #[test]
+    fn only_the_most_urgent_of_a_kind_is_asked_about() {
+        let mut queue = DueQueue::default();
+        queue.schedule(key(1), due(1, DueKind::Remove, 20));
+        queue.schedule(key(2), due(1, DueKind::Remove, 80));
+        queue.schedule(key(3), due(1, DueKind::Verify, 20));
+        let heavy = |due: &Due| due.kind == DueKind::Remove && due.weight > 50;
+        assert_eq!(
+            queue.pop_admitted(at(2), heavy).map(|(key, _)| key),
+            Some(key(2))
+        );
+        assert_eq!(queue.pop_admitted(at(2), heavy), None);
+        assert_eq!(queue.ready_removals(), 1);
+        assert_eq!(queue.oldest_ready(), Some(at(1)));
     }
 
     proptest! {

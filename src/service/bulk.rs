@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::domain::Timestamp;
 use crate::domain::grant::{EndCause, Grant};
 use crate::domain::ids::{CallerName, IntegrationName, RequestId};
-use crate::domain::member::{MemberKey, Subject};
+use crate::domain::member::{MemberKey, Phase, Subject};
 use crate::domain::request::{Principal, Selector};
 use crate::ports::ledger::{GrantFilter, MemberCommit, RequestRecord};
 use crate::ports::provider::Priority;
@@ -46,6 +46,10 @@ pub struct DrainProgress {
     pub owned: u64,
     /// Of these, refused removals.
     pub blocked: u64,
+    /// Of these, assignments that were seen gone and are looked at once more.
+    pub second_looks: u64,
+    /// When the last of those looks is due.
+    pub last_look_at: Option<Timestamp>,
 }
 
 impl Service {
@@ -201,6 +205,12 @@ impl Service {
                 progress.owned += u64::try_from(record.owned.len()).unwrap_or(u64::MAX);
                 let blocked = record.owned.iter().filter(|owned| owned.blocked.is_some());
                 progress.blocked += u64::try_from(blocked.count()).unwrap_or(u64::MAX);
+                for owned in &record.owned {
+                    if let Phase::Closing { look_at, .. } = owned.phase {
+                        progress.second_looks += 1;
+                        progress.last_look_at = progress.last_look_at.max(Some(look_at));
+                    }
+                }
             }
             after = page.next;
             if after.is_none() {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tokio::time::Instant;
 
 use crate::domain::Timestamp;
@@ -74,6 +75,8 @@ pub struct CreatedGrant {
     pub grant: Grant,
     /// Whether its request had been accepted before.
     pub replayed: bool,
+    /// How late its removal may become, where that was forecast to be more than the bound.
+    pub predicted_lateness: Option<TimeDelta>,
 }
 
 impl Service {
@@ -123,6 +126,9 @@ impl Service {
         if *draining {
             return Err(ServiceError::Draining);
         }
+        // What is forecast counts for the next one from here on, recorded or not.
+        let end = self.expected_end(&request, &subject);
+        let (predicted_lateness, _reserved) = self.forecast(integration, end).await?;
         let accept = self.prepare(request, fingerprint, subject);
         let (key, due) = (member_key(&accept.grant), accept.due);
         for _ in 0..ATTEMPTS {
@@ -138,12 +144,14 @@ impl Service {
                     return Ok(CreatedGrant {
                         grant,
                         replayed: false,
+                        predicted_lateness,
                     });
                 }
                 Ok(Accepted::Replayed(grant)) => {
                     return Ok(CreatedGrant {
                         grant,
                         replayed: true,
+                        predicted_lateness: None,
                     });
                 }
                 Ok(Accepted::Mismatch) => return Err(ServiceError::RequestIdReused),
@@ -186,6 +194,7 @@ impl Service {
                 Ok(Some(CreatedGrant {
                     grant,
                     replayed: true,
+                    predicted_lateness: None,
                 }))
             }
             Some(RequestRecord::Grant { .. } | RequestRecord::Done { .. }) => {
@@ -203,7 +212,8 @@ impl Service {
     ) -> Result<Subject> {
         self.check_rules(request)?;
         let resolved = self
-            .resolve_member(integration, &request.beneficiary, Priority::Grant)
+            // An accept is answered also while removals take the whole budget: the read is one that proves something.
+            .resolve_member(integration, &request.beneficiary, Priority::Verify)
             .await?;
         let subject = subject(request, resolved)?;
         self.check_targets(integration, &request.targets).await?;

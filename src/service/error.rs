@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::domain::Timestamp;
 use crate::domain::grant::InvalidTransition;
 use crate::policy;
@@ -89,6 +91,19 @@ pub enum ServiceError {
     /// New grants are refused because the integration drains.
     #[error("the connector is draining and takes no new grants")]
     Draining,
+    /// The connector owns no such assignment.
+    #[error(
+        "the connector owns no such assignment of this member; the list of overdue removals and ExplainAccess show what it owns"
+    )]
+    NotOwned,
+    /// What is asked does not fit how the assignment stands.
+    #[error("{problem}")]
+    Unfit {
+        /// Stable code.
+        code: &'static str,
+        /// Why not, and what to do instead.
+        problem: &'static str,
+    },
     /// Others changed the member again and again.
     #[error("the member was changed by others at the same time; try again")]
     Contended,
@@ -99,6 +114,23 @@ pub enum ServiceError {
         what: &'static str,
         /// When to try again.
         retry_after: Duration,
+    },
+    /// So much access ends at that time that it could not be taken away within the bound.
+    #[error(
+        "access that ends then might be taken away up to {} s late, more than the {} s allowed, because too much ends at the same time; {}",
+        predicted.num_seconds(),
+        bound.num_seconds(),
+        another_end(earliest)
+    )]
+    TooLate {
+        /// How late it might become.
+        predicted: TimeDelta,
+        /// How late it may become.
+        bound: TimeDelta,
+        /// The end that was asked for.
+        asked: Timestamp,
+        /// The first end from then on that can be kept.
+        earliest: Option<Timestamp>,
     },
     /// Elastic Cloud gave no usable answer.
     #[error("{}", upstream(.0))]
@@ -139,8 +171,11 @@ impl ServiceError {
             Self::State(_) => "wrong_state",
             Self::TooMany { .. } => "too_many_members",
             Self::Draining => "draining",
+            Self::NotOwned => "access_not_owned",
+            Self::Unfit { code, .. } => code,
             Self::Contended => "contended",
             Self::Exhausted { .. } => "limit_reached",
+            Self::TooLate { .. } => "lateness_exceeded",
             Self::Upstream(ReadError::Unavailable { .. }) => "upstream_unavailable",
             Self::Upstream(ReadError::Refused(refusal)) => match refusal {
                 Refusal::Unauthenticated { .. } => "upstream_unauthenticated",
@@ -171,6 +206,9 @@ impl ServiceError {
             | Self::KeyExpires { .. }
             | Self::State(_)
             | Self::TooMany { .. }
+            | Self::NotOwned
+            | Self::Unfit { .. }
+            | Self::TooLate { .. }
             | Self::Draining => true,
             Self::InvalidField { .. }
             | Self::UnknownIntegration
@@ -180,6 +218,18 @@ impl ServiceError {
             | Self::Ledger(_) => false,
         }
     }
+}
+
+fn another_end(earliest: &Option<Timestamp>) -> String {
+    earliest.map_or_else(
+        || "ask for a much earlier or later end".to_owned(),
+        |at| {
+            format!(
+                "the earliest later end that can be kept is {}",
+                at.format("%Y-%m-%dT%H:%M:%SZ")
+            )
+        },
+    )
 }
 
 fn upstream(error: &ReadError) -> &'static str {
@@ -216,6 +266,9 @@ fn ledger(error: &LedgerError) -> &'static str {
     match error {
         LedgerError::Conflict { .. } => {
             "the member was changed by others at the same time; try again"
+        }
+        LedgerError::Unavailable { .. } if error.is_full() => {
+            "the disk of the connector's ledger is full: nothing new is granted until its operator makes room"
         }
         LedgerError::Unavailable { .. } => "the connector's ledger is unavailable; try again",
         LedgerError::CommitUnknown { .. } => {

@@ -3,6 +3,8 @@
 //! Owns extension as one compare-and-swap on an active grant. Never revives a grant whose end has come: once a
 //! revocation is committed, removal wins.
 
+use chrono::TimeDelta;
+
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{ACTIVATION_ALLOWANCE, Grant, GrantState, InvalidTransition};
 use crate::domain::ids::{CallerName, GrantId, RequestId};
@@ -28,6 +30,15 @@ pub struct Extension {
     pub reason: String,
 }
 
+/// An extended grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extended {
+    /// The grant as it stands.
+    pub grant: Grant,
+    /// How late its removal may become, where that was forecast to be more than the bound.
+    pub predicted_lateness: Option<TimeDelta>,
+}
+
 impl Service {
     /// Extends an active grant of the caller, once for each request id.
     ///
@@ -35,12 +46,38 @@ impl Service {
     /// [`ServiceError::UnknownGrant`], [`ServiceError::State`] once its end has come, [`ServiceError::Policy`],
     /// [`ServiceError::RequestIdReused`], [`ServiceError::KeyExpires`], and failures of the ledger.
     pub async fn extend_grant(&self, caller: &CallerName, extension: Extension) -> Result<Grant> {
-        let result = self.try_extend(caller, extension).await;
-        self.audited("extend_grant", caller, None, None, result)
-            .await
+        let extended = self.extend_with_forecast(caller, extension).await?;
+        Ok(extended.grant)
     }
 
-    async fn try_extend(&self, caller: &CallerName, extension: Extension) -> Result<Grant> {
+    /// Like [`Self::extend_grant`]; answers as well how late the new end may be.
+    ///
+    /// # Errors
+    /// The same, and [`super::ServiceError::TooLate`] where policy refuses an end that cannot be kept.
+    pub async fn extend_with_forecast(
+        &self,
+        caller: &CallerName,
+        extension: Extension,
+    ) -> Result<Extended> {
+        let mut predicted_lateness = None;
+        let result = self
+            .try_extend(caller, extension, &mut predicted_lateness)
+            .await;
+        let grant = self
+            .audited("extend_grant", caller, None, None, result)
+            .await?;
+        Ok(Extended {
+            grant,
+            predicted_lateness,
+        })
+    }
+
+    async fn try_extend(
+        &self,
+        caller: &CallerName,
+        extension: Extension,
+        predicted_lateness: &mut Option<TimeDelta>,
+    ) -> Result<Grant> {
         let Extension {
             request_id,
             grant_id,
@@ -93,6 +130,8 @@ impl Service {
                     expires_at: key_end,
                 });
             }
+            let (late, _reserved) = self.forecast(integration, Some(to)).await?;
+            *predicted_lateness = late;
             grant.version += 1;
             let event = AuditEvent::grant(
                 now,

@@ -4,6 +4,7 @@
 //! Cloud to change anything, never imports an adapter, and never waits for access to be given before it answers
 //! that a grant was accepted.
 
+mod admission;
 mod bulk;
 mod cache;
 mod connector;
@@ -13,8 +14,11 @@ pub mod doctor;
 pub mod error;
 mod explain;
 mod extend;
+mod giving_up;
+mod overdue;
 mod plan;
 mod read;
+mod receipts;
 mod refresh;
 mod resolve;
 mod revoke;
@@ -36,17 +40,21 @@ use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
-use crate::reconcile::Observer;
+use crate::reconcile::{Observer, receipt};
 
+use admission::Outlook;
 use cache::{Listing, MemberCache};
 
+pub use admission::{LatenessPolicy, OnLate};
 pub use bulk::{BulkRevocation, DrainProgress};
 pub use connector::{Health, IntegrationStatus};
 pub use create::{CreatedGrant, GrantAsk, Wait};
 pub use directory::{GrantableRole, IntegrationOrganization, MembersPage};
 pub use error::{Result, ServiceError};
 pub use explain::{Access, AccessKind, Explanation};
-pub use extend::Extension;
+pub use extend::{Extended, Extension};
+pub use giving_up::{AccessReference, Adopted, Forgetting};
+pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
 pub use watch::{WatchItem, Watched};
@@ -71,6 +79,8 @@ pub struct Settings {
     pub max_members: usize,
     /// Longest silence on a watch before a proof of life.
     pub heartbeat: Duration,
+    /// How late removals may become, as forecast when a grant is accepted.
+    pub lateness: LatenessPolicy,
 }
 
 impl Default for Settings {
@@ -83,6 +93,7 @@ impl Default for Settings {
             discovery_ttl: Duration::from_secs(60),
             max_members: 50,
             heartbeat: Duration::from_secs(30),
+            lateness: LatenessPolicy::default(),
         }
     }
 }
@@ -123,6 +134,7 @@ struct Integration {
     members: MemberCache,
     deployments: Listing<DeploymentId, Deployment>,
     projects: [Listing<ProjectId, Project>; 3],
+    outlook: Outlook,
     /// Read while a grant is accepted, written to begin draining: no grant slips in behind a drain.
     draining: tokio::sync::RwLock<bool>,
 }
@@ -165,6 +177,7 @@ impl Service {
                     members: MemberCache::new(settings.member_ttl, settings.member_capacity),
                     deployments: Listing::default(),
                     projects: std::array::from_fn(|_| Listing::default()),
+                    outlook: Outlook::default(),
                     draining: tokio::sync::RwLock::new(false),
                 };
                 (name, integration)
@@ -219,7 +232,8 @@ impl Service {
     }
 
     /// Stores a member; `false` when it has to be loaded and decided again.
-    async fn try_commit(&self, commit: MemberCommit) -> Result<bool> {
+    async fn try_commit(&self, mut commit: MemberCommit) -> Result<bool> {
+        receipt::keep(&mut commit.record, &commit.audit);
         match self.ledger.commit(commit).await {
             Ok(_) => Ok(true),
             // What was committed with an unknown outcome shows when it is read back.

@@ -3,6 +3,8 @@
 //! Owns a plan for people to read: the exact calls and their inverse. Never writes anything down and never calls
 //! Elastic Cloud but to read.
 
+use chrono::TimeDelta;
+
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::ids::{CallerName, RequestId, UserId};
@@ -37,6 +39,8 @@ pub struct GrantPlan {
     pub inverse_calls: Vec<PlannedCall>,
     /// What the caller should know.
     pub warnings: Vec<String>,
+    /// How late its removal may become, where that is forecast to be more than the bound.
+    pub predicted_lateness: Option<TimeDelta>,
     /// When the read behind the plan started.
     pub observed_at: Timestamp,
     /// Whether that read showed everything.
@@ -66,9 +70,22 @@ impl Service {
             calls: Vec::new(),
             inverse_calls: Vec::new(),
             warnings: Vec::new(),
+            predicted_lateness: None,
             observed_at: read.started_at,
             is_complete: read.is_complete(),
         };
+        let end = self.expected_end(&request, &subject);
+        // The place is given back at once: nothing is asked for yet.
+        let (predicted_lateness, reserved) = self.forecast(integration, end).await?;
+        if let Some(reserved) = reserved {
+            reserved.forget();
+        }
+        plan.predicted_lateness = predicted_lateness;
+        if predicted_lateness.is_some() {
+            plan.warnings.push(
+                "so much access ends at that time that it may be taken away late: see predicted_lateness".to_owned(),
+            );
+        }
         let wanted = request.assignments();
         if *integration.draining.read().await {
             plan.warnings

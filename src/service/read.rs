@@ -21,7 +21,7 @@ impl Service {
     /// A page of the caller's grants, newest first, at most `limit`, beginning below `before`.
     ///
     /// # Errors
-    /// Failures of the ledger.
+    /// [`ServiceError::UnknownIntegration`], and failures of the ledger.
     pub async fn list_grants(
         &self,
         caller: &CallerName,
@@ -29,11 +29,20 @@ impl Service {
         before: Option<GrantId>,
         limit: usize,
     ) -> Result<Page<Grant, GrantId>> {
+        self.known(&filter)?;
         let filter = GrantFilter {
             caller: Some(caller.clone()),
             ..filter
         };
         Ok(self.ledger.list_grants(&filter, before, limit).await?)
+    }
+
+    /// Refuses a filter for an integration that is not configured: an empty answer would look like good news.
+    pub(super) fn known(&self, filter: &GrantFilter) -> Result<()> {
+        match &filter.integration {
+            Some(name) => self.integration(Some(name)).map(drop),
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn own_grant(&self, caller: &CallerName, id: GrantId) -> Result<Grant> {

@@ -90,7 +90,10 @@ impl Service {
     }
 
     async fn check_deployment(&self, integration: &Integration, id: &DeploymentId) -> Result<()> {
-        let known = match self.deployments_of(integration, false).await {
+        let known = match self
+            .deployments_for(integration, false, Priority::Verify)
+            .await
+        {
             Ok(list) => list.items.contains_key(id),
             Err(error) => {
                 return stale_hit(integration.deployments.last().as_deref(), id, error);
@@ -98,7 +101,7 @@ impl Service {
         };
         if known
             || self
-                .deployments_of(integration, true)
+                .deployments_for(integration, true, Priority::Verify)
                 .await
                 .map_err(ServiceError::Upstream)?
                 .items
@@ -118,7 +121,10 @@ impl Service {
         kind: ProjectType,
         id: &ProjectId,
     ) -> Result<()> {
-        let known = match self.projects_of(integration, kind, false).await {
+        let known = match self
+            .projects_for(integration, kind, false, Priority::Verify)
+            .await
+        {
             Ok(list) => list.items.contains_key(id),
             Err(error) => {
                 let listing = &integration.projects[index(kind)];
@@ -127,7 +133,7 @@ impl Service {
         };
         if known
             || self
-                .projects_of(integration, kind, true)
+                .projects_for(integration, kind, true, Priority::Verify)
                 .await
                 .map_err(ServiceError::Upstream)?
                 .items
@@ -147,13 +153,25 @@ impl Service {
         integration: &Integration,
         afresh: bool,
     ) -> std::result::Result<Arc<Snapshot<DeploymentId, Deployment>>, ReadError> {
+        self.deployments_for(integration, afresh, Priority::Discovery)
+            .await
+    }
+
+    /// The same for an accept, which must be answered also while removals take the whole budget: such a read counts
+    /// as one that proves something, and at most one a minute is made.
+    async fn deployments_for(
+        &self,
+        integration: &Integration,
+        afresh: bool,
+        priority: Priority,
+    ) -> std::result::Result<Arc<Snapshot<DeploymentId, Deployment>>, ReadError> {
         integration
             .deployments
             .at_least(&*self.clock, self.not_before(afresh), || async {
                 let list = self
                     .noted(
                         integration,
-                        integration.provider.deployments(Priority::Discovery).await,
+                        integration.provider.deployments(priority).await,
                     )
                     .await?;
                 Ok(list
@@ -171,15 +189,23 @@ impl Service {
         kind: ProjectType,
         afresh: bool,
     ) -> std::result::Result<Arc<Snapshot<ProjectId, Project>>, ReadError> {
+        self.projects_for(integration, kind, afresh, Priority::Discovery)
+            .await
+    }
+
+    async fn projects_for(
+        &self,
+        integration: &Integration,
+        kind: ProjectType,
+        afresh: bool,
+        priority: Priority,
+    ) -> std::result::Result<Arc<Snapshot<ProjectId, Project>>, ReadError> {
         integration.projects[index(kind)]
             .at_least(&*self.clock, self.not_before(afresh), || async {
                 let list = self
                     .noted(
                         integration,
-                        integration
-                            .provider
-                            .projects(kind, Priority::Discovery)
-                            .await,
+                        integration.provider.projects(kind, priority).await,
                     )
                     .await?;
                 Ok(list

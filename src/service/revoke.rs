@@ -7,7 +7,7 @@ use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, Grant, GrantState};
 use crate::domain::ids::{CallerName, GrantId, RequestId};
-use crate::domain::member::{Due, DueKind, MemberRecord};
+use crate::domain::member::{Due, DueKind, MemberRecord, weight_class};
 use crate::ports::ledger::{MemberCommit, RequestRecord};
 
 use super::error::{Result, ServiceError};
@@ -225,6 +225,7 @@ pub(super) fn end_grants(
         return ending;
     }
     if let Some(weight) = removal_weight {
+        let weight = weight_class(record.open_weight(now)).max(weight);
         // A removal that was due before stays due from then.
         let before = record
             .due

@@ -124,6 +124,7 @@ impl Watch {
         match self.phase {
             Phase::Over => Ok(()),
             Phase::Begin => {
+                self.service.known(&self.filter)?;
                 self.phase = Phase::Snapshot {
                     from: self.service.ledger.last_sequence().await?,
                     before: None,

@@ -3,23 +3,29 @@
 //! Owns nothing that outlives the process. Deterministic: ordered maps, no clock, no randomness. Never to be used
 //! where a promise must survive a restart.
 
+mod prune;
+mod receipts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::endings::EndingIndex;
 use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, REMOVALS_END, page};
+use super::tally::Tally;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
+use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, LedgerError,
-    MemberCommit, Page, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, Ledger, LedgerError,
+    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
 };
 
 /// Dues of one integration: by rank, then by instant, then by subject as text.
@@ -33,7 +39,9 @@ struct State {
     /// Records without their grants.
     members: BTreeMap<MemberKey, MemberRecord>,
     dues: BTreeMap<IntegrationName, Dues>,
+    endings: EndingIndex,
     requests: BTreeMap<(CallerName, RequestId), (RequestRecord, Timestamp)>,
+    receipts: BTreeMap<GrantId, Receipt>,
     events: Vec<StoredEvent>,
     organizations: BTreeMap<OrganizationId, IntegrationName>,
     closed: bool,
@@ -92,6 +100,11 @@ fn unavailable(
     }
 }
 
+fn open_grants(state: &State) -> impl Iterator<Item = &Grant> {
+    let open = state.open.values().flatten();
+    open.filter_map(|id| state.grants.get(id))
+}
+
 fn last_sequence(state: &State) -> u64 {
     state.events.last().map_or(0, |event| event.sequence)
 }
@@ -125,6 +138,7 @@ impl State {
 
     fn store_grant(&mut self, grant: Grant) {
         if let Some(stored) = self.grants.get(&grant.id) {
+            self.endings.remove(stored);
             let key = key_of(stored);
             if let Some(open) = self.open.get_mut(&key) {
                 open.remove(&grant.id);
@@ -139,6 +153,7 @@ impl State {
                 .or_default()
                 .insert(grant.id);
         }
+        self.endings.insert(&grant);
         self.grants.insert(grant.id, grant);
     }
 
@@ -190,6 +205,9 @@ impl State {
             request,
         } = commit;
         rows::bind_grants(&mut record);
+        for receipt in std::mem::take(&mut record.evidence.outbox) {
+            self.receipts.insert(receipt.grant_id, receipt);
+        }
         record.version += 1;
         record.due = record.due.map(precise);
         let version = record.version;
@@ -563,66 +581,18 @@ impl Ledger for MemoryLedger {
         limit: usize,
     ) -> Result<u64> {
         let mut state = self.lock("pruning")?;
-        let mut old: Vec<(i64, (CallerName, RequestId))> = state
-            .requests
-            .iter()
-            .filter(|(_, (_, until))| rows::micros(*until) < rows::micros(requests_before))
-            .filter(|(_, (record, _))| {
-                let grant = match record {
-                    RequestRecord::Grant { id, .. } => Some(id),
-                    RequestRecord::Done { grant, .. } => grant.as_ref(),
-                    RequestRecord::Tombstone => None,
-                };
-                grant
-                    .and_then(|id| state.grants.get(id))
-                    .is_none_or(|grant| grant.state.is_ended())
-            })
-            .map(|(id, (_, until))| (rows::micros(*until), id.clone()))
-            .collect();
-        old.sort();
-        old.truncate(limit);
-        for (_, id) in &old {
-            state.requests.remove(id);
-        }
-        let done: BTreeSet<GrantId> = state
-            .requests
-            .values()
-            .filter_map(|(record, _)| match record {
-                RequestRecord::Done { grant, .. } => *grant,
-                RequestRecord::Grant { .. } | RequestRecord::Tombstone => None,
-            })
-            .collect();
-        let mut ended: Vec<(i64, GrantId)> = state
-            .grants
-            .values()
-            .filter_map(|grant| match &grant.state {
-                GrantState::Ended { at, .. } => Some((rows::micros(*at), grant)),
-                GrantState::Scheduled { .. }
-                | GrantState::AwaitingMember { .. }
-                | GrantState::Activating { .. }
-                | GrantState::Active { .. }
-                | GrantState::Revoking { .. } => None,
-            })
-            .filter(|(at, _)| *at < rows::micros(ended_before))
-            .filter(|(_, grant)| {
-                let request = (grant.caller.clone(), grant.request_id.clone());
-                !state.requests.contains_key(&request) && !done.contains(&grant.id)
-            })
-            .map(|(at, grant)| (at, grant.id))
-            .collect();
-        ended.sort();
-        ended.truncate(limit - old.len());
-        for (_, id) in &ended {
-            state.grants.remove(id);
-        }
-        Ok((old.len() + ended.len()) as u64)
+        Ok(prune::prune(
+            &mut state,
+            requests_before,
+            ended_before,
+            limit,
+        ))
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {
         let state = self.lock("counting")?;
         let mut grants: BTreeMap<(IntegrationName, String), u64> = BTreeMap::new();
-        let open = state.open.values().flatten();
-        for grant in open.filter_map(|id| state.grants.get(id)) {
+        for grant in open_grants(&state) {
             let key = (grant.integration.clone(), grant.state.name().to_owned());
             *grants.entry(key).or_default() += 1;
         }
@@ -633,22 +603,28 @@ impl Ledger for MemoryLedger {
                 .collect(),
             ..Census::default()
         };
-        for record in state.members.values() {
-            census.owned += record.owned.len() as u64;
-            census.blocked += rows::blocked(record) as u64;
-        }
-        let mut oldest: Option<i64> = None;
-        let removals = state
-            .dues
-            .values()
-            .flat_map(|dues| dues.range(..REMOVALS_END).map(|(_, bucket)| bucket));
-        for (at, _) in removals.flatten() {
-            if State::is_overdue(*at, now) {
-                census.overdue += 1;
-                oldest = Some(oldest.map_or(*at, |oldest| oldest.min(*at)));
+        let mut tally = Tally::default();
+        for (key, record) in &state.members {
+            if !record.owned.is_empty() {
+                let blocked = rows::blocked(record) as u64;
+                tally.owns(&key.integration, record.owned.len() as u64, blocked);
             }
         }
-        census.oldest_overdue = oldest.and_then(|at| rows::instant(at).ok());
+        for (integration, dues) in &state.dues {
+            let due = dues.range(..REMOVALS_END).flat_map(|(_, bucket)| bucket);
+            for (at, _) in due.filter(|(at, _)| State::is_overdue(*at, now)) {
+                if let Ok(at) = rows::instant(*at) {
+                    tally.overdue(integration, 1, at);
+                }
+            }
+        }
+        for grant in open_grants(&state) {
+            if let GrantState::Revoking { since, .. } = grant.state {
+                tally.revoking(&grant.integration, since);
+            }
+        }
+        tally.into_census(&mut census);
+        census.late = receipts::late_removals(&state, now);
         Ok(census)
     }
 
@@ -664,5 +640,45 @@ impl Ledger for MemoryLedger {
     async fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
+    }
+
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>> {
+        Ok(self.lock("reading a receipt")?.receipts.get(&id).cloned())
+    }
+
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>> {
+        let state = self.lock("listing receipts")?;
+        Ok(receipts::list(&state, filter, before, limit))
+    }
+
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>> {
+        let state = self.lock("listing late removals")?;
+        Ok(receipts::late(&state, integration, until, after, limit))
+    }
+
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
+        let state = self.lock("listing forgotten access")?;
+        Ok(receipts::forgotten(&state, integration))
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        let state = self.lock("counting ends")?;
+        Ok(state.endings.count(integration, from, until))
     }
 }

@@ -17,10 +17,13 @@
 //!   `ended`) is refused as [`crate::ports::ledger::LedgerError::Unavailable`], and so is a rekey that would leave
 //!   grants or owned assignments behind.
 
+mod checksum;
+mod endings;
 mod filter;
 pub mod memory;
 mod rows;
 pub mod sqlite;
+mod tally;
 
 pub use memory::MemoryLedger;
 pub use sqlite::{Options as SqliteOptions, SqliteLedger};

@@ -6,11 +6,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::checksum;
 use crate::domain::Timestamp;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::ids::GrantId;
 use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord};
+use crate::domain::overdue;
+use crate::domain::receipt::Receipt;
 use crate::domain::request::Fingerprint;
 use crate::ports::ledger::{Accept, MemberCommit, Page, RequestRecord};
 
@@ -32,6 +35,12 @@ pub(crate) enum Unreadable {
         what: String,
         #[source]
         source: serde_json::Error,
+    },
+    #[error("{what} was damaged")]
+    Damaged {
+        what: String,
+        #[source]
+        source: checksum::Mismatch,
     },
     #[error("{what} holds {value:?}")]
     Value { what: &'static str, value: String },
@@ -175,6 +184,11 @@ pub(crate) fn rekeyed(
             into.record.grants.push(grant.clone());
         }
     }
+    // What an invitee's record remembers is of grants that go along.
+    into.record
+        .evidence
+        .grants
+        .extend(from.evidence.grants.iter().cloned());
     let mut quiet = MemberRecord::new(from.key.clone());
     quiet.version = from.version;
     Ok(quiet)
@@ -189,7 +203,13 @@ pub(crate) fn bind_grants(record: &mut MemberRecord) {
 }
 
 fn body<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("domain values are plain data with string keys")
+    let text = serde_json::to_string(value).expect("domain values are plain data with string keys");
+    checksum::sealed(text)
+}
+
+/// Whether bytes of a body changed after they were written.
+pub(crate) fn is_damaged(text: &str) -> bool {
+    checksum::opened(text).is_err()
 }
 
 /// Reads a body, refusing layouts of newer releases.
@@ -204,10 +224,16 @@ pub(crate) fn read_body<T: DeserializeOwned>(
             format,
         });
     }
-    serde_json::from_str(text).map_err(|source| Unreadable::Body {
-        what: what(),
-        source,
-    })
+    match checksum::opened(text) {
+        Ok(text) => serde_json::from_str(&text).map_err(|source| Unreadable::Body {
+            what: what(),
+            source,
+        }),
+        Err(source) => Err(Unreadable::Damaged {
+            what: what(),
+            source,
+        }),
+    }
 }
 
 /// A grant as it stands in its table.
@@ -223,6 +249,7 @@ pub(crate) struct GrantRow {
     pub(crate) targets: String,
     pub(crate) created_at: i64,
     pub(crate) expires_at: Option<i64>,
+    pub(crate) ends_by: Option<i64>,
     pub(crate) cause: Option<&'static str>,
     pub(crate) ended_at: Option<i64>,
     pub(crate) version: i64,
@@ -255,6 +282,7 @@ impl GrantRow {
             targets: targets(grant),
             created_at: micros(grant.created_at),
             expires_at,
+            ends_by: grant.removal_due().map(micros),
             cause,
             ended_at,
             version: int(grant.version),
@@ -291,12 +319,16 @@ pub(crate) struct MemberRow {
     pub(crate) blocked: i64,
     pub(crate) due_at: Option<i64>,
     pub(crate) due_rank: Option<i64>,
+    pub(crate) removal_due_at: Option<i64>,
+    pub(crate) removal_weight: i64,
+    pub(crate) forgotten: i64,
     pub(crate) body: String,
 }
 
 impl MemberRow {
     /// Splits a record into its row and its grants.
     pub(crate) fn split(mut record: MemberRecord) -> (Self, Vec<Grant>) {
+        let removal = overdue::first_removal(&record);
         let grants = std::mem::take(&mut record.grants);
         let due = record.due.take();
         let version = std::mem::replace(&mut record.version, 0);
@@ -308,6 +340,9 @@ impl MemberRow {
             blocked: count(blocked(&record)),
             due_at: due.map(|due| micros(due.at)),
             due_rank: due.as_ref().map(rank),
+            removal_due_at: removal.map(|(at, _)| micros(at)),
+            removal_weight: removal.map_or(0, |(_, weight)| i64::from(weight)),
+            forgotten: count(record.evidence.forgotten.len()),
             body: body(&record),
             key: record.key,
         };
@@ -342,6 +377,39 @@ pub(crate) fn member(
     record.version = uint(version);
     record.due = due_columns.map(|(at, rank)| due(at, rank)).transpose()?;
     Ok(record)
+}
+
+/// A receipt as it stands in its table.
+#[derive(Debug, Clone)]
+pub(crate) struct ReceiptRow {
+    pub(crate) grant_id: String,
+    pub(crate) integration: String,
+    pub(crate) subject: String,
+    pub(crate) beneficiary: String,
+    pub(crate) caller: String,
+    pub(crate) ended_at: i64,
+    pub(crate) is_open: i64,
+    pub(crate) body: String,
+}
+
+impl ReceiptRow {
+    pub(crate) fn new(receipt: &Receipt) -> Self {
+        Self {
+            grant_id: receipt.grant_id.to_string(),
+            integration: receipt.integration.to_string(),
+            subject: receipt.subject.to_string(),
+            beneficiary: comparable(&receipt.beneficiary),
+            caller: receipt.caller.to_string(),
+            ended_at: micros(receipt.ended_at),
+            is_open: i64::from(receipt.is_open()),
+            body: body(receipt),
+        }
+    }
+}
+
+/// Reads a receipt back.
+pub(crate) fn receipt(format: i64, text: &str) -> Result<Receipt, Unreadable> {
+    read_body(|| "a receipt".to_owned(), format, text)
 }
 
 /// An audit event as it stands in its table.
@@ -493,6 +561,7 @@ pub(crate) struct CommitRows {
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) events: Vec<EventRow>,
     pub(crate) request: Option<RequestRow>,
+    pub(crate) receipts: Vec<ReceiptRow>,
 }
 
 impl CommitRows {
@@ -503,8 +572,10 @@ impl CommitRows {
             request,
         } = commit;
         bind_grants(&mut record);
+        let receipts = std::mem::take(&mut record.evidence.outbox);
         let (member, grants) = MemberRow::split(record);
         Self {
+            receipts: receipts.iter().map(ReceiptRow::new).collect(),
             member,
             grants: grants.iter().map(GrantRow::new).collect(),
             events: EventRow::all(&audit),

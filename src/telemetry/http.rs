@@ -25,7 +25,7 @@ use crate::runtime::{Readiness, Shutdown, TaskError};
 use super::metrics::Metrics;
 
 /// Connections at a time. Probes and scrapers need a handful; the rest would only be a way to use up files.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = crate::runtime::limits::HEALTH_CONNECTIONS;
 
 /// How long a client may take to send its request head; also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

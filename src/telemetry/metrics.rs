@@ -20,6 +20,13 @@ pub const LATENESS_BUCKETS: &[f64] = &[
     1800.0, 3600.0,
 ];
 
+/// Buckets of how long a revocation took from due to verified gone, in seconds: from a tenth of a second to a day,
+/// dense around a minute, where the objective usually lies.
+pub const REVOCATION_BUCKETS: &[f64] = &[
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0,
+    3600.0, 7200.0, 21600.0, 43200.0, 86400.0,
+];
+
 /// Buckets of every other histogram in seconds.
 const SECONDS_BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -122,6 +129,18 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(
             Matcher::Full("latchkey_revocation_lateness_seconds".to_owned()),
             LATENESS_BUCKETS,
+        )?
+        .set_buckets_for_metric(
+            Matcher::Full("latchkey_revocation_verified_seconds".to_owned()),
+            LATENESS_BUCKETS,
+        )?
+        .set_buckets_for_metric(
+            Matcher::Full("latchkey_revocation_seconds".to_owned()),
+            REVOCATION_BUCKETS,
+        )?
+        .set_buckets_for_metric(
+            Matcher::Full("latchkey_activation_seconds".to_owned()),
+            REVOCATION_BUCKETS,
         )
 }
 
@@ -150,6 +169,23 @@ mod tests {
             assert!(text.contains(bucket), "no {bucket} in\n{text}");
         }
         assert!(text.contains("# HELP latchkey_revocation_lateness_seconds How late"));
+    }
+
+    #[test]
+    fn the_promise_has_buckets_from_a_tenth_of_a_second_to_a_day() {
+        let (metrics, recorder) = Metrics::local(&[]).expect("valid buckets");
+        metrics::with_local_recorder(&recorder, || {
+            metrics::histogram!("latchkey_revocation_seconds").record(61.0);
+        });
+        let text = metrics.render();
+        for bucket in [
+            r#"le="0.1"} 0"#,
+            r#"le="60"} 0"#,
+            r#"le="90"} 1"#,
+            r#"le="86400"} 1"#,
+        ] {
+            assert!(text.contains(bucket), "no {bucket} in\n{text}");
+        }
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use latchkey::api::pb;
 use latchkey::api::pb::access_service_server::{AccessService, AccessServiceServer};
+use latchkey::api::pb::audit_service_server::AuditServiceServer;
 use latchkey::api::pb::connector_service_server::ConnectorServiceServer;
 use latchkey::api::pb::directory_service_server::DirectoryServiceServer;
+use latchkey::api::pb::operations_service_server::OperationsServiceServer;
 use latchkey::domain::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -38,6 +40,7 @@ pub(crate) struct World {
     pub(crate) revoked_all: Vec<pb::RevokeAccessRequest>,
     pub(crate) watches: Vec<String>,
     pub(crate) drains: u32,
+    pub(crate) overdue: bool,
     looks: BTreeMap<String, u32>,
 }
 
@@ -65,6 +68,8 @@ impl Fake {
         let router = tonic::transport::Server::builder()
             .add_service(AccessServiceServer::new(service.clone()))
             .add_service(DirectoryServiceServer::new(service.clone()))
+            .add_service(AuditServiceServer::new(service.clone()))
+            .add_service(OperationsServiceServer::new(service.clone()))
             .add_service(ConnectorServiceServer::new(service));
         let mut server = JoinSet::new();
         server.spawn(async move {
@@ -211,6 +216,7 @@ impl AccessService for Service {
         Ok(Response::new(pb::CreateGrantResponse {
             grant: Some(grant),
             replayed: false,
+            predicted_lateness: None,
         }))
     }
 
@@ -265,7 +271,11 @@ impl AccessService for Service {
         request: Request<pb::ListGrantsRequest>,
     ) -> Result<Response<pb::ListGrantsResponse>, Status> {
         let request = request.into_inner();
-        let states = request.filter.unwrap_or_default().states;
+        let filter = request.filter.unwrap_or_default();
+        if filter.integration == "nope" {
+            return Err(crate::fake_directory::unknown_integration());
+        }
+        let states = filter.states;
         let from: usize = request.page_token.parse().unwrap_or(0);
         let size = usize::try_from(request.page_size)
             .expect("not negative")
@@ -362,6 +372,7 @@ impl AccessService for Service {
         end.seconds += by;
         Ok(Response::new(pb::ExtendGrantResponse {
             grant: Some(grant.clone()),
+            predicted_lateness: None,
         }))
     }
 
@@ -425,6 +436,7 @@ impl AccessService for Service {
             body: "{\"deployment\":[{\"role_id\":\"deployment-viewer\"}]}".to_owned(),
         };
         Ok(Response::new(pb::PlanGrantResponse {
+            predicted_lateness: None,
             user_id: "101".to_owned(),
             would_invite: spec.invite,
             assignments: spec

@@ -1,11 +1,24 @@
 //! The directory and the connector service of the fake: fixed answers.
 
+use std::collections::HashMap;
+
 use latchkey::api::pb;
 use latchkey::api::pb::connector_service_server::ConnectorService;
 use latchkey::api::pb::directory_service_server::DirectoryService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::fake::{Service, assignment, at, deployment, wire};
+
+pub(crate) fn unknown_integration() -> Status {
+    let details =
+        ErrorDetails::with_error_info("INTEGRATION_UNKNOWN", "latchkey.dev", HashMap::new());
+    Status::with_error_details(
+        Code::NotFound,
+        "no integration of that name is configured; ListIntegrations names them",
+        details,
+    )
+}
 
 fn not_here() -> Status {
     Status::unimplemented("not needed by these tests")
@@ -54,9 +67,24 @@ impl DirectoryService for Service {
 
     async fn list_invitations(
         &self,
-        _: Request<pb::ListInvitationsRequest>,
+        request: Request<pb::ListInvitationsRequest>,
     ) -> Result<Response<pb::ListInvitationsResponse>, Status> {
-        Err(not_here())
+        if request.into_inner().integration == "nope" {
+            return Err(unknown_integration());
+        }
+        let invitation = |email: &str, is_expired: bool| pb::Invitation {
+            email: email.to_owned(),
+            created_at: wire(at("2026-11-20T12:00:00Z")),
+            expires_at: wire(at("2026-11-23T12:00:00Z")),
+            is_expired,
+        };
+        Ok(Response::new(pb::ListInvitationsResponse {
+            invitations: vec![
+                invitation("new@example.com", false),
+                invitation("old@example.com", true),
+            ],
+            next_page_token: String::new(),
+        }))
     }
 
     async fn list_roles(
@@ -128,9 +156,16 @@ impl DirectoryService for Service {
 
     async fn list_project_roles(
         &self,
-        _: Request<pb::ListProjectRolesRequest>,
+        request: Request<pb::ListProjectRolesRequest>,
     ) -> Result<Response<pb::ListProjectRolesResponse>, Status> {
-        Err(not_here())
+        let project = request.into_inner().project.unwrap_or_default();
+        Ok(Response::new(pb::ListProjectRolesResponse {
+            roles: vec![pb::ProjectRole {
+                name: format!("reader-of-{}", project.project_id),
+                description: "reads one index".to_owned(),
+            }],
+            next_page_token: String::new(),
+        }))
     }
 }
 
@@ -147,14 +182,53 @@ impl ConnectorService for Service {
         &self,
         _: Request<pb::ListIntegrationsRequest>,
     ) -> Result<Response<pb::ListIntegrationsResponse>, Status> {
-        Err(not_here())
+        let integration = |name: &str, health: pb::IntegrationHealth, code: &str| pb::Integration {
+            name: name.to_owned(),
+            kind: "elastic_cloud".to_owned(),
+            health: health.into(),
+            health_code: code.to_owned(),
+            key: Some(pb::KeyStatus {
+                is_loaded: true,
+                fingerprint: "0a1b2c3d".to_owned(),
+                expires_at: wire(at("2027-01-01T00:00:00Z")),
+                sees_owners: Some(true),
+                skew_ms: Some(-12),
+            }),
+            owners: vec!["platform@example.com".to_owned()],
+            ..pb::Integration::default()
+        };
+        Ok(Response::new(pb::ListIntegrationsResponse {
+            integrations: vec![
+                integration("acme", pb::IntegrationHealth::Ok, ""),
+                integration("staging", pb::IntegrationHealth::Down, "last_call_failed"),
+            ],
+            next_page_token: String::new(),
+        }))
     }
 
     async fn get_limits(
         &self,
         _: Request<pb::GetLimitsRequest>,
     ) -> Result<Response<pb::GetLimitsResponse>, Status> {
-        Err(not_here())
+        let hours = |hours: i64| {
+            Some(prost_types::Duration {
+                seconds: hours * 3600,
+                nanos: 0,
+            })
+        };
+        Ok(Response::new(pb::GetLimitsResponse {
+            max_duration: hours(12),
+            max_total: hours(24),
+            max_start_delay: hours(720),
+            invitation_ttl: hours(72),
+            organization_roles_allowed: false,
+            all_targets_allowed: true,
+            invitations_allowed: true,
+            allowed_roles: Vec::new(),
+            max_targets: 100,
+            max_message_bytes: 262_144,
+            max_deadline: hours(1),
+        }))
     }
 
     /// Two grants at first, nothing at the second look.
@@ -174,6 +248,8 @@ impl ConnectorService for Service {
             grants: if is_first { 2 } else { 0 },
             owned_assignments: if is_first { 3 } else { 0 },
             blocked_removals: 0,
+            second_looks: if is_first { 1 } else { 0 },
+            last_second_look_at: is_first.then(|| wire(at("2026-11-21T12:30:30Z"))).flatten(),
         }))
     }
 }

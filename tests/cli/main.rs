@@ -2,6 +2,9 @@
 
 mod fake;
 mod fake_directory;
+mod fake_operations;
+mod inventory;
+mod operations;
 mod standing;
 
 use std::ffi::OsString;
@@ -178,7 +181,8 @@ async fn a_grant_can_be_scheduled_without_waiting_and_with_everything_chosen() {
     let spec = world.created[0].spec.clone().expect("with a body");
     assert_eq!(
         spec.beneficiary.and_then(|principal| principal.kind),
-        Some(pb::principal::Kind::UserId("101".to_owned()))
+        Some(pb::principal::Kind::Email("ada@example.com".to_owned())),
+        "a display name becomes an address that people can read"
     );
     assert_eq!(
         spec.application_roles.expect("given").names,
@@ -201,7 +205,7 @@ async fn refusals_exit_with_their_codes_and_say_what_to_do() {
         (
             "refuse",
             Exit::Refused,
-            "hint: spec.duration: policy allows at most 12h",
+            "hint: --for: policy allows at most 12h",
         ),
         ("reused", Exit::Conflict, "--request-id"),
         ("slow-down", Exit::Unavailable, "try again in 3s"),

@@ -61,6 +61,19 @@ async fn pages_hold_every_grant_once_and_a_token_fits_only_its_filter() {
         .await
         .expect_err("another filter");
     assert_eq!(status.code(), Code::InvalidArgument);
+    let unknown = pb::ListGrantsRequest {
+        filter: Some(pb::GrantFilter {
+            integration: "nope".to_owned(),
+            ..pb::GrantFilter::default()
+        }),
+        ..pb::ListGrantsRequest::default()
+    };
+    let status = bed
+        .access()
+        .list_grants(unknown)
+        .await
+        .expect_err("no such integration: an empty list would look like good news");
+    assert_eq!(status.code(), Code::NotFound);
     let negative = pb::ListGrantsRequest {
         page_size: -1,
         ..pb::ListGrantsRequest::default()

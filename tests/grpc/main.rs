@@ -7,4 +7,5 @@ mod directory;
 mod ending;
 mod following;
 mod limits;
+mod operations;
 mod support;

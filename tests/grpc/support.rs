@@ -438,6 +438,23 @@ impl Bed {
         AccessServiceClient::new(connect(address).await)
     }
 
+    /// The channel of somebody else.
+    pub(crate) async fn stranger_channel(&mut self) -> Channel {
+        let options = Options {
+            caller: CallerName::parse("stranger").expect("valid"),
+            ..Options::default()
+        };
+        let address = serve(
+            &self.service,
+            options,
+            &self.ready,
+            &self.shutdown,
+            &mut self.serving,
+        )
+        .await;
+        connect(address).await
+    }
+
     /// A connection of its own.
     pub(crate) async fn reconnect(&self) -> Channel {
         connect(self.address).await

@@ -143,6 +143,8 @@ class Client:
         self.access = services.AccessServiceStub(self.channel)
         self.directory = services.DirectoryServiceStub(self.channel)
         self.connector = services.ConnectorServiceStub(self.channel)
+        self.audit = services.AuditServiceStub(self.channel)
+        self.operations = services.OperationsServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
     def close(self):

@@ -43,7 +43,7 @@ def test_reflection_is_off_by_default(client):
 def test_reflection_describes_the_whole_surface_when_enabled(make_bench):
     bench = make_bench(listen={"reflection": True})
     services = ProtoReflectionDescriptorDatabase(bench.client.channel).get_services()
-    for service in ("AccessService", "DirectoryService", "ConnectorService"):
+    for service in ("AccessService", "DirectoryService", "ConnectorService", "AuditService", "OperationsService"):
         assert f"latchkey.v1.{service}" in services
 
 

@@ -1,7 +1,9 @@
 //! The queue is the state: what is due, in which order, and when to look next.
 
+use chrono::TimeDelta;
+use latchkey::domain::grant::{EndCause, Grant, GrantState};
 use latchkey::domain::member::{Blocked, DueKind, MemberRecord, Subject};
-use latchkey::ports::ledger::{Accepted, Census, DueMember};
+use latchkey::ports::ledger::{Accepted, Census, DueMember, Removals};
 
 use crate::support::*;
 
@@ -12,6 +14,8 @@ on_every_ledger!(
     a_quiet_member_is_not_due,
     instants_are_kept_to_the_microsecond_rounded_down,
     a_census_counts_what_is_open_owned_blocked_and_overdue,
+    ends_are_counted_by_second_and_once_for_each_member,
+    what_need_not_be_removed_any_more_does_not_end,
 );
 
 async fn store_due(ledger: &AnyLedger, subject: Subject, seconds: i64, kind: DueKind, weight: u32) {
@@ -162,6 +166,113 @@ async fn a_census_counts_what_is_open_owned_blocked_and_overdue(ledger: AnyLedge
             blocked: 1,
             overdue: 2,
             oldest_overdue: Some(at(15)),
+            removals: vec![Removals {
+                integration: integration("main"),
+                owned: 2,
+                blocked: 1,
+                overdue: 2,
+                oldest: Some(at(15)),
+            }],
         }
     );
+    // What is being revoked is old since its end, also while a pause puts the next try into the future.
+    let mut record = ledger.member(&key(user("2"))).await.expect("readable");
+    for grant in &mut record.grants {
+        assert!(grant.begin_revoke(EndCause::MemberLeft, at(7)));
+        grant.version += 1;
+    }
+    record.due = Some(due(500, DueKind::Remove, 5));
+    ledger.commit(commit(record)).await.expect("committed");
+    let census = ledger.census(at(20)).await.expect("readable");
+    assert_eq!(census.oldest_overdue, Some(at(15)));
+    assert_eq!(census.removals[0].oldest, Some(at(7)));
+}
+
+/// A grant of a member that is active until `end`.
+fn ending(n: u8, subject: Subject, end: i64) -> Grant {
+    let mut grant = grant(n, subject);
+    grant.state = GrantState::Active {
+        activated_at: at(0),
+        expires_at: at(end),
+    };
+    grant
+}
+
+async fn ends_are_counted_by_second_and_once_for_each_member(ledger: AnyLedger) {
+    create(&ledger, ending(1, user("1"), 100)).await;
+    create(&ledger, ending(2, user("1"), 100)).await;
+    create(&ledger, ending(3, user("2"), 100)).await;
+    create(&ledger, ending(4, user("3"), 101)).await;
+    // It ends an hour after it began, and that is a millisecond into its second.
+    let mut activating = grant(5, user("4"));
+    activating.state = GrantState::Activating {
+        since: at(-3499) + TimeDelta::milliseconds(1),
+        must_end_by: None,
+    };
+    create(&ledger, activating).await;
+    // Nobody knows yet when this one's clock begins.
+    let mut waiting = grant(6, invitee("ada@example.com"));
+    waiting.state = GrantState::AwaitingMember {
+        invited_at: at(0),
+        lapses_at: at(100),
+    };
+    create(&ledger, waiting).await;
+    let mut elsewhere = ending(7, user("1"), 100);
+    elsewhere.integration = integration("other");
+    create(&ledger, elsewhere).await;
+
+    let main = integration("main");
+    let count = |from: i64, until: i64| {
+        let (ledger, main) = (&ledger, &main);
+        async move {
+            ledger
+                .endings(main, at(from), at(until))
+                .await
+                .expect("readable")
+        }
+    };
+    assert_eq!(count(0, 200).await, [(at(100), 2), (at(101), 2)]);
+    assert_eq!(count(101, 102).await, [(at(101), 2)]);
+    assert_eq!(count(0, 100).await, []);
+    assert_eq!(count(102, 500).await, []);
+}
+
+async fn what_need_not_be_removed_any_more_does_not_end(ledger: AnyLedger) {
+    let main = integration("main");
+    let created = create(&ledger, ending(1, user("1"), 100)).await;
+    let endings = || {
+        let (ledger, main) = (&ledger, &main);
+        async move {
+            ledger
+                .endings(main, at(0), at(1_000))
+                .await
+                .expect("readable")
+        }
+    };
+    assert_eq!(endings().await, [(at(100), 1)]);
+    // Extended: it moves.
+    let mut record = ledger.member(&key(user("1"))).await.expect("readable");
+    record.grants[0].state = GrantState::Active {
+        activated_at: at(0),
+        expires_at: at(300),
+    };
+    record.grants[0].version += 1;
+    ledger.commit(commit(record)).await.expect("committed");
+    assert_eq!(endings().await, [(at(300), 1)]);
+    // Due and waiting: it counts from when it was due.
+    let mut record = ledger.member(&key(user("1"))).await.expect("readable");
+    record.grants[0].state = GrantState::Revoking {
+        since: at(300),
+        cause: EndCause::Expired,
+    };
+    record.grants[0].version += 1;
+    ledger.commit(commit(record)).await.expect("committed");
+    assert_eq!(endings().await, [(at(300), 1)]);
+    // Its removal was sent.
+    let mut record = ledger.member(&key(user("1"))).await.expect("readable");
+    record.grants[0].removal_sent_at = Some(at(301));
+    record.grants[0].version += 1;
+    ledger.commit(commit(record)).await.expect("committed");
+    assert_eq!(endings().await, []);
+    drop(created);
 }

@@ -5,6 +5,7 @@ mod due;
 mod listing;
 mod members;
 mod model;
+mod receipts;
 mod requests;
 mod sqlite;
 mod support;

@@ -236,7 +236,8 @@ async fn idle(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
     let (settle, window) = if plan.quick {
         (Duration::from_millis(500), Duration::from_secs(1))
     } else {
-        (Duration::from_secs(5), Duration::from_secs(20))
+        // The look through the ledger begins five seconds after the start.
+        (Duration::from_secs(7), Duration::from_secs(20))
     };
     let (mut resident, mut bare, mut ticks, mut switches) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -248,6 +249,7 @@ async fn idle(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
             load::empty(server.channel().await?).await.ok();
         }
         tokio::time::sleep(settle).await;
+        quiet(ours.pid()).await?;
         let (began, base) = (usage(ours.pid())?, usage(empty.pid())?);
         tokio::time::sleep(window).await;
         let (ended, idle) = (usage(ours.pid())?, usage(empty.pid())?);
@@ -289,6 +291,21 @@ async fn idle(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
             pairs: switches,
         },
     ])
+}
+
+/// Waits until a process does next to nothing: after a start it looks through the whole ledger once.
+async fn quiet(pid: u32) -> anyhow::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    let mut before = usage(pid)?.ticks;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = usage(pid)?.ticks;
+        if now - before <= 2.0 {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < end, "not quiet after {PATIENCE:?}");
+        before = now;
+    }
 }
 
 /// From the start of the process to the first overdue removal on the wire.

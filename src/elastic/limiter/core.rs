@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::ports::provider::Priority;
+use crate::ports::provider::{Claim, Priority, Rate};
 
 /// Window assumed when upstream tells a limit but no window: a minute is the longest that is common, so assuming
 /// it can only be too careful.
@@ -16,6 +16,9 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 /// Added to every window, because requests arrive less evenly than they leave. At most a fiftieth of the window.
 const GUARD: Duration = Duration::from_millis(20);
+/// After a removal had to wait, what ranks below removals holds back for this long: the next removals are on their
+/// way from the queue behind the limiter, and a gap of one round trip must not be filled with other calls.
+const LULL: Duration = Duration::from_secs(2);
 
 /// Numbers of the limiter, each with its reason.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +36,11 @@ pub struct LimiterOptions {
     pub increase: f64,
     /// One read in this time is reserved, so that removals never starve their own proof.
     pub read_every: Duration,
-    /// Share of the budget that additions and discovery may not touch, so that a removal finds room at once.
+    /// Share of the budget that additions and discovery may not touch, so that a removal finds room at once. Reads
+    /// leave half of it alone.
     pub urgent_share: f64,
+    /// Share of the budget that removals may take which were refused before.
+    pub retry_share: f64,
 }
 
 impl Default for LimiterOptions {
@@ -47,6 +53,7 @@ impl Default for LimiterOptions {
             increase: 0.1,
             read_every: Duration::from_secs(10),
             urgent_share: 0.2,
+            retry_share: 0.1,
         }
     }
 }
@@ -72,7 +79,7 @@ pub struct Feedback {
 /// One who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
-    priority: Priority,
+    claim: Claim,
     number: u64,
 }
 
@@ -80,7 +87,7 @@ impl Ticket {
     /// The priority it was drawn for.
     #[must_use]
     pub fn priority(self) -> Priority {
-        self.priority
+        self.claim.priority
     }
 }
 
@@ -98,6 +105,8 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     General,
+    /// A removal that was refused before.
+    Retry,
     Reserved,
     /// Spent by somebody else who shares the budget, as upstream's count tells.
     Foreign,
@@ -125,6 +134,10 @@ pub struct Core {
     general_spent: usize,
     last_reserved: Option<Duration>,
     last_read: Option<Duration>,
+    /// When a removal was last seen waiting.
+    held_up: Option<Duration>,
+    /// Tickets below this number were there when a removal waited.
+    held_below: u64,
     last_cut: Option<Duration>,
     paused_until: Duration,
     removals_paused_until: Duration,
@@ -147,6 +160,8 @@ impl Core {
             general_spent: 0,
             last_reserved: None,
             last_read: None,
+            held_up: None,
+            held_below: 0,
             last_cut: None,
             paused_until: Duration::ZERO,
             removals_paused_until: Duration::ZERO,
@@ -157,10 +172,15 @@ impl Core {
         }
     }
 
-    /// Queues one more.
+    /// Queues one more, of which nothing but the priority is known.
     pub fn enqueue(&mut self, priority: Priority) -> Ticket {
+        self.enqueue_claim(Claim::of(priority))
+    }
+
+    /// Queues one more: by priority, then by weight, then by age, then as they come.
+    pub fn enqueue_claim(&mut self, claim: Claim) -> Ticket {
         let ticket = Ticket {
-            priority,
+            claim,
             number: self.next_number,
         };
         self.next_number += 1;
@@ -191,32 +211,51 @@ impl Core {
         let Some(first) = self.queue.first().copied() else {
             return Step::Idle;
         };
-        let paused_until = match first.priority {
-            Priority::Revoke => self.removals_paused_until,
-            Priority::Verify | Priority::Grant | Priority::Discovery => self.paused_until,
+        let removal = first.priority() == Priority::Revoke;
+        let paused_until = if removal {
+            self.removals_paused_until
+        } else {
+            self.paused_until
         };
         if now < paused_until {
+            self.note_waiting(removal, now);
             return Step::Wait(paused_until);
         }
         let shares = self.shares();
-        let verify = Ticket {
-            priority: Priority::Verify,
-            number: 0,
+        let read = self.first_read().filter(|_| now >= self.paused_until);
+        let owed_at = self
+            .last_read
+            .map_or(Duration::ZERO, |at| at + self.options.read_every);
+        // Nothing is reserved in a window shorter than the time between two reads, nor of a budget of one: there a
+        // read that waited long enough goes first instead.
+        let owed = read.filter(|_| shares.reserved == 0 && owed_at <= now);
+        let mut wake = match owed {
+            Some(_) => self.free_at(shares.general, shares.total),
+            None => self.free_for(first.priority(), shares),
         };
-        let read = self
-            .queue
-            .range(verify..)
-            .next()
-            .copied()
-            .filter(|ticket| ticket.priority == Priority::Verify && now >= self.paused_until);
-        // A budget of one has nothing to reserve: there a read that waited long enough goes first instead.
-        let first = match read {
-            Some(read) if shares.reserved == 0 && self.read_is_owed(now) => read,
-            _ => first,
-        };
-        let mut wake = self.free_at(self.cap(first.priority, shares), shares.total);
+        if owed.is_none() && !removal {
+            let lull = self.held_up.map_or(Duration::ZERO, |at| at + LULL);
+            wake = wake.max(lull);
+        }
         if wake <= now {
-            return self.admit(first, Use::General, now);
+            self.note_waiting(removal && owed.is_some(), now);
+            let ticket = owed.unwrap_or(first);
+            return self.admit(ticket, use_of(ticket.priority()), now);
+        }
+        // What was refused before waits for its own share, and nobody waits behind it.
+        if first.priority() == Priority::Retry
+            && let Some(next) = self.first_after_retries()
+        {
+            let lull = self.held_up.map_or(Duration::ZERO, |at| at + LULL);
+            let free = self.free_for(next.priority(), shares).max(lull);
+            if free <= now {
+                return self.admit(next, Use::General, now);
+            }
+            wake = wake.min(free);
+        }
+        self.note_waiting(removal, now);
+        if read.is_some() && shares.reserved == 0 && owed_at > now {
+            wake = wake.min(owed_at);
         }
         if let Some(read) = read.filter(|_| shares.reserved > 0) {
             let due = self
@@ -283,7 +322,11 @@ impl Core {
         self.spent.push_back((now, from));
         self.general_spent += usize::from(from != Use::Reserved);
         self.in_flight += 1;
-        if ticket.priority == Priority::Verify {
+        // One that waited until now: others of its kind may have left the queue behind it.
+        if ticket.priority() == Priority::Revoke && ticket.number < self.held_below {
+            self.held_up = Some(now);
+        }
+        if ticket.priority() == Priority::Verify {
             self.last_read = Some(now);
         }
         if from == Use::Reserved {
@@ -292,9 +335,86 @@ impl Core {
         Step::Admit(ticket)
     }
 
-    fn read_is_owed(&self, now: Duration) -> bool {
-        self.last_read
-            .is_none_or(|at| now.saturating_sub(at) >= self.options.read_every)
+    fn note_waiting(&mut self, removal: bool, now: Duration) {
+        if removal {
+            self.held_up = Some(now);
+            self.held_below = self.next_number;
+        }
+    }
+
+    fn first_read(&self) -> Option<Ticket> {
+        let least = Ticket {
+            claim: Claim::first(Priority::Verify),
+            number: 0,
+        };
+        self.queue
+            .range(least..)
+            .next()
+            .copied()
+            .filter(|ticket| ticket.priority() == Priority::Verify)
+    }
+
+    /// Gives back what was admitted at that instant and never sent.
+    pub fn unsent(&mut self, admitted_at: Duration) {
+        self.finished();
+        let spent = self.spent.iter().rposition(|(at, kind)| {
+            *at == admitted_at && matches!(kind, Use::General | Use::Retry)
+        });
+        if let Some(spent) = spent {
+            self.spent.remove(spent);
+            self.general_spent -= 1;
+        }
+    }
+
+    /// What is known of the budget at `now`.
+    #[must_use]
+    pub fn rate(&self, now: Duration) -> Rate {
+        let shares = self.shares();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let window = self.window();
+        let fresh = self.spent.iter().filter(|(at, _)| *at + window > now);
+        // Where nothing is reserved, the reads that are owed come out of the same places.
+        let reads = if shares.reserved == 0 {
+            let every = self.options.read_every.as_nanos().max(1);
+            usize::try_from(window.as_nanos().div_ceil(every)).unwrap_or(usize::MAX)
+        } else {
+            0
+        };
+        Rate {
+            limit: count(shares.total),
+            window,
+            remaining: count(shares.total.saturating_sub(fresh.count())),
+            removals: count(shares.general.saturating_sub(reads).max(1)),
+            kept: count(
+                shares
+                    .general
+                    .saturating_sub(self.cap(Priority::Verify, shares))
+                    .saturating_sub(reads),
+            ),
+            told: self.told.is_some(),
+        }
+    }
+
+    fn first_after_retries(&self) -> Option<Ticket> {
+        let after = Ticket {
+            claim: Claim::first(Priority::Grant),
+            number: 0,
+        };
+        self.queue.range(after..).next().copied()
+    }
+
+    /// When one of this priority may go.
+    fn free_for(&self, priority: Priority, shares: Shares) -> Duration {
+        let free = self.free_at(self.cap(priority, shares), shares.total);
+        if priority != Priority::Retry {
+            return free;
+        }
+        let general = f64::from(u32::try_from(shares.general).unwrap_or(u32::MAX));
+        let share = floor(general * self.options.retry_share).max(1);
+        let mut spent = self.spent.iter().filter(|(_, kind)| *kind == Use::Retry);
+        let over = spent.clone().count().checked_sub(share);
+        let own = over.and_then(|over| spent.nth(over));
+        free.max(own.map_or(Duration::ZERO, |(at, _)| *at + self.window()))
     }
 
     fn expire(&mut self, now: Duration) {
@@ -310,9 +430,14 @@ impl Core {
     fn shares(&self) -> Shares {
         let total = floor(self.current).max(1);
         let window = self.window();
-        let wanted = window
-            .as_nanos()
-            .div_ceil(self.options.read_every.as_nanos().max(1));
+        // A reserved place that no read comes for within its window would be lost to removals.
+        let wanted = if self.interval < self.options.read_every {
+            0
+        } else {
+            self.interval
+                .as_nanos()
+                .div_ceil(self.options.read_every.as_nanos().max(1))
+        };
         let reserved = usize::try_from(wanted).unwrap_or(usize::MAX).min(total / 2);
         let spacing = u32::try_from(reserved)
             .ok()
@@ -336,8 +461,10 @@ impl Core {
         )
         .max(1);
         match priority {
-            Priority::Revoke | Priority::Verify => shares.general,
-            Priority::Grant => shares.general.saturating_sub(urgent).max(1),
+            Priority::Revoke => shares.general,
+            // Half of what additions leave: reads as well must not take the place of a removal that is due next.
+            Priority::Verify => shares.general.saturating_sub(urgent / 2).max(1),
+            Priority::Retry | Priority::Grant => shares.general.saturating_sub(urgent).max(1),
             Priority::Discovery => (shares.general / 2)
                 .min(shares.general.saturating_sub(urgent))
                 .max(1),
@@ -388,6 +515,13 @@ impl Core {
             self.general_spent -= 1;
             give_back -= 1;
         }
+    }
+}
+
+fn use_of(priority: Priority) -> Use {
+    match priority {
+        Priority::Retry => Use::Retry,
+        Priority::Revoke | Priority::Verify | Priority::Grant | Priority::Discovery => Use::General,
     }
 }
 

@@ -1,4 +1,5 @@
-//! The priority rate limiter: removals first, then reads that prove, then additions, then discovery.
+//! The priority rate limiter: removals first, those that leave more open before others, then reads that prove, then
+//! additions, then discovery.
 //!
 //! Owns the waiting for a turn to send. Never starts a task of its own: whoever waits longest wakes the others, so
 //! a dropped call cannot leave the rest behind. The rules are in [`core`], which is pure.
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use self::core::{Core, Step, Ticket};
 pub use self::core::{Feedback, LimiterOptions};
-use crate::ports::provider::Priority;
+use crate::ports::provider::{Claim, Priority, Rate};
 
 /// A budget shared by every call of one integration.
 #[derive(Debug, Clone)]
@@ -43,6 +44,7 @@ struct State {
 #[derive(Debug)]
 pub struct Permit {
     shared: Arc<Shared>,
+    admitted_at: Duration,
     told: bool,
 }
 
@@ -52,6 +54,13 @@ impl Permit {
         self.told = true;
         let now = self.shared.epoch.elapsed();
         self.shared.lock().core.answered(now, feedback);
+        self.shared.changed.notify_one();
+    }
+
+    /// Gives it back: nothing was sent.
+    pub fn unsent(mut self) {
+        self.told = true;
+        self.shared.lock().core.unsent(self.admitted_at);
         self.shared.changed.notify_one();
     }
 }
@@ -101,12 +110,32 @@ impl Limiter {
         }
     }
 
+    /// Requests a second that the budget allows now.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        let state = self.shared.lock();
+        let budget = u32::try_from(state.core.budget()).unwrap_or(u32::MAX);
+        f64::from(budget) / state.core.window().as_secs_f64()
+    }
+
     /// Waits for a turn. Dropping the future leaves the queue.
     pub async fn acquire(&self, priority: Priority) -> Permit {
+        self.acquire_claim(Claim::of(priority)).await
+    }
+
+    /// What is known of the budget now.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        let now = self.shared.epoch.elapsed();
+        self.shared.lock().core.rate(now)
+    }
+
+    /// Waits for a turn. Dropping the future leaves the queue.
+    pub async fn acquire_claim(&self, claim: Claim) -> Permit {
         let (sender, mut turn) = oneshot::channel();
         let ticket = {
             let mut state = self.shared.lock();
-            let ticket = state.core.enqueue(priority);
+            let ticket = state.core.enqueue_claim(claim);
             state.waiting.insert(ticket, sender);
             ticket
         };
@@ -145,9 +174,9 @@ impl Shared {
     /// Admits everybody who may go now; answers how long to wait before asking again.
     fn admit(shared: &Arc<Self>) -> Duration {
         let mut admitted = Vec::new();
+        let now = shared.epoch.elapsed();
         let wait = {
             let mut state = shared.lock();
-            let now = shared.epoch.elapsed();
             loop {
                 match state.core.poll(now) {
                     Step::Admit(ticket) => admitted.extend(state.waiting.remove(&ticket)),
@@ -160,6 +189,7 @@ impl Shared {
             // One that gave up in this instant has spent its turn; the permit that comes back ends it.
             drop(sender.send(Permit {
                 shared: Arc::clone(shared),
+                admitted_at: now,
                 told: false,
             }));
         }

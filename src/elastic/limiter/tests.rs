@@ -5,11 +5,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::core::{Core, Feedback, LimiterOptions, Step};
-use super::{Limiter, Priority};
+use super::{Claim, Limiter, Priority};
 
-const ALL: [Priority; 4] = [
+const ALL: [Priority; 5] = [
     Priority::Revoke,
     Priority::Verify,
+    Priority::Retry,
     Priority::Grant,
     Priority::Discovery,
 ];
@@ -55,7 +56,7 @@ proptest! {
     fn no_window_ever_holds_more_than_the_budget(
         initial in 1_u32..40,
         interval in 1_u64..90,
-        steps in proptest::collection::vec((0_u64..4_000, 0_usize..4, 0_u8..6, 1_u32..60), 1..400),
+        steps in proptest::collection::vec((0_u64..4_000, 0_usize..5, 0_u8..6, 1_u32..60), 1..400),
     ) {
         let mut core = core(initial, interval);
         let mut now = Duration::ZERO;
@@ -122,7 +123,7 @@ proptest! {
                 match went {
                     Priority::Verify => { last_read = now; core.enqueue(Priority::Verify); }
                     Priority::Revoke => { core.enqueue(Priority::Revoke); }
-                    Priority::Grant | Priority::Discovery => {}
+                    Priority::Retry | Priority::Grant | Priority::Discovery => {}
                 }
             }
             prop_assert!(now - last_read <= promise, "no read since {last_read:?} at {now:?}");
@@ -263,4 +264,148 @@ async fn waiters_are_served_by_priority_and_dropped_ones_leave_the_queue() {
         *order.lock().expect("not poisoned"),
         [Priority::Revoke, Priority::Grant, Priority::Discovery]
     );
+}
+
+#[test]
+fn removals_that_were_refused_before_get_a_tenth_and_hold_nobody_up() {
+    let mut core = core(100, 10);
+    for _ in 0..50 {
+        core.enqueue(Priority::Retry);
+        core.enqueue(Priority::Grant);
+    }
+    let (went, _) = drain(&mut core, seconds(1));
+    let count = |wanted| went.iter().filter(|one| **one == wanted).count();
+    assert_eq!(count(Priority::Retry), 9, "a tenth of what is not reserved");
+    assert_eq!(count(Priority::Grant), 50, "{went:?}");
+    for _ in 0..200 {
+        core.enqueue(Priority::Revoke);
+    }
+    let (went, _) = drain(&mut core, seconds(2));
+    assert!(went.iter().all(|one| *one == Priority::Revoke));
+    let (mut retries, mut now) = (0, seconds(2));
+    while now < seconds(62) {
+        now += seconds(1);
+        let (went, _) = drain(&mut core, now);
+        retries += went.iter().filter(|one| **one == Priority::Retry).count();
+    }
+    assert!(
+        (38..=41).contains(&retries),
+        "all of them in time: {retries}"
+    );
+}
+
+#[test]
+fn a_budget_of_one_still_retries() {
+    let mut core = core(1, 10);
+    let retry = core.enqueue(Priority::Retry);
+    assert_eq!(core.poll(seconds(1)), Step::Admit(retry));
+    core.enqueue(Priority::Retry);
+    assert!(matches!(core.poll(seconds(2)), Step::Wait(_)));
+}
+
+#[test]
+fn a_removal_that_leaves_more_open_overtakes_those_that_wait_already() {
+    let mut core = core(1, 10);
+    assert!(matches!(
+        {
+            core.enqueue(Priority::Revoke);
+            core.poll(Duration::ZERO)
+        },
+        Step::Admit(_)
+    ));
+    let day = |second| chrono::DateTime::from_timestamp(second, 0);
+    let light = core.enqueue_claim(Claim::removal(20, day(50)));
+    let older = core.enqueue_claim(Claim::removal(20, day(40)));
+    let heavy = core.enqueue_claim(Claim::removal(80, day(60)));
+    let mut order = Vec::new();
+    for turn in 1..4 {
+        if let Step::Admit(ticket) = core.poll(seconds(11 * turn)) {
+            order.push(ticket);
+        }
+    }
+    assert_eq!(order, [heavy, older, light]);
+}
+
+#[test]
+fn a_short_window_sets_nothing_aside_and_still_lets_an_owed_read_go_first() {
+    let mut core = core(10, 1);
+    let mut now = Duration::ZERO;
+    let (mut removals, mut reads) = (0, 0);
+    for _ in 0..2_000 {
+        core.enqueue(Priority::Revoke);
+    }
+    core.enqueue(Priority::Verify);
+    while now < seconds(100) {
+        for went in drain(&mut core, now).0 {
+            if went == Priority::Verify {
+                reads += 1;
+                core.enqueue(Priority::Verify);
+            } else {
+                removals += 1;
+            }
+        }
+        now += Duration::from_millis(20);
+    }
+    assert!((10..=11).contains(&reads), "{reads} reads");
+    assert!(removals >= 960, "{removals} removals");
+}
+
+#[test]
+fn what_ranks_below_removals_does_not_slip_into_the_gap_between_two_of_them() {
+    let mut core = core(4, 10);
+    for _ in 0..4 {
+        core.enqueue(Priority::Revoke);
+    }
+    assert_eq!(
+        drain(&mut core, Duration::ZERO).0.len(),
+        3,
+        "one is for a read"
+    );
+    // The last one waits, goes, and the next is still on its way when there is room.
+    assert_eq!(drain(&mut core, seconds(11)).0, [Priority::Revoke]);
+    core.enqueue(Priority::Grant);
+    core.enqueue(Priority::Discovery);
+    assert_eq!(drain(&mut core, Duration::from_millis(11_500)).0, []);
+    core.enqueue(Priority::Revoke);
+    assert_eq!(
+        drain(&mut core, Duration::from_millis(11_600)).0,
+        [Priority::Revoke]
+    );
+    assert_eq!(drain(&mut core, seconds(25)).0, [Priority::Grant]);
+}
+
+#[test]
+fn reads_leave_half_of_the_urgent_share_alone() {
+    let mut core = core(100, 60);
+    for _ in 0..200 {
+        core.enqueue(Priority::Verify);
+    }
+    let mut went = drain(&mut core, Duration::ZERO).0.len();
+    went += drain(&mut core, Duration::ZERO).0.len();
+    let kept = core.rate(Duration::ZERO).kept as usize;
+    assert!(kept >= 9, "{kept} are kept");
+    for _ in 0..kept {
+        core.enqueue(Priority::Revoke);
+    }
+    let now = drain(&mut core, Duration::ZERO).0;
+    assert_eq!(
+        now,
+        vec![Priority::Revoke; kept],
+        "{went} reads went before"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_not_used_is_given_back() {
+    let limiter = Limiter::new(LimiterOptions {
+        initial: 1,
+        interval: seconds(10),
+        ..LimiterOptions::default()
+    });
+    limiter.acquire(Priority::Revoke).await.unsent();
+    assert_eq!(limiter.rate().remaining, 1);
+    let began = tokio::time::Instant::now();
+    drop(limiter.acquire(Priority::Revoke).await);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(limiter.rate().remaining, 0);
 }

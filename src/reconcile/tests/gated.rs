@@ -15,10 +15,11 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
+use crate::domain::receipt::Receipt;
 use crate::ports::Ledger;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LedgerError, MemberCommit, Page,
-    RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, LedgerError,
+    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
 };
 use crate::store::MemoryLedger;
 
@@ -207,5 +208,41 @@ impl Ledger for Gated {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>> {
+        self.inner.receipt(id).await
+    }
+
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>> {
+        self.inner.list_receipts(filter, before, limit).await
+    }
+
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>> {
+        self.inner.late(integration, until, after, limit).await
+    }
+
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
+        self.inner.forgotten(integration).await
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        self.inner.endings(integration, from, until).await
     }
 }

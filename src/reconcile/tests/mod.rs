@@ -10,7 +10,9 @@ mod life;
 mod members;
 mod neighbours;
 mod random;
+mod receipts;
 mod refusals;
+mod service_level;
 mod world;
 
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use crate::ports::ledger::LedgerError;
+use crate::ports::ledger::{DiskFull, LedgerError};
 
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
@@ -63,6 +63,16 @@ pub(super) fn of_statement(
     if is_corrupt(&error) {
         corrupt(action, error)
     } else {
+        not_written(action, error)
+    }
+}
+
+/// Nothing was written, and whether that is for want of room.
+fn not_written(action: &'static str, error: Arc<sqlx::Error>) -> LedgerError {
+    if primary(&error) == Some(SQLITE_FULL) {
+        let source = error.into();
+        unavailable(action, DiskFull { source })
+    } else {
         unavailable(action, error)
     }
 }
@@ -70,7 +80,7 @@ pub(super) fn of_statement(
 /// An error of `COMMIT`.
 pub(super) fn of_commit(action: &'static str, error: Arc<sqlx::Error>) -> LedgerError {
     if commit_left_nothing(&error) {
-        unavailable(action, error)
+        not_written(action, error)
     } else {
         unknown(action, error)
     }
@@ -177,6 +187,14 @@ mod tests {
                 "{code}"
             );
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_trouble() {
+        assert!(of_commit("test", sqlite(SQLITE_FULL)).is_full());
+        assert!(of_statement("test", sqlite(SQLITE_FULL)).is_full());
+        assert!(!of_statement("test", sqlite(SQLITE_READONLY)).is_full());
+        assert!(!of_statement("test", sqlite(SQLITE_CORRUPT)).is_full());
     }
 
     #[test]

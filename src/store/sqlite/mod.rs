@@ -5,12 +5,18 @@
 //! opens a file that another process has.
 
 mod bench;
+mod census;
 mod errors;
+mod log;
 mod open;
+mod operations;
 mod read;
 mod together;
 mod write;
 mod writer;
+
+#[cfg(test)]
+mod plan_tests;
 
 use std::fmt;
 use std::future::Future;
@@ -35,9 +41,10 @@ use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
+use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, Ledger, MemberCommit, Page,
-    RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, Ledger,
+    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
 };
 
 /// Handle of the ledger; cloning it is cheap.
@@ -117,16 +124,21 @@ impl SqliteLedger {
         self.counters.writes.load(Ordering::Relaxed)
     }
 
-    /// Checks every page of the file; for a quiet hour or `doctor`, since it reads the whole file.
+    /// Checks every page of the file and the checksum of every body. It reads the whole file and holds nobody up.
     ///
     /// # Errors
     /// `LedgerError::Corrupt` with the first thing found wrong, or `LedgerError::Unavailable`.
     pub async fn verify(&self) -> Result<()> {
-        const ACTION: &str = "checking every page";
+        const ACTION: &str = "checking every page and every row";
         let mut conn = self.reader(ACTION).await?;
-        let found = open::quick_check(&mut conn)
-            .await
-            .map_err(|error| errors::of_statement(ACTION, error))?;
+        let found = async {
+            match open::structure(&mut conn).await? {
+                Some(detail) => Ok(Some(detail)),
+                None => read::damaged_body(&mut conn).await,
+            }
+        }
+        .await
+        .map_err(|error| errors::of_statement(ACTION, error))?;
         match found {
             None => Ok(()),
             Some(detail) => Err(errors::corrupt(ACTION, detail)),
@@ -373,7 +385,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {
-        read!(self, "counting", |conn, action| read::census(
+        read!(self, "counting", |conn, action| census::census(
             conn, now, action
         ))
     }
@@ -392,5 +404,55 @@ impl Ledger for SqliteLedger {
             // The writer may be gone already; then there is nothing left to flush.
             drop(closed.await);
         }
+    }
+
+    async fn receipt(&self, id: GrantId) -> Result<Option<Receipt>> {
+        read!(self, "reading a receipt", |conn, action| {
+            operations::receipt(conn, id, action)
+        })
+    }
+
+    async fn list_receipts(
+        &self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+        limit: usize,
+    ) -> Result<Page<Receipt, ReceiptCursor>> {
+        read!(self, "listing receipts", |conn, action| {
+            operations::list_receipts(conn, filter, before, limit, action)
+        })
+    }
+
+    async fn late(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<MemberRecord, LateCursor>> {
+        read!(self, "listing late removals", |conn, action| {
+            operations::late(conn, integration, until, after, limit, action)
+        })
+    }
+
+    async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
+        read!(self, "listing forgotten access", |conn, action| {
+            operations::forgotten(conn, integration, action)
+        })
+    }
+
+    async fn endings(
+        &self,
+        integration: &IntegrationName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<(Timestamp, u64)>> {
+        read!(self, "counting ends", |conn, action| read::endings(
+            conn,
+            integration,
+            from,
+            until,
+            action
+        ))
     }
 }

@@ -14,9 +14,9 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{GrantId, IntegrationName, UserId};
 use crate::domain::member::{MemberKey, MemberRecord, Subject};
 use crate::ports::ledger::{
-    Census, DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
+    DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
 };
-use crate::store::rows::{self, REMOVALS_END, Unreadable, page};
+use crate::store::rows::{self, Unreadable, page};
 
 /// A query's answer, or rows that cannot be read, or a database that cannot.
 pub(super) type Read<T> = std::result::Result<Result<T>, sqlx::Error>;
@@ -33,48 +33,32 @@ macro_rules! buckets {
 }
 
 /// The ranks that hold anybody who is due by `$2`: nothing, in one question, on most turns of the floor poll.
-const BUCKETS: &str = concat!(
+pub(super) const BUCKETS: &str = concat!(
     buckets!(),
     "SELECT due_rank FROM bucket WHERE due_rank IS NOT NULL \
      AND (SELECT MIN(m.due_at) FROM members m WHERE m.integration = $1 \
      AND m.due_rank = bucket.due_rank AND m.due_at IS NOT NULL) <= $2"
 );
 
-const DUE: &str = "SELECT subject, due_at FROM members WHERE integration = $1 AND due_rank = $2 \
+pub(super) const DUE: &str = "SELECT subject, due_at FROM members WHERE integration = $1 AND due_rank = $2 \
      AND due_at IS NOT NULL AND due_at <= $3 ORDER BY due_at, subject LIMIT $4";
 
-const NEXT_DUE: &str = concat!(
+pub(super) const NEXT_DUE: &str = concat!(
     buckets!(),
     "SELECT MIN((SELECT MIN(m.due_at) FROM members m WHERE m.integration = $1 \
      AND m.due_rank = bucket.due_rank AND m.due_at IS NOT NULL AND m.due_at > $2)) \
      FROM bucket WHERE bucket.due_rank IS NOT NULL"
 );
 
-const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
+pub(super) const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
      WHERE integration = $1 AND subject = $2 \
      UNION ALL SELECT 1, id, version, format, body, NULL, NULL FROM grants \
      WHERE integration = $1 AND subject = $2 AND state <> 'ended' ORDER BY kind, id";
 
-const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
+pub(super) const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
      AND subject > $2 AND subject < 'user;' \
      UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
-
-/// Counts that the ledger keeps, and what is overdue by `$1` among removals (ranks below `$2`), in one question. Its
-/// cost follows the number of ranks and of overdue members.
-const CENSUS: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(integration) FROM members \
-     UNION ALL SELECT (SELECT MIN(m.integration) FROM members m WHERE m.integration > known.name) \
-     FROM known WHERE known.name IS NOT NULL), \
-     bucket(integration, due_rank) AS (\
-     SELECT name, (SELECT MIN(m.due_rank) FROM members m WHERE m.integration = name AND m.due_at IS NOT NULL) \
-     FROM known WHERE name IS NOT NULL \
-     UNION ALL SELECT integration, (SELECT MIN(m.due_rank) FROM members m WHERE m.integration = bucket.integration \
-     AND m.due_at IS NOT NULL AND m.due_rank > bucket.due_rank) \
-     FROM bucket WHERE bucket.due_rank < $2) \
-     SELECT integration, what, number, NULL FROM census WHERE number > 0 \
-     UNION ALL SELECT NULL, 'overdue', COUNT(*), MIN(m.due_at) FROM bucket CROSS JOIN members m \
-     WHERE bucket.due_rank < $2 AND m.integration = bucket.integration AND m.due_rank = bucket.due_rank \
-     AND m.due_at IS NOT NULL AND m.due_at <= $1";
 
 /// Passes an unreadable row on as the inner error.
 macro_rules! readable {
@@ -160,7 +144,7 @@ pub(super) async fn list_grants(
 }
 
 /// The newest grants that fit a filter, of one state where one is given.
-fn listing(
+pub(super) fn listing(
     filter: &GrantFilter,
     state: Option<&str>,
     before: Option<GrantId>,
@@ -356,6 +340,33 @@ pub(super) async fn next_due(
     }))
 }
 
+/// Members by the second in which a removal of theirs falls due.
+pub(super) async fn endings(
+    conn: &mut SqliteConnection,
+    integration: &IntegrationName,
+    from: Timestamp,
+    until: Timestamp,
+    action: &'static str,
+) -> Read<Vec<(Timestamp, u64)>> {
+    let rows = query(
+        "SELECT COALESCE(ends_by, expires_at) / 1000000 AS second, COUNT(DISTINCT subject) FROM grants \
+         WHERE integration = $1 AND state <> 'ended' AND COALESCE(ends_by, expires_at) >= $2 \
+         AND COALESCE(ends_by, expires_at) < $3 GROUP BY second ORDER BY second",
+    )
+    .bind(integration.to_string())
+    .bind(rows::micros(from))
+    .bind(rows::micros(until))
+    .fetch_all(conn)
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (second, count): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let at = readable!(action, rows::instant(second.saturating_mul(1_000_000)));
+        found.push((at, rows::uint(count)));
+    }
+    Ok(Ok(found))
+}
+
 pub(super) async fn events(
     conn: &mut SqliteConnection,
     filter: &EventFilter,
@@ -416,143 +427,71 @@ pub(super) async fn last_sequence(
     Ok(last.map_or(0, rows::uint))
 }
 
-pub(super) async fn census(
+/// The first row whose body does not fit its checksum, in words. Reads page by page, so that the log can be written
+/// back meanwhile.
+pub(super) async fn damaged_body(
     conn: &mut SqliteConnection,
-    now: Timestamp,
-    action: &'static str,
-) -> Read<Census> {
-    let mut census = Census::default();
-    let counted = query(CENSUS)
-        .bind(rows::micros(now))
-        .bind(REMOVALS_END)
-        .fetch_all(conn)
+) -> std::result::Result<Option<String>, sqlx::Error> {
+    // Bodies of members may be large, and this must not be felt.
+    const PAGE: i64 = 100;
+    let mut after = String::new();
+    loop {
+        let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.clone())
+            .bind(PAGE)
+            .fetch_all(&mut *conn)
+            .await?;
+        let Some(last) = page.last() else { break };
+        after = last.try_get(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let id: &str = row.try_get(0)?;
+                return Ok(Some(format!("grant {id} does not fit its checksum")));
+            }
+        }
+    }
+    let mut after = (String::new(), String::new());
+    loop {
+        let page = query(
+            "SELECT integration, subject, body FROM members WHERE (integration, subject) > ($1, $2) \
+             ORDER BY integration, subject LIMIT $3",
+        )
+        .bind(after.0.clone())
+        .bind(after.1.clone())
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
         .await?;
-    for row in counted {
-        let (integration, what): (Option<String>, String) = (row.try_get(0)?, row.try_get(1)?);
-        let (number, first): (i64, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
-        let number = rows::uint(number);
-        let Some(integration) = integration else {
-            census.overdue = number;
-            census.oldest_overdue = match first {
-                None => None,
-                Some(at) => Some(readable!(action, rows::instant(at))),
-            };
-            continue;
-        };
-        match what.as_str() {
-            "owned" => census.owned += number,
-            "blocked" => census.blocked += number,
-            _ => {
-                let integration = readable!(action, IntegrationName::parse(integration));
-                census.grants.push((integration, what, number));
+        let Some(last) = page.last() else { break };
+        after = (last.try_get(0)?, last.try_get(1)?);
+        for row in &page {
+            if rows::is_damaged(row.try_get(2)?) {
+                let (integration, subject): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                return Ok(Some(format!(
+                    "member {subject} of {integration} does not fit its checksum"
+                )));
             }
         }
     }
-    census.grants.sort();
-    Ok(Ok(census))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::open::{self, Options};
-    use super::*;
-
-    /// What SQLite says it will do for a query.
-    async fn plan(text: &str) -> Vec<String> {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let path = folder.path().join("ledger.db");
-        let _lock = open::files(&path).expect("a file");
-        let mut conn = open::writer(&path, &Options::default())
-            .await
-            .expect("a ledger");
-        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
-        query(explain)
-            .fetch_all(&mut conn)
-            .await
-            .expect("explained")
-            .iter()
-            .map(|row| row.get::<String, _>("detail"))
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn what_runs_all_the_time_never_looks_at_every_grant_or_member() {
-        for (name, text) in [
-            ("buckets", BUCKETS),
-            ("due", DUE),
-            ("next due", NEXT_DUE),
-            ("member", MEMBER),
-            ("members", MEMBERS),
-            ("census", CENSUS),
-        ] {
-            for step in plan(text).await {
-                let everything = ["SCAN members", "SCAN grants", "SCAN m ", "SCAN m"]
-                    .iter()
-                    .any(|scan| {
-                        step == *scan || step.starts_with(&format!("{} USING", scan.trim()))
-                    });
-                assert!(!everything, "{name}: {step}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_due_is_read_in_the_order_of_an_index_and_never_sorted() {
-        for text in [BUCKETS, DUE] {
-            let plan = plan(text).await;
-            assert!(
-                plan.iter().any(|step| step.contains("members_due")),
-                "{plan:?}"
-            );
-            assert!(
-                !plan.iter().any(|step| step.contains("TEMP B-TREE")),
-                "{plan:?}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn the_grants_of_a_subject_are_found_by_their_own_indexes() {
-        let filter = GrantFilter {
-            subject: Some("user:1".to_owned()),
-            states: vec!["active".to_owned()],
-            ..GrantFilter::default()
+    let mut after = 0;
+    loop {
+        let page = query(
+            "SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+        )
+        .bind(after)
+        .bind(PAGE)
+        .fetch_all(&mut *conn)
+        .await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
         };
-        let plan = plan(listing(&filter, None, None, 50).sql().as_str()).await;
-        for index in ["grants_by_subject", "grants_by_beneficiary"] {
-            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
-        }
-        assert!(
-            !plan.iter().any(|step| step.contains("grants_by_state")),
-            "{plan:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_page_of_a_list_is_read_in_its_order_and_never_sorted() {
-        let names = |states: &[&str]| states.iter().map(|&state| state.to_owned()).collect();
-        let integration = IntegrationName::parse("main").ok();
-        let caller = crate::domain::ids::CallerName::parse("local").ok();
-        for states in [names(&[]), names(&["active"]), names(&["ended"])] {
-            let filter = GrantFilter {
-                integration: integration.clone(),
-                caller: caller.clone(),
-                states,
-                ..GrantFilter::default()
-            };
-            let state = filter.states.first().map(String::as_str);
-            let text = listing(&filter, state, None, 50).sql().as_str().to_owned();
-            let plan = plan(&text).await;
-            assert!(
-                !plan.iter().any(|step| step.contains("TEMP B-TREE")),
-                "{plan:?}"
-            );
-            let index = if state.is_some() {
-                "grants_by_state"
-            } else {
-                "sqlite_autoindex_grants_1"
-            };
-            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+        after = last.try_get::<i64, _>(0)?;
+        for row in &page {
+            if rows::is_damaged(row.try_get(1)?) {
+                let sequence: i64 = row.try_get(0)?;
+                return Ok(Some(format!(
+                    "audit event {sequence} does not fit its checksum"
+                )));
+            }
         }
     }
 }

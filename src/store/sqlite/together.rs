@@ -15,34 +15,49 @@ pub(super) const TOGETHER: usize = 8;
 
 /// Several accepts, all of them or none.
 static ACCEPTS: LazyLock<String> = LazyLock::new(|| {
-    let text = repeated(ACCEPT_WITH_EVENT, 27);
+    let text = repeated(ACCEPT_WITH_EVENT);
     format!("SAVEPOINT accepts; {text}; RELEASE accepts")
 });
 /// Several grants of a commit.
-pub(super) static GRANTS: LazyLock<String> = LazyLock::new(|| repeated(GRANT, 15));
+pub(super) static GRANTS: LazyLock<String> = LazyLock::new(|| repeated(GRANT));
 /// Several request ids.
-pub(super) static REQUESTS: LazyLock<String> = LazyLock::new(|| repeated(REQUEST, 6));
+pub(super) static REQUESTS: LazyLock<String> = LazyLock::new(|| repeated(REQUEST));
 /// Several events.
-pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| repeated(EVENT, 8));
+pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| repeated(EVENT));
 
-/// A text [`TOGETHER`] times over. Its `values` are numbered on from copy to copy.
-fn repeated(text: &str, values: usize) -> String {
+/// A text [`TOGETHER`] times over, its values numbered on from copy to copy.
+fn repeated(text: &str) -> String {
+    let values = highest(text);
     let copies: Vec<String> = (0..TOGETHER)
         .map(|copy| {
             let mut parts = text.split('$');
             let mut numbered = parts.next().unwrap_or_default().to_owned();
-            for part in parts {
-                let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-                let (number, rest) = part.split_at(digits);
-                let number: usize = number
-                    .parse()
-                    .expect("the values of our own texts are numbered");
+            for (number, rest) in parts.map(numbered_part) {
                 numbered.push_str(&format!("${}{rest}", number + copy * values));
             }
             numbered
         })
         .collect();
     copies.join("; ")
+}
+
+/// The highest number of a value in a text.
+fn highest(text: &str) -> usize {
+    let parts = text.split('$').skip(1);
+    parts
+        .map(|part| numbered_part(part).0)
+        .max()
+        .unwrap_or_default()
+}
+
+/// The number at the beginning of what follows a `$`, and the rest.
+fn numbered_part(part: &str) -> (usize, &str) {
+    let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = part.split_at(digits);
+    let number = number
+        .parse()
+        .expect("the values of our own texts are numbered");
+    (number, rest)
 }
 
 /// The accept of a write that fits into the text for several.
@@ -89,18 +104,6 @@ pub(super) async fn accepts(
 mod tests {
     use super::*;
 
-    /// The highest number of a value in a text.
-    fn highest(text: &str) -> usize {
-        text.split('$')
-            .skip(1)
-            .filter_map(|part| {
-                let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-                part[..digits].parse().ok()
-            })
-            .max()
-            .unwrap_or(0)
-    }
-
     #[test]
     fn no_two_copies_of_a_text_share_a_value() {
         for (one, many) in [
@@ -111,6 +114,6 @@ mod tests {
         ] {
             assert_eq!(highest(many), highest(one) * TOGETHER, "{one}");
         }
-        assert_eq!(repeated("a $1, $2", 2).split("; ").nth(1), Some("a $3, $4"));
+        assert_eq!(repeated("a $1, $2").split("; ").nth(1), Some("a $3, $4"));
     }
 }

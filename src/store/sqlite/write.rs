@@ -100,15 +100,15 @@ macro_rules! accept {
         "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
          VALUES ($1, $2, 'grant', $3, $4, $5); \
          INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
-         expires_at, cause, ended_at, version, format, body) \
-         VALUES ($4, $6, $7, $1, $2, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+         expires_at, cause, ended_at, version, format, body, ends_by) \
+         VALUES ($4, $6, $7, $1, $2, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
     };
 }
 
 macro_rules! accept_member {
     () => {
         "; INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
-         VALUES ($6, $7, 1, 0, 0, $18, $19, $16, $20) \
+         VALUES ($6, $7, 1, 0, 0, $19, $20, $16, $21) \
          ON CONFLICT (integration, subject) DO UPDATE SET version = members.version + 1, \
          due_at = CASE WHEN members.due_at IS NULL \
          OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
@@ -126,13 +126,13 @@ pub(super) const ACCEPT_WITH_EVENT: &str = concat!(
     accept!(),
     accept_member!(),
     "; ",
-    insert_event!("$21, $22, $23, $24, $25, $26, $16, $27")
+    insert_event!("$22, $23, $24, $25, $26, $27, $16, $28")
 );
 /// The rows of an accept without its member: the floor that the bench compares with.
 pub(super) const BARE_ACCEPT: &str = concat!(
     accept!(),
     "; ",
-    insert_event!("$18, $19, $20, $21, $22, $23, $16, $24")
+    insert_event!("$19, $20, $21, $22, $23, $24, $16, $25")
 );
 
 pub(super) const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
@@ -140,18 +140,38 @@ pub(super) const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
 pub(super) const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
 
-const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
-     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9) ON CONFLICT (integration, subject) DO NOTHING";
+const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body, \
+     removal_due_at, removal_weight, forgotten) \
+     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (integration, subject) DO NOTHING";
 
 const MEMBER_SWAP: &str = "UPDATE members SET version = version + 1, owned = $4, blocked = $5, due_at = $6, due_rank = $7, \
-     format = $8, body = $9 WHERE integration = $1 AND subject = $2 AND version = $3";
+     format = $8, body = $9, removal_due_at = $10, removal_weight = $11, forgotten = $12 \
+     WHERE integration = $1 AND subject = $2 AND version = $3";
+
+const RECEIPT: &str = "INSERT INTO receipts (grant_id, integration, subject, beneficiary, caller, ended_at, is_open, format, body) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+     ON CONFLICT (grant_id) DO UPDATE SET is_open = excluded.is_open, format = excluded.format, body = excluded.body";
+
+/// Ended grants that nothing refers to any more, oldest first.
+macro_rules! prunable {
+    () => {
+        "SELECT id FROM grants WHERE state = 'ended' AND ended_at < $1 \
+         AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.caller = grants.caller \
+         AND requests.request_id = grants.request_id) \
+         AND NOT EXISTS (SELECT 1 FROM requests WHERE kind = 'done' AND requests.grant_id = grants.id) \
+         ORDER BY ended_at, id LIMIT $2"
+    };
+}
+
+const PRUNE_RECEIPTS: &str = concat!("DELETE FROM receipts WHERE grant_id IN (", prunable!(), ")");
+const PRUNE_GRANTS: &str = concat!("DELETE FROM grants WHERE id IN (", prunable!(), ")");
 
 pub(super) const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
-     expires_at, cause, ended_at, version, format, body) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+     expires_at, cause, ended_at, version, format, body, ends_by) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
      ON CONFLICT (id) DO UPDATE SET subject = excluded.subject, state = excluded.state, \
      targets = excluded.targets, expires_at = excluded.expires_at, cause = excluded.cause, \
-     ended_at = excluded.ended_at, \
+     ended_at = excluded.ended_at, ends_by = excluded.ends_by, \
      version = CASE WHEN excluded.version > grants.version THEN excluded.version ELSE grants.version + 1 END, \
      format = excluded.format, body = excluded.body \
      WHERE grants.body <> excluded.body OR excluded.version > grants.version";
@@ -211,7 +231,7 @@ async fn savepoint(
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 
-/// Binds the request and the grant of an accept: `$1` to `$17`.
+/// Binds the request and the grant of an accept: `$1` to `$18`.
 pub(super) fn bind_accept<'q>(
     query: Query<'q>,
     request: &RequestRow,
@@ -235,6 +255,7 @@ pub(super) fn bind_accept<'q>(
         .bind(grant.version)
         .bind(FORMAT)
         .bind(grant.body.clone())
+        .bind(grant.ends_by)
 }
 
 /// Binds an event but its format, in the order of its columns.
@@ -248,7 +269,7 @@ pub(super) fn bind_event<'q>(query: Query<'q>, event: &EventRow) -> Query<'q> {
         .bind(event.kind)
 }
 
-/// Binds the request, the grant and the member of an accept: `$1` to `$20`.
+/// Binds the request, the grant and the member of an accept: `$1` to `$21`.
 pub(super) fn bind_accepted<'q>(query: Query<'q>, rows: &AcceptRows) -> Query<'q> {
     bind_accept(query, &rows.request, &rows.grant)
         .bind(rows.member.due_at)
@@ -396,6 +417,9 @@ async fn swap(
         .bind(row.due_rank)
         .bind(FORMAT)
         .bind(row.body.clone())
+        .bind(row.removal_due_at)
+        .bind(row.removal_weight)
+        .bind(row.forgotten)
         .execute(conn)
         .await?;
     Ok(done.rows_affected() == 1)
@@ -426,6 +450,20 @@ async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
     for grant in rest {
         bind_grant(query(GRANT), grant).execute(&mut *conn).await?;
     }
+    for receipt in &rows.receipts {
+        query(RECEIPT)
+            .bind(receipt.grant_id.clone())
+            .bind(receipt.integration.clone())
+            .bind(receipt.subject.clone())
+            .bind(receipt.beneficiary.clone())
+            .bind(receipt.caller.clone())
+            .bind(receipt.ended_at)
+            .bind(receipt.is_open)
+            .bind(FORMAT)
+            .bind(receipt.body.clone())
+            .execute(&mut *conn)
+            .await?;
+    }
     events(conn, &rows.events).await?;
     Ok(Ok(Reply::Number(rows::uint(rows.member.version) + 1)))
 }
@@ -447,6 +485,7 @@ fn bind_grant<'q>(query: Query<'q>, grant: &GrantRow) -> Query<'q> {
         .bind(grant.version.max(1))
         .bind(FORMAT)
         .bind(grant.body.clone())
+        .bind(grant.ends_by)
 }
 
 async fn rekey(
@@ -546,19 +585,18 @@ async fn prune(
     .await?
     .rows_affected();
     let left = limit.saturating_sub(rows::int(requests));
-    let grants = query(
-        "DELETE FROM grants WHERE id IN (\
-         SELECT id FROM grants WHERE state = 'ended' AND ended_at < $1 \
-         AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.caller = grants.caller \
-         AND requests.request_id = grants.request_id) \
-         AND NOT EXISTS (SELECT 1 FROM requests WHERE kind = 'done' AND requests.grant_id = grants.id) \
-         ORDER BY ended_at, id LIMIT $2)",
-    )
-    .bind(ended_before)
-    .bind(left)
-    .execute(conn)
-    .await?
-    .rows_affected();
+    // A receipt stays as long as its grant.
+    query(PRUNE_RECEIPTS)
+        .bind(ended_before)
+        .bind(left)
+        .execute(&mut *conn)
+        .await?;
+    let grants = query(PRUNE_GRANTS)
+        .bind(ended_before)
+        .bind(left)
+        .execute(conn)
+        .await?
+        .rows_affected();
     Ok(Ok(Reply::Number(requests + grants)))
 }
 

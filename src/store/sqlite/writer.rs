@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sqlx::query;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
-use sqlx::{ConnectOptions, query};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::errors;
@@ -168,12 +168,9 @@ impl Writer {
 
     async fn transact(&mut self, works: &[Work]) -> Outcomes {
         if self.conn.is_none() {
-            match open::writer_options(&self.path, &self.options)
-                .connect()
-                .await
-            {
+            match open::anew(&self.path, &self.options).await {
                 Ok(conn) => {
-                    tracing::info!("Opened the ledger anew");
+                    tracing::warn!("Opened the ledger anew");
                     self.conn = Some(conn);
                 }
                 Err(error) => {
@@ -358,9 +355,11 @@ mod tests {
     fn names(batch: &[(Work, oneshot::Sender<Result<Reply>>)]) -> Vec<String> {
         batch
             .iter()
-            .map(|(work, _)| match work {
-                Work::Commit(rows) => rows.member.subject.clone(),
-                other => panic!("{other:?}"),
+            .map(|(work, _)| {
+                let Work::Commit(rows) = work else {
+                    panic!("{work:?}");
+                };
+                rows.member.subject.clone()
             })
             .collect()
     }

@@ -1,0 +1,72 @@
+//! When a removal of ours is due, whatever its tries and pauses.
+//!
+//! Owns the one answer to "since when should this be gone". Never looks at a clock: whether something is overdue is the
+//! comparison with an instant that the caller gives.
+
+use chrono::TimeDelta;
+
+use super::Timestamp;
+use super::grant::GrantState;
+use super::member::{MemberRecord, Owned, Phase};
+
+/// How late a removal may be before it counts as overdue: time for the call, and for the read that proves it.
+pub const GRACE: TimeDelta = TimeDelta::seconds(60);
+
+/// When an owned assignment is due to be removed: when the last grant that wants it stops doing so. `None` when it was
+/// seen gone, or while a grant wants it without a known end.
+#[must_use]
+pub fn removal_due_at(record: &MemberRecord, row: &Owned) -> Option<Timestamp> {
+    if row.phase != Phase::Live {
+        return None;
+    }
+    let mut latest: Option<Timestamp> = None;
+    for grant in &record.grants {
+        let names = grant
+            .assignments
+            .iter()
+            .any(|held| held.assignment == row.assignment);
+        if !names {
+            continue;
+        }
+        let end = match &grant.state {
+            GrantState::Revoking { since, .. } => Some(*since),
+            GrantState::Activating { .. } | GrantState::Active { .. } => grant.ends_at(),
+            GrantState::Scheduled { .. }
+            | GrantState::AwaitingMember { .. }
+            | GrantState::Ended { .. } => continue,
+        };
+        // Wanted without a known end: not due at any instant that is known.
+        latest = latest.max(Some(end?));
+    }
+    // No grant is left: it came back after it was gone, or a late call of ours brought it.
+    latest.or_else(|| {
+        let resurrected = record
+            .evidence
+            .trail(&row.assignment)
+            .and_then(|trail| trail.resurrected_at);
+        Some(resurrected.or(row.must_end_by).unwrap_or(row.since))
+    })
+}
+
+/// The first removal of a member that is due or will be: since when, and the strongest power that any of them leaves
+/// open.
+#[must_use]
+pub fn first_removal(record: &MemberRecord) -> Option<(Timestamp, u32)> {
+    let dues = record
+        .owned
+        .iter()
+        .filter_map(|row| removal_due_at(record, row).map(|at| (at, row.assignment.weight())));
+    dues.reduce(|(at, weight), (other, more)| (at.min(other), weight.max(more)))
+}
+
+/// Class of power, for metrics and for people: `critical` (an organization owner, or an administrator of everything of
+/// a kind), `high` (administrators), `medium` (those who change things), `low` (those who look).
+#[must_use]
+pub fn class_of(weight: u32) -> &'static str {
+    match weight {
+        100.. => "critical",
+        60.. => "high",
+        40.. => "medium",
+        _ => "low",
+    }
+}

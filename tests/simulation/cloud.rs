@@ -1,0 +1,747 @@
+//! Elastic Cloud as the connector reaches it: behind the real rate limiter, through a network that loses, delays,
+//! repeats and lies.
+//!
+//! Owns what happens to each request. What a request does is decided upstream, when it takes effect there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use latchkey::domain::assignment::{Assignment, ProjectType, Target};
+use latchkey::domain::event::CallEvidence;
+use latchkey::domain::ids::{
+    DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId,
+};
+use latchkey::domain::member::WriteKind;
+use latchkey::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember};
+use latchkey::elastic::limiter::{Feedback, Limiter, LimiterOptions, Permit};
+use latchkey::ports::provider::{
+    Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
+    Priority, Project, ProjectRole, ReadError, ReadResult, Refusal,
+};
+use latchkey::ports::{AccessProvider, Clock};
+
+use super::cast::{ROBOT, each};
+use super::clock::{Ms, SECOND, sleep};
+use super::invariants::PAUSE;
+use super::stage::{Inner, Stage, say};
+use super::unknowns::Lag;
+use super::world::{Invited, Pending, Verdict};
+
+/// How long a mutation waits for its turn, how long it may take, and how long a read may take: as in the adapter.
+const WAIT: Duration = Duration::from_secs(10);
+const BUDGET: Ms = 2_500;
+const READ_WAIT: Duration = Duration::from_secs(30);
+
+/// What becomes of a request.
+#[derive(Debug)]
+enum Course {
+    /// Upstream decides; the answer takes so long.
+    Decided { number: u64, at: Ms, back: Ms },
+    /// Nothing comes back; the caller gives up.
+    Silence,
+    /// Something else answers, after so long.
+    Instead(Reply, Ms),
+}
+
+#[derive(Debug)]
+enum Reply {
+    Done,
+    Refused(Refusal),
+    Unknown(&'static str),
+}
+
+/// One process's way to Elastic Cloud.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    stage: Arc<Stage>,
+    life: u64,
+    limiter: Limiter,
+}
+
+fn evidence(call: &str, elapsed: Ms) -> CallEvidence {
+    CallEvidence {
+        call: call.to_owned(),
+        attempts: 1,
+        elapsed_ms: elapsed.unsigned_abs(),
+        ..CallEvidence::default()
+    }
+}
+
+fn refusal(status: u16, code: &str) -> Refusal {
+    let code = code.to_owned();
+    match status {
+        401 => Refusal::Unauthenticated { code },
+        403 => Refusal::Forbidden { code },
+        404 => Refusal::NotFound { code },
+        429 => Refusal::Throttled { retry_after: None },
+        _ => Refusal::Invalid { code },
+    }
+}
+
+impl Inner {
+    /// Counts a call against upstream's limit; answers what the answer's head tells, and whether it is refused.
+    fn count_call(&mut self) -> (Feedback, bool) {
+        self.tally.calls += 1;
+        let Some(limit) = self.unknowns.limit else {
+            return (Feedback::default(), false);
+        };
+        let now = self.now;
+        let calls = &mut self.world.calls;
+        while calls.front().is_some_and(|at| *at + limit.window <= now) {
+            calls.pop_front();
+        }
+        let throttled = calls.len() >= limit.calls as usize;
+        if !throttled {
+            calls.push_back(now);
+        }
+        let window = Duration::from_millis(limit.window.unsigned_abs());
+        let mut feedback = Feedback {
+            throttled,
+            ..Feedback::default()
+        };
+        if limit.told {
+            let left = limit
+                .calls
+                .saturating_sub(u32::try_from(calls.len()).unwrap_or(u32::MAX));
+            feedback.limit = Some(limit.calls);
+            feedback.remaining = Some(left);
+            feedback.interval = Some(window);
+            let told_since = *self.told_since.get_or_insert(now);
+            let all_told = calls.front().is_some_and(|first| *first > told_since);
+            if throttled && all_told && self.is_calm_budget() {
+                self.violate(
+                    "I8 budget",
+                    None,
+                    format!("more than {} calls in one window", limit.calls),
+                );
+            }
+        }
+        if throttled {
+            self.tally.faults += 1;
+            self.excuse(None, PAUSE + limit.window);
+            if limit.retry_after {
+                feedback.retry_after = Some(window / 4);
+            }
+        }
+        (feedback, throttled)
+    }
+
+    fn is_calm_budget(&self) -> bool {
+        // Answers that never came back told nothing.
+        self.excused_all < self.now
+    }
+
+    /// How long a request takes to arrive or an answer to come back.
+    fn latency(&mut self) -> Ms {
+        if !self.is_calm() && self.dice.chance(self.weather.slow) {
+            self.tally.faults += 1;
+            self.excuse(None, 15 * SECOND);
+            return self.dice.range(500, 4_000);
+        }
+        self.dice.range(5, 120)
+    }
+
+    /// Decides what becomes of a mutation. `who` is the person it is about.
+    fn course(&mut self, what: &Pending, who: usize) -> Course {
+        let now = self.now;
+        let weather = self.weather;
+        let (there, back) = (self.latency(), self.latency());
+        if !self.is_calm() {
+            if self.world.down_until > now {
+                self.fault(who, PAUSE, "upstream is down");
+                return match self.dice.below(4) {
+                    0 => Course::Instead(
+                        Reply::Refused(Refusal::NotSent {
+                            code: "connect".to_owned(),
+                        }),
+                        10,
+                    ),
+                    1 => Course::Silence,
+                    2 => {
+                        self.world.queue(now + there, what.clone());
+                        Course::Instead(Reply::Unknown("http_502"), there + back)
+                    }
+                    _ => Course::Instead(Reply::Unknown("http_503"), there + back),
+                };
+            }
+            if self.dice.chance(weather.lost_before) {
+                self.fault(who, PAUSE, "the request is lost");
+                return Course::Silence;
+            }
+            if self.dice.chance(weather.lost_after) {
+                self.fault(who, PAUSE, "the answer is lost");
+                self.world.queue(now + there, what.clone());
+                return Course::Silence;
+            }
+            if self.dice.chance(weather.late) {
+                let most = (self.setup.look_after - 20 * SECOND)
+                    .min(weather.calm_from + 60 * SECOND - now)
+                    .max(4 * SECOND);
+                let late = self.dice.range(3 * SECOND, most);
+                let wait = self.setup.look_after + PAUSE;
+                self.fault(who, wait, "the request is held up");
+                say!(
+                    self,
+                    Some(who),
+                    "it will take effect in {} s",
+                    late / SECOND
+                );
+                self.world.queue(now + late, what.clone());
+                return Course::Silence;
+            }
+            if self.dice.chance(weather.lie) {
+                self.fault(who, PAUSE, "upstream lies: done, without effect");
+                return Course::Instead(Reply::Done, there + back);
+            }
+            if self.dice.chance(weather.not_sent) {
+                self.fault(who, PAUSE, "no connection");
+                let code = "connect".to_owned();
+                return Course::Instead(Reply::Refused(Refusal::NotSent { code }), 10);
+            }
+            if self.dice.chance(weather.throttle) {
+                self.fault(who, PAUSE, "throttled");
+                return Course::Instead(
+                    Reply::Refused(Refusal::Throttled { retry_after: None }),
+                    there + back,
+                );
+            }
+            if self.dice.chance(weather.unauthenticated) {
+                self.fault(who, PAUSE, "401 for a moment");
+                return Course::Instead(
+                    Reply::Refused(refusal(401, "root.unauthorized")),
+                    there + back,
+                );
+            }
+            if self.dice.chance(weather.forbidden) {
+                let wait = self.setup.blocked_retry + PAUSE;
+                self.fault(who, wait, "403 for a moment");
+                return Course::Instead(
+                    Reply::Refused(refusal(
+                        403,
+                        "role_assignments.unauthorized_role_assignments",
+                    )),
+                    there + back,
+                );
+            }
+            if self.dice.chance(weather.duplicate) {
+                self.fault(who, 2 * 60 * SECOND, "the request will take effect twice");
+                let again = self.dice.range(200, 25 * SECOND);
+                let number = self.world.queue(now + there, what.clone());
+                self.world.queue(now + there + again, what.clone());
+                return Course::Decided {
+                    number,
+                    at: now + there,
+                    back,
+                };
+            }
+        }
+        if !self.world.key.valid {
+            self.fault(who, PAUSE, "the key is not valid");
+            return Course::Instead(
+                Reply::Refused(refusal(401, "root.unauthorized")),
+                there + back,
+            );
+        }
+        if !self.world.key.owner {
+            let wait = self.setup.blocked_retry + PAUSE;
+            self.fault(who, wait, "the key has lost its rights");
+            return Course::Instead(
+                Reply::Refused(refusal(
+                    403,
+                    "role_assignments.unauthorized_role_assignments",
+                )),
+                there + back,
+            );
+        }
+        let number = self.world.queue(now + there, what.clone());
+        Course::Decided {
+            number,
+            at: now + there,
+            back,
+        }
+    }
+
+    fn fault(&mut self, who: usize, lasts: Ms, what: &str) {
+        self.tally.faults += 1;
+        self.excuse(Some(who), lasts);
+        say!(self, Some(who), "fault: {what}");
+    }
+
+    /// What a mutation that upstream refused means for the model.
+    fn answered(&mut self, number: u64, who: usize, what: &Pending) -> Verdict {
+        let verdict = self
+            .world
+            .results
+            .remove(&number)
+            .unwrap_or(Verdict::Refused(500, "lost"));
+        if let Verdict::Refused(..) = &verdict {
+            let wait = self.setup.blocked_retry + PAUSE;
+            self.excuse(Some(who), wait);
+            if let Pending::Write {
+                kind: WriteKind::Add,
+                set,
+                ..
+            } = what
+            {
+                self.model.refused(who, *set);
+            }
+        }
+        verdict
+    }
+}
+
+impl Cloud {
+    pub(crate) fn new(stage: Arc<Stage>, life: u64) -> Self {
+        let limiter = Limiter::new(LimiterOptions::default());
+        Self {
+            stage,
+            life,
+            limiter,
+        }
+    }
+
+    /// Waits for a turn; none when it does not come in time.
+    async fn turn(&self, priority: Priority, wait: Duration) -> Option<Permit> {
+        let permit = tokio::time::timeout(wait, self.limiter.acquire(priority))
+            .await
+            .ok();
+        self.stage.point(self.life).await;
+        permit
+    }
+
+    /// Sends one mutation and waits for what comes back.
+    async fn send(
+        &self,
+        pin: KeyPin,
+        priority: Priority,
+        who: usize,
+        what: Pending,
+    ) -> (Result<Verdict, Reply>, Ms) {
+        self.stage.point(self.life).await;
+        if self.pin() != pin {
+            return (Err(Reply::Refused(Refusal::KeyRotated)), 0);
+        }
+        let Some(permit) = self.turn(priority, WAIT).await else {
+            let mut on = self.stage.on();
+            on.fault(who, PAUSE, "no turn in time");
+            let code = "budget".to_owned();
+            return (Err(Reply::Refused(Refusal::NotSent { code })), 0);
+        };
+        if self.pin() != pin {
+            permit.answered(Feedback::default());
+            return (Err(Reply::Refused(Refusal::KeyRotated)), 0);
+        }
+        let (course, sent_at, feedback) = {
+            let mut on = self.stage.on();
+            let what_is = |on: &Inner| match &what {
+                Pending::Write { kind, set, .. } => format!("{kind:?} {}", on.cast.show(*set)),
+                Pending::Invite { .. } => "invite".to_owned(),
+                Pending::Cancel { token } => format!("cancel {token}"),
+            };
+            say!(
+                on,
+                Some(who),
+                "connector: {} for {}",
+                what_is(&on),
+                on.cast.name(who)
+            );
+            if let Pending::Write { kind, set, .. } = &what {
+                on.check_sending(*kind, who, *set);
+            }
+            let (feedback, throttled) = on.count_call();
+            let course = if throttled {
+                let retry_after = feedback.retry_after;
+                Course::Instead(Reply::Refused(Refusal::Throttled { retry_after }), 20)
+            } else {
+                on.course(&what, who)
+            };
+            (course, on.now, feedback)
+        };
+        let answer = match course {
+            Course::Decided { number, at, back } if at + back - sent_at < BUDGET => {
+                sleep(at - sent_at).await;
+                let verdict = self.stage.on().answered(number, who, &what);
+                sleep(back).await;
+                Ok(verdict)
+            }
+            Course::Decided { .. } | Course::Silence => {
+                sleep(BUDGET).await;
+                Err(Reply::Unknown("timeout"))
+            }
+            Course::Instead(reply, after) => {
+                sleep(after.min(BUDGET)).await;
+                if matches!(reply, Reply::Refused(_))
+                    && let Pending::Write {
+                        kind: WriteKind::Add,
+                        set,
+                        ..
+                    } = &what
+                {
+                    self.stage.on().model.refused(who, *set);
+                }
+                Err(reply)
+            }
+        };
+        if matches!(answer, Err(Reply::Unknown(_))) {
+            permit.answered(Feedback::default());
+        } else {
+            permit.answered(feedback);
+        }
+        let elapsed = self.stage.clock.elapsed() - sent_at;
+        self.stage.point(self.life).await;
+        (answer, elapsed)
+    }
+
+    async fn write(
+        &self,
+        kind: WriteKind,
+        pin: KeyPin,
+        user: &UserId,
+        set: &[Assignment],
+    ) -> Outcome<()> {
+        let (who, set, priority) = {
+            let mut on = self.stage.on();
+            let who = on
+                .cast
+                .user(user)
+                .expect("grants are for people of the cast");
+            let all = on.cast.set(set);
+            if all.count_ones() as usize != set.len() {
+                on.violate(
+                    "I3 standing is sacred",
+                    Some(who),
+                    "an assignment that nobody asked for is changed".to_owned(),
+                );
+            }
+            let priority = match kind {
+                WriteKind::Add => Priority::Grant,
+                WriteKind::Remove => Priority::Revoke,
+            };
+            (who, all, priority)
+        };
+        let what = Pending::Write { kind, who, set };
+        let (answer, elapsed) = self.send(pin, priority, who, what).await;
+        let evidence = evidence("write", elapsed);
+        match answer {
+            Ok(Verdict::Done | Verdict::Invited(_)) | Err(Reply::Done) => {
+                Outcome::Done((), evidence)
+            }
+            Ok(Verdict::Refused(status, code)) => Outcome::Refused(refusal(status, code), evidence),
+            Err(Reply::Refused(refusal)) => Outcome::Refused(refusal, evidence),
+            Err(Reply::Unknown(code)) => Outcome::Unknown(CallEvidence {
+                code: Some(code.to_owned()),
+                ..evidence
+            }),
+        }
+    }
+
+    /// Sends one read. Answers the instant that it shows.
+    async fn read(&self, priority: Priority) -> Result<Ms, (ReadError, CallEvidence)> {
+        self.stage.point(self.life).await;
+        let failed = |error: ReadError, elapsed| Err((error, evidence("read", elapsed)));
+        let Some(permit) = self.turn(priority, READ_WAIT).await else {
+            self.stage.on().excuse(None, PAUSE);
+            let code = "budget".to_owned();
+            return failed(Refusal::NotSent { code }.into(), 0);
+        };
+        let (latency, broken, feedback, sent_at) = {
+            let mut on = self.stage.on();
+            let (feedback, throttled) = on.count_call();
+            let latency = on.latency();
+            let unavailable = |code: &str| ReadError::Unavailable {
+                code: code.to_owned(),
+            };
+            let fails = on.weather.read_fails;
+            let broken = if throttled {
+                let retry_after = feedback.retry_after;
+                Some(ReadError::Refused(Refusal::Throttled { retry_after }))
+            } else if on.is_calm() {
+                None
+            } else if on.world.down_until > on.now {
+                Some(unavailable("http_503"))
+            } else if !on.world.key.valid {
+                Some(refusal(401, "root.unauthorized").into())
+            } else if on.dice.chance(fails) {
+                Some(unavailable("timeout"))
+            } else {
+                None
+            };
+            if let Some(error) = &broken {
+                on.tally.faults += 1;
+                on.excuse(None, PAUSE);
+                say!(on, None, "fault: a read fails, {}", error.code());
+            }
+            (latency, broken, feedback, on.now)
+        };
+        sleep(latency).await;
+        permit.answered(feedback);
+        self.stage.point(self.life).await;
+        match broken {
+            Some(error) => failed(error, latency),
+            None => {
+                let mut on = self.stage.on();
+                let lag = match on.unknowns.lag {
+                    Lag::None => 0,
+                    Lag::Always(lag) => lag,
+                    Lag::UpTo(most) => on.dice.range(0, most),
+                };
+                Ok((sent_at + latency / 2 - lag).max(0))
+            }
+        }
+    }
+}
+
+fn observed(on: &Inner, stage: &Stage, invited: &Invited) -> ObservedInvitation {
+    ObservedInvitation {
+        token: InvitationToken::parse(invited.token.clone()).expect("well formed"),
+        email: on.cast.emails[invited.who].clone(),
+        created_at: stage.clock.upstream(invited.created),
+        expires_at: stage.clock.upstream(invited.expires),
+        expired: invited.expires <= on.now,
+    }
+}
+
+#[async_trait]
+impl AccessProvider for Cloud {
+    fn pin(&self) -> KeyPin {
+        KeyPin(self.stage.on().world.key.pin)
+    }
+
+    fn key_status(&self) -> KeyStatus {
+        let on = self.stage.on();
+        KeyStatus {
+            loaded: true,
+            own_user_id: Some(on.cast.users[ROBOT].clone()),
+            sees_owners: on.sees_owners,
+            ..KeyStatus::default()
+        }
+    }
+
+    fn request_lifetime(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    async fn organization(&self, priority: Priority) -> ReadResult<Organization> {
+        self.read(priority).await?;
+        let id = OrganizationId::parse("1").expect("well formed");
+        let name = String::new();
+        Ok((Organization { id, name }, evidence("organization", 0)))
+    }
+
+    async fn read_members(
+        &self,
+        interest: &Interest,
+        priority: Priority,
+    ) -> ReadResult<MembersRead> {
+        let started_at = self.stage.clock.now();
+        let shows = self.read(priority).await?;
+        let mut on = self.stage.on();
+        let filtered_by_chance = {
+            let odds = on.weather.read_filtered;
+            !on.is_calm() && on.dice.chance(odds)
+        };
+        if filtered_by_chance {
+            on.excuse(None, PAUSE);
+            on.tally.faults += 1;
+        }
+        let filtered = filtered_by_chance || !on.world.key.owner;
+        let owner = on.cast.owner;
+        let mut members = BTreeMap::new();
+        let (mut owners, mut total) = (0, 0);
+        for who in 0..on.cast.len() {
+            let Some((member_since, mut set)) = on.world.was(who, shows) else {
+                continue;
+            };
+            total += 1;
+            if filtered {
+                let some = on.unknowns.filtered_shows_some;
+                set &= if some { 0b10_1010_1010 } else { 0 };
+            }
+            owners += usize::from(set & (1 << owner) != 0);
+            let (user, email) = (on.cast.users[who].clone(), on.cast.emails[who].clone());
+            if !interest.users.contains(&user) && !interest.emails.contains(&email) {
+                continue;
+            }
+            let assignments = each(set).map(|pair| on.cast.pairs[pair].clone()).collect();
+            say!(
+                on,
+                Some(who),
+                "read as of {} ms ago shows {}: {}{}",
+                on.now - shows,
+                on.cast.name(who),
+                on.cast.show(set),
+                if filtered { " (filtered)" } else { "" }
+            );
+            members.insert(
+                user.clone(),
+                ObservedMember {
+                    user_id: user,
+                    member_since,
+                    email: Some(email),
+                    name: String::new(),
+                    assignments,
+                },
+            );
+        }
+        on.sees_owners = Some(owners > 0);
+        if owners == 0 && !filtered {
+            on.excuse(None, PAUSE);
+        }
+        let read = MembersRead {
+            started_at,
+            finished_at: self.stage.clock.now(),
+            incomplete: (owners == 0).then_some(Incomplete::KeyIsNotOwner),
+            members,
+            total,
+            owners,
+        };
+        Ok((read, evidence("members", 0)))
+    }
+
+    async fn add(&self, pin: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
+        self.write(WriteKind::Add, pin, user, set).await
+    }
+
+    async fn remove(&self, pin: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
+        self.write(WriteKind::Remove, pin, user, set).await
+    }
+
+    fn preview(&self, _: WriteKind, _: &UserId, _: &[Assignment]) -> PlannedCall {
+        PlannedCall {
+            method: String::new(),
+            path: String::new(),
+            body: String::new(),
+        }
+    }
+
+    async fn invitations(&self, priority: Priority) -> ReadResult<Vec<ObservedInvitation>> {
+        self.read(priority).await?;
+        let on = self.stage.on();
+        let shown = on
+            .world
+            .invitations
+            .iter()
+            .filter(|open| open.expires > on.now || on.unknowns.expired_invitations_shown)
+            .map(|open| observed(&on, &self.stage, open))
+            .collect();
+        Ok((shown, evidence("invitations", 0)))
+    }
+
+    async fn invite(
+        &self,
+        pin: KeyPin,
+        email: &Email,
+        expires_in: Duration,
+    ) -> Outcome<ObservedInvitation> {
+        let who = self.stage.on().cast.email(email).unwrap_or(0);
+        let lasts = Ms::try_from(expires_in.as_millis()).unwrap_or(Ms::MAX / 4);
+        let what = Pending::Invite { who, lasts };
+        let (answer, elapsed) = self.send(pin, Priority::Grant, who, what).await;
+        let evidence = evidence("invite", elapsed);
+        match answer {
+            Ok(Verdict::Invited(invited)) => {
+                let on = self.stage.on();
+                Outcome::Done(observed(&on, &self.stage, &invited), evidence)
+            }
+            Ok(Verdict::Refused(status, code)) => Outcome::Refused(refusal(status, code), evidence),
+            // An answer without an invitation in it settles nothing.
+            Ok(Verdict::Done) | Err(Reply::Done) => Outcome::Unknown(evidence),
+            Err(Reply::Refused(refusal)) => Outcome::Refused(refusal, evidence),
+            Err(Reply::Unknown(_)) => Outcome::Unknown(evidence),
+        }
+    }
+
+    async fn cancel_invitation(&self, pin: KeyPin, token: &InvitationToken) -> Outcome<()> {
+        let token = token.to_string();
+        let who = {
+            let mut on = self.stage.on();
+            let found = on
+                .world
+                .invitations
+                .iter()
+                .find(|open| open.token == token)
+                .cloned();
+            if let Some(Invited {
+                ours: false, who, ..
+            }) = found
+            {
+                let text =
+                    format!("{token} is an administrator's own invitation, and is cancelled");
+                on.violate("I3 standing is sacred", Some(who), text);
+            }
+            found.map_or(0, |invited| invited.who)
+        };
+        let what = Pending::Cancel { token };
+        let (answer, elapsed) = self.send(pin, Priority::Revoke, who, what).await;
+        let evidence = evidence("cancel", elapsed);
+        match answer {
+            Ok(Verdict::Done | Verdict::Invited(_)) | Err(Reply::Done) => {
+                Outcome::Done((), evidence)
+            }
+            Ok(Verdict::Refused(status, code)) => Outcome::Refused(refusal(status, code), evidence),
+            Err(Reply::Refused(refusal)) => Outcome::Refused(refusal, evidence),
+            Err(Reply::Unknown(_)) => Outcome::Unknown(evidence),
+        }
+    }
+
+    async fn deployments(&self, priority: Priority) -> ReadResult<Vec<Deployment>> {
+        self.read(priority).await?;
+        let on = self.stage.on();
+        let listed = ["a", "b"]
+            .map(|id| DeploymentId::parse(id).expect("well formed"))
+            .into_iter()
+            .filter(|id| {
+                let target = Target::Deployment { id: id.clone() };
+                !on.world.hidden.contains(&target) && !on.world.deleted.contains(&target)
+            })
+            .map(|id| Deployment {
+                name: id.to_string(),
+                id,
+                alias: None,
+                tags: Vec::new(),
+                region: String::new(),
+            })
+            .collect();
+        Ok((listed, evidence("deployments", 0)))
+    }
+
+    async fn projects(
+        &self,
+        project_type: ProjectType,
+        priority: Priority,
+    ) -> ReadResult<Vec<Project>> {
+        self.read(priority).await?;
+        let project = Project {
+            id: ProjectId::parse("p1").expect("well formed"),
+            name: String::new(),
+            project_type,
+            alias: String::new(),
+            region: String::new(),
+            tags: Vec::new(),
+        };
+        let listed = if project_type == ProjectType::Elasticsearch {
+            vec![project]
+        } else {
+            Vec::new()
+        };
+        Ok((listed, evidence("projects", 0)))
+    }
+
+    async fn project_roles(
+        &self,
+        _: ProjectType,
+        _: &ProjectId,
+        priority: Priority,
+    ) -> ReadResult<Vec<ProjectRole>> {
+        self.read(priority).await?;
+        Ok((Vec::new(), evidence("roles", 0)))
+    }
+}
+
+/// How far the connector's wall clock is from upstream's.
+pub(crate) fn skew(stage: &Stage) -> TimeDelta {
+    stage.clock.now() - stage.clock.upstream(stage.clock.elapsed())
+}

@@ -1,0 +1,337 @@
+//! What must hold after every step. The numbers are those of `docs/simulation.md`.
+//!
+//! Owns the bounds: how late is late, and which faults excuse it for how long. Never changes the world.
+
+use latchkey::domain::event::AuditEvent;
+use latchkey::domain::grant::GrantState;
+use latchkey::domain::member::{MemberRecord, WriteKind};
+
+use super::cast::{Set, each};
+use super::clock::{MINUTE, Ms, SECOND};
+use super::model::{Stand, is_superseded};
+use super::stage::{Inner, say};
+use super::world::Giver;
+
+/// Without any fault access is gone this long after its end.
+pub(crate) const LATE: Ms = 20 * SECOND;
+/// Without any fault access that vanished by our own doing, or standing access that we took along, is back after so
+/// long: the sweep of every minute finds it at the latest.
+pub(crate) const BACK: Ms = 100 * SECOND;
+/// What a failed call costs at most: the longest pause, and a turn.
+pub(crate) const PAUSE: Ms = 90 * SECOND;
+/// Loads of one record in a minute that are still no busy loop.
+pub(crate) const LOADS: u32 = 1_200;
+
+impl Inner {
+    /// Checks everything about everybody.
+    pub(crate) fn check_all(&mut self) {
+        for who in 0..self.cast.len() {
+            self.check(who);
+        }
+        if self.world.down_until > self.now
+            || self.ledger_down_until > self.now
+            || self.ledger_read_only_until > self.now
+            || self.ledger_stalls_until > self.now
+            || !self.crash.alive
+            || !self.world.key.valid
+            || !self.world.key.owner
+        {
+            self.excuse(None, PAUSE);
+        }
+    }
+
+    /// Checks one person.
+    pub(crate) fn check(&mut self, who: usize) {
+        let (now, wall) = (self.now, self.wall);
+        self.excuse_last_owner(who);
+        let excused = self.excused_until(who);
+        let mut found: Vec<(&'static str, String)> = Vec::new();
+        if let Some(person) = &mut self.world.people[who] {
+            for (pair, entry) in &mut person.held {
+                if entry.giver != Giver::Ours {
+                    continue;
+                }
+                if self.model.wants(who, *pair, wall) {
+                    entry.unwanted_since = None;
+                    continue;
+                }
+                let since = *entry.unwanted_since.get_or_insert(now);
+                if now > (since + LATE).max(excused) {
+                    // Said once.
+                    entry.giver = Giver::Both;
+                    found.push((
+                        "I1 bounded lateness",
+                        format!(
+                            "{} is still there, {} s after it had to go",
+                            self.cast.names[*pair],
+                            (now - since) / SECOND
+                        ),
+                    ));
+                }
+            }
+        }
+        let late: Vec<usize> = self
+            .world
+            .lost
+            .range((who, 0)..(who + 1, 0))
+            .filter(|(_, lost)| now > (**lost + BACK).max(excused))
+            .map(|((_, pair), _)| *pair)
+            .collect();
+        for pair in late {
+            self.world.lost.remove(&(who, pair));
+            found.push((
+                "I3 standing is sacred",
+                format!(
+                    "{} was standing, a removal of ours took it along, and it is not put back",
+                    self.cast.names[pair]
+                ),
+            ));
+        }
+        self.check_active(who, excused, &mut found);
+        for (rule, text) in found {
+            self.violate(rule, Some(who), text);
+        }
+    }
+
+    /// Active grants have what they promise.
+    fn check_active(&mut self, who: usize, excused: Ms, found: &mut Vec<(&'static str, String)>) {
+        let (now, wall) = (self.now, self.wall);
+        let held = self.world.set(who);
+        for id in &self.model.open[who] {
+            let Some(promise) = self.model.promises.get_mut(id) else {
+                continue;
+            };
+            let Stand::Active { since, .. } = promise.stand else {
+                promise.missing.clear();
+                continue;
+            };
+            if !promise.holds(wall) {
+                promise.missing.clear();
+                continue;
+            }
+            for pair in each(promise.set) {
+                let taken = self.world.taken.get(&(who, pair));
+                if held & self.cast.covered_by[pair] != 0 {
+                    promise.missing.remove(&pair);
+                    continue;
+                }
+                let missing = *promise.missing.entry(pair).or_insert(now);
+                let by_others = taken.is_some_and(|taken| *taken >= since - 90 * SECOND);
+                if !by_others && now > (missing + BACK).max(excused) {
+                    promise.missing.insert(pair, Ms::MAX / 2);
+                    found.push((
+                        "I2 no early loss",
+                        format!(
+                            "grant {id} is active and {} is missing for {} s, though nobody else took it",
+                            self.cast.names[pair],
+                            (now - missing) / SECOND
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Nobody can remove the last owner: as long as it is the last one, it waits.
+    fn excuse_last_owner(&mut self, who: usize) {
+        let owner = self.cast.owner;
+        let is_ours = self
+            .world
+            .entry((who, owner))
+            .is_some_and(|entry| entry.giver == Giver::Ours);
+        if is_ours && self.world.owners(owner) == 1 {
+            let pause = self.setup.blocked_retry + PAUSE;
+            self.excuse(Some(who), pause);
+        }
+    }
+
+    /// A mutation is about to leave.
+    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) {
+        let wall = self.wall;
+        let intended =
+            self.model.intents[who].is_some_and(|intent| intent.kind == kind && intent.set == set);
+        let unrecorded = kind == WriteKind::Remove && self.unrecorded[who];
+        if !intended && !unrecorded {
+            let text = format!(
+                "{kind:?} {} leaves without a durable intent",
+                self.cast.show(set)
+            );
+            self.violate("I7 intent before effect", Some(who), text);
+        }
+        if self.model.unended[who] && !unrecorded {
+            self.violate(
+                "I7 audit complete",
+                Some(who),
+                "the mutation before this one has no outcome in the audit".to_owned(),
+            );
+        }
+        self.model.unended[who] = !unrecorded;
+        match kind {
+            WriteKind::Add => {
+                self.model.gave(who, set, wall);
+                for pair in each(set) {
+                    self.check_giving(who, pair);
+                }
+            }
+            WriteKind::Remove => {
+                for pair in each(set) {
+                    let standing = self
+                        .world
+                        .entry((who, pair))
+                        .is_some_and(|entry| entry.giver == Giver::Other);
+                    if standing {
+                        let text = format!(
+                            "{} is not ours, and a removal names it",
+                            self.cast.names[pair]
+                        );
+                        self.violate("I3 standing is sacred", Some(who), text);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_giving(&mut self, who: usize, pair: usize) {
+        let now = self.now;
+        if let Some(person) = &mut self.world.people[who]
+            && let Some(entry) = person.held.get_mut(&pair)
+            && entry.giver == Giver::Other
+            && entry.since + 30 * SECOND
+                > now.min(self.excused[who].max(self.excused_all) + 30 * SECOND)
+        {
+            // Given by somebody else between our last look and this request: nobody can tell from now on.
+            entry.giver = Giver::Both;
+        }
+        let wanted_lately = self.model.promises.values().any(|promise| {
+            promise.who == who
+                && promise.set & (1 << pair) != 0
+                && match promise.stand {
+                    Stand::Waiting => false,
+                    Stand::Giving { .. } | Stand::Active { .. } => true,
+                    Stand::Leaving { since } | Stand::Ended { since } => since + LATE >= now,
+                }
+        });
+        let lost = self.world.lost.contains_key(&(who, pair));
+        if !wanted_lately && !lost && !self.may_put_back(who, pair) {
+            let text = format!(
+                "{} is given, though no grant wants it and it was not standing",
+                self.cast.names[pair]
+            );
+            self.violate("I4 no resurrection", Some(who), text);
+        }
+        let rejoined = self.world.people[who]
+            .as_ref()
+            .map_or(Ms::MIN, |person| person.joined);
+        let stale = self.model.open(who).all(|promise| {
+            promise.set & (1 << pair) == 0 || promise.created + 90 * SECOND < rejoined
+        });
+        let late = now > (rejoined + 90 * SECOND).max(self.excused_until(who));
+        if wanted_lately && !lost && stale && late && !self.may_put_back(who, pair) {
+            let text = format!(
+                "{} is given for a grant of an earlier membership",
+                self.cast.names[pair]
+            );
+            self.violate("I4 no resurrection", Some(who), text);
+        }
+    }
+
+    /// The ledger stored a member.
+    pub(crate) fn committed(&mut self, record: &MemberRecord, audit: &[AuditEvent]) {
+        self.tally.commits += 1;
+        let now = self.now;
+        let Some(who) = self.cast.subject(&record.key.subject) else {
+            return;
+        };
+        self.unrecorded[who] = false;
+        self.model.audited(&self.cast, who, audit);
+        if record.key.subject.to_string().starts_with("user") {
+            let owned = self
+                .cast
+                .set(record.owned.iter().map(|row| &row.assignment));
+            let dropped = self.model.owned[who] & !owned;
+            self.model.owned[who] = owned;
+            if let Some(person) = &mut self.world.people[who] {
+                for pair in each(dropped) {
+                    if let Some(entry) = person.held.get_mut(&pair)
+                        && entry.giver == Giver::Both
+                    {
+                        entry.giver = Giver::Other;
+                    }
+                }
+            }
+        }
+        for grant in &record.grants {
+            let Some(before) = self.model.changed(grant, now) else {
+                continue;
+            };
+            say!(self, Some(who), "ledger: {grant}, {:?}", grant.state);
+            if is_superseded(grant) {
+                self.check_superseded(who, grant, before);
+            }
+            if let GrantState::Ended { .. } = grant.state {
+                self.check_ended(who, grant);
+            }
+        }
+    }
+
+    fn check_superseded(
+        &mut self,
+        who: usize,
+        grant: &latchkey::domain::grant::Grant,
+        before: Stand,
+    ) {
+        if matches!(before, Stand::Leaving { .. }) {
+            return;
+        }
+        let Some(promise) = self.model.promises.get(&grant.id) else {
+            return;
+        };
+        let by_others = each(promise.set).any(|pair| {
+            self.world
+                .taken
+                .get(&(who, pair))
+                .is_some_and(|taken| *taken + 15 * MINUTE >= promise.created)
+        });
+        if !by_others {
+            let text = format!("{grant} is superseded, though nobody took anything of it away");
+            self.violate("I2 no early loss", Some(who), text);
+        }
+    }
+
+    /// An end is told only of what a complete read no longer showed.
+    fn check_ended(&mut self, who: usize, grant: &latchkey::domain::grant::Grant) {
+        let (now, wall) = (self.now, self.wall);
+        let Some(promise) = self.model.promises.get(&grant.id) else {
+            return;
+        };
+        let set = promise.set;
+        for pair in each(set) {
+            let still = self
+                .world
+                .entry((who, pair))
+                .is_some_and(|entry| entry.giver == Giver::Ours && entry.since + MINUTE < now);
+            if still && !self.model.wants(who, pair, wall) {
+                let text = format!(
+                    "{grant} is told to have ended, and {} is still there",
+                    self.cast.names[pair]
+                );
+                self.violate("I4 ended means gone", Some(who), text);
+            }
+        }
+    }
+
+    /// A record is loaded; too often means a loop without pause.
+    pub(crate) fn loaded(&mut self, who: usize) {
+        self.tally.passes += 1;
+        let minute = self.now / MINUTE;
+        let (at, count) = self.loads.entry(who).or_insert((minute, 0));
+        if *at != minute {
+            (*at, *count) = (minute, 0);
+        }
+        *count += 1;
+        if *count == LOADS {
+            let text = format!("its record is loaded {LOADS} times in one minute");
+            self.violate("I9 no busy loop", Some(who), text);
+        }
+    }
+}

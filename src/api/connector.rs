@@ -144,6 +144,26 @@ impl ConnectorService for ConnectorApi {
             last_second_look_at: progress.last_look_at.map(render::instant),
         }))
     }
+
+    async fn confirm_reapply(
+        &self,
+        request: Request<pb::ConfirmReapplyRequest>,
+    ) -> std::result::Result<Response<pb::ConfirmReapplyResponse>, Status> {
+        let caller = request
+            .extensions()
+            .get::<CallerName>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("the caller has no name"))?;
+        let members = async {
+            let (integration, requester, reason) = convert::confirm_reapply(request.into_inner())?;
+            self.service
+                .confirm_reapply(&caller, integration.as_ref(), requester, reason)
+                .await
+        }
+        .await
+        .map_err(|error| self.status(&error))?;
+        Ok(Response::new(pb::ConfirmReapplyResponse { members }))
+    }
 }
 
 fn integration(value: IntegrationStatus) -> pb::Integration {

@@ -438,6 +438,21 @@ pub(super) fn drain(value: pb::DrainRequest) -> Result<(Option<IntegrationName>,
     ))
 }
 
+pub(super) fn confirm_reapply(
+    value: pb::ConfirmReapplyRequest,
+) -> Result<(Option<IntegrationName>, String, String)> {
+    let pb::ConfirmReapplyRequest {
+        integration: name,
+        requester,
+        reason,
+    } = value;
+    Ok((
+        integration("integration", name)?,
+        text("requester", requester, MAX_REQUESTER)?,
+        required_text("reason", reason, MAX_REASON)?,
+    ))
+}
+
 /// The size of a page.
 pub(super) fn page_size(value: i32, default: usize) -> Result<usize> {
     const MAX: usize = 500;

@@ -13,14 +13,14 @@ use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
     Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
-    Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
+    Reapply, Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
 };
 use crate::domain::ttl::Ttl;
 use crate::elastic::{self, Elastic};
 use crate::policy::Rules;
 use crate::ports::{Clock, Ledger, SecretStore};
-use crate::reconcile::Settings as ReconcileSettings;
 use crate::reconcile::plan::Bounds;
+use crate::reconcile::{self, Settings as ReconcileSettings};
 use crate::runtime::{Shutdown, Tasks, limits};
 use crate::scheduler::Limits;
 use crate::secrets::{EnvSecret, FileSecret};
@@ -168,9 +168,14 @@ pub(super) fn details(section: &Integration) -> Details {
 
 pub(super) fn reconcile_settings(
     engine: &Engine,
+    reapply: Reapply,
     service_level: &ServiceLevel,
     request_lifetime: std::time::Duration,
 ) -> ReconcileSettings {
+    let reapply = match reapply {
+        Reapply::Never => reconcile::Reapply::Never,
+        Reapply::Sso => reconcile::Reapply::Sso,
+    };
     ReconcileSettings {
         bounds: Bounds {
             read_staleness: delta(engine.read_staleness),
@@ -181,6 +186,10 @@ pub(super) fn reconcile_settings(
         activation_timeout: delta(engine.activation_timeout),
         invitation_ttl: engine.invitation_ttl.get(),
         member_poll: delta(engine.member_poll),
+        watch: delta(engine.watch_ended),
+        reapply_limit: engine.reapply_limit,
+        reapply_max_members: engine.reapply_max_members,
+        reapply,
         revocation_within: delta(service_level.revocation_within),
         ..ReconcileSettings::default()
     }

@@ -153,6 +153,7 @@ impl App {
                     one_pair_per_call: overrides.baseline.per_grant,
                     ..adapters::reconcile_settings(
                         &config.engine,
+                        section.reapply,
                         &config.service_level,
                         provider.request_lifetime(),
                     )
@@ -337,7 +338,6 @@ const DESCRIBE: &[fn()] = &[
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,
     objective::describe_metrics,
-    sweeps::describe_metrics,
     api::describe_metrics,
 ];
 

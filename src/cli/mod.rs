@@ -13,6 +13,7 @@ mod connect;
 pub mod demo;
 mod directory;
 pub mod doctor;
+mod drift;
 pub mod exit;
 mod explain;
 mod follow;
@@ -66,6 +67,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "get",
             "watch",
             "why",
+            "drift",
             "receipt",
             "receipts",
         ],
@@ -169,6 +171,7 @@ async fn ask(
         | ClientCommand::Revoke(_)
         | ClientCommand::RevokeAll(_)
         | ClientCommand::Why(_)
+        | ClientCommand::Drift(_)
         | ClientCommand::Receipt(_)
         | ClientCommand::Receipts(_)
         | ClientCommand::Overdue(_)
@@ -194,6 +197,7 @@ async fn ask(
         ClientCommand::Revoke(args) => grants::revoke(connector, format, args, streams).await,
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
+        ClientCommand::Drift(args) => drift::drift(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
         ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,
         ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,

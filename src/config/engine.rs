@@ -32,6 +32,19 @@ pub struct Engine {
     pub invitation_ttl: Period,
     /// How often it is looked whether people who were invited have joined.
     pub member_poll: Period,
+    /// How long access is looked for after its end. What is there again is reported and left alone: it may be standing
+    /// access that somebody gave. A day, because what an administrator or a script does again is mostly done again
+    /// within one.
+    pub watch_ended: Period,
+    /// How often one grant is added again where `reapply` allows it; then it ends. Three, because whoever takes it away
+    /// a fourth time means it.
+    #[schemars(range(min = 1, max = 100))]
+    pub reapply_limit: u32,
+    /// Members whose access is added again within five minutes before everything else waits for an operator, who
+    /// confirms with `latchkey drift --confirm`. A login concerns one member; more at once is a change of the identity
+    /// provider.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub reapply_max_members: u32,
     /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
     /// orchestrators usually give.
     pub drain: Period,
@@ -50,6 +63,9 @@ impl Default for Engine {
             pass_concurrency: 64,
             invitation_ttl: Period::seconds(72 * 3600),
             member_poll: Period::seconds(30),
+            watch_ended: Period::seconds(24 * 3600),
+            reapply_limit: 3,
+            reapply_max_members: 10,
             drain: Period::seconds(25),
             stall_limit: Period::seconds(60),
         }
@@ -90,6 +106,7 @@ impl Engine {
             hour * 24 * 30,
         );
         within("member_poll", self.member_poll, second, hour);
+        within("watch_ended", self.watch_ended, second * 60, hour * 24 * 30);
         within("drain", self.drain, second, second * 600);
         within("stall_limit", self.stall_limit, second * 3, second * 600);
         if self.stall_limit.get() < self.floor_poll.get() * 3 {

@@ -3,6 +3,8 @@
 //! Owns the only path that adds or removes access: load a member, plan purely, write the intent, send once, write
 //! the outcome, look again. Never executes "undo of grant X", and never removes what the ledger does not own.
 
+pub mod board;
+pub mod drift;
 mod due;
 mod explain;
 mod forgotten;
@@ -13,16 +15,21 @@ mod look;
 pub mod metrics;
 pub mod observer;
 mod outcome;
+mod overwrite;
+mod owners;
 pub mod pass;
 pub mod plan;
 pub mod receipt;
 pub mod settle;
 pub mod sweep;
+mod unrecorded;
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
+pub use board::Board;
+pub use drift::Reapply;
 pub use forgotten::Watched;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
@@ -56,6 +63,18 @@ pub struct Settings {
     pub retry_floor: TimeDelta,
     /// One assignment in each call instead of all that are due: the baseline that the bench compares with.
     pub one_pair_per_call: bool,
+    /// How long ended access is looked for after it was seen gone; nothing is looked for when zero.
+    pub watch: TimeDelta,
+    /// How often members are read of whom nothing is held any more and something is watched.
+    pub watch_every: TimeDelta,
+    /// Whether access that a login overwrote is added again.
+    pub reapply: Reapply,
+    /// How often one grant is added again.
+    pub reapply_limit: u32,
+    /// Members that may be repaired within [`Settings::reapply_window`] before everything waits for an operator.
+    pub reapply_max_members: u32,
+    /// What counts as at once.
+    pub reapply_window: TimeDelta,
     /// From due to verified gone: what took longer counts as late. Never decides when anything is sent.
     pub revocation_within: TimeDelta,
 }
@@ -79,6 +98,12 @@ impl Default for Settings {
             blocked_retry: TimeDelta::minutes(10),
             retry_floor: TimeDelta::milliseconds(200),
             one_pair_per_call: false,
+            watch: TimeDelta::hours(24),
+            watch_every: TimeDelta::minutes(10),
+            reapply: Reapply::Never,
+            reapply_limit: 3,
+            reapply_max_members: 10,
+            reapply_window: TimeDelta::minutes(5),
             revocation_within: TimeDelta::minutes(1),
         }
     }

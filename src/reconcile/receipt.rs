@@ -6,11 +6,11 @@
 
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::evidence::Evidence;
 use crate::domain::grant::{EndCause, Grant, GrantState, Holding};
 use crate::domain::member::{MemberRecord, Phase, Subject, WriteKind};
 use crate::domain::receipt::{
-    BlockedRemoval, Calls, Evidence, Gone, Line, Look, Receipt, SIGHTED, Sighting, Trail, ended,
-    fate,
+    BlockedRemoval, Calls, Gone, Line, Look, Receipt, SIGHTED, Sighting, Trail, ended, fate,
 };
 
 /// What a survivor's drift says when it is put back.

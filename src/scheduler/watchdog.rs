@@ -25,7 +25,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            every: Duration::from_secs(1),
+            every: Duration::from_millis(2500),
             complain_after: Duration::from_secs(10),
             give_up_after: Duration::from_secs(60),
         }

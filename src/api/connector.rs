@@ -145,6 +145,26 @@ impl ConnectorService for ConnectorApi {
         }))
     }
 
+    async fn confirm_reapply(
+        &self,
+        request: Request<pb::ConfirmReapplyRequest>,
+    ) -> std::result::Result<Response<pb::ConfirmReapplyResponse>, Status> {
+        let caller = request
+            .extensions()
+            .get::<CallerName>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("the caller has no name"))?;
+        let members = async {
+            let (integration, requester, reason) = convert::confirm_reapply(request.into_inner())?;
+            self.service
+                .confirm_reapply(&caller, integration.as_ref(), requester, reason)
+                .await
+        }
+        .await
+        .map_err(|error| self.status(&error))?;
+        Ok(Response::new(pb::ConfirmReapplyResponse { members }))
+    }
+
     async fn get_hold(
         &self,
         request: Request<pb::GetHoldRequest>,

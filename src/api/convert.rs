@@ -438,6 +438,21 @@ pub(super) fn drain(value: pb::DrainRequest) -> Result<(Option<IntegrationName>,
     ))
 }
 
+pub(super) fn confirm_reapply(
+    value: pb::ConfirmReapplyRequest,
+) -> Result<(Option<IntegrationName>, String, String)> {
+    let pb::ConfirmReapplyRequest {
+        integration: name,
+        requester,
+        reason,
+    } = value;
+    Ok((
+        integration("integration", name)?,
+        text("requester", requester, MAX_REQUESTER)?,
+        required_text("reason", reason, MAX_REASON)?,
+    ))
+}
+
 /// Who asks, where the call is about the connector itself.
 pub(super) fn requester(value: String) -> Result<String> {
     text("requester", value, MAX_REQUESTER)

@@ -12,7 +12,9 @@ use crate::domain::ids::{DeploymentId, Email, IntegrationName, ProjectId, UserId
 use crate::domain::observation::ObservedMember;
 use crate::ports::ledger::Page;
 use crate::ports::provider::{Deployment, ObservedInvitation, Project, ProjectRole};
-use crate::service::{GrantableRole, IntegrationOrganization, Result, Service, ServiceError};
+use crate::service::{
+    GrantableRole, IntegrationOrganization, MemberDrift, Result, Service, ServiceError,
+};
 
 use super::pb::directory_service_server::DirectoryService;
 use super::status::status;
@@ -316,6 +318,14 @@ impl DirectoryService for DirectoryApi {
         };
         self.answer(result.await)
     }
+
+    async fn list_drift(
+        &self,
+        request: Request<pb::ListDriftRequest>,
+    ) -> std::result::Result<Response<pb::ListDriftResponse>, Status> {
+        let result = self.drift(request.into_inner()).await;
+        self.answer(result)
+    }
 }
 
 /// Where a listing of projects goes on.
@@ -328,6 +338,34 @@ fn project_cursor(text: &str) -> Option<(ProjectType, ProjectId)> {
 }
 
 impl DirectoryApi {
+    async fn drift(&self, request: pb::ListDriftRequest) -> Result<pb::ListDriftResponse> {
+        let pb::ListDriftRequest {
+            integration,
+            page_size,
+            page_token,
+        } = request;
+        let integration = convert::integration("integration", integration)?;
+        let bound = bound(integration.as_ref());
+        let asked = Asked {
+            call: "ListDrift",
+            bound: &bound,
+            page_size,
+            page_token: &page_token,
+        };
+        let (items, next_page_token) = asked
+            .page(UserId::parse, Into::into, |after, limit| {
+                self.service.list_drift(integration.as_ref(), after, limit)
+            })
+            .await?;
+        Ok(pb::ListDriftResponse {
+            drift: items
+                .into_iter()
+                .map(|MemberDrift { user_id, drift }| render::open_drift(user_id.as_str(), drift))
+                .collect(),
+            next_page_token,
+        })
+    }
+
     async fn members(&self, request: pb::ListMembersRequest) -> Result<pb::ListMembersResponse> {
         let pb::ListMembersRequest {
             integration,

@@ -190,7 +190,7 @@ fn count(method: &'static str, answered: &Result<http::Response<Body>, Infallibl
 
 /// The methods of the surface by name; everything else is one word, so that callers cannot make up series.
 fn method_of(path: &str) -> &'static str {
-    const METHODS: [&str; 25] = [
+    const METHODS: [&str; 27] = [
         "CreateGrant",
         "GetGrant",
         "ListGrants",
@@ -211,6 +211,8 @@ fn method_of(path: &str) -> &'static str {
         "ListIntegrations",
         "GetLimits",
         "Drain",
+        "ListDrift",
+        "ConfirmReapply",
         "GetReceipt",
         "ListReceipts",
         "ListOverdue",

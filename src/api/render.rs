@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Assignment, ProjectType, Scope, Target};
+use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
 use crate::domain::grant::{
     Certainty, EndCause, Grant, GrantState, GrantedAssignment, Holding, LastError,
 };
@@ -324,13 +325,44 @@ pub(super) fn explanation(value: Explanation) -> pb::ExplainAccessResponse {
         observed_at,
         is_complete,
         access,
+        drift,
     } = value;
+    let id = user_id.to_string();
     pb::ExplainAccessResponse {
         user_id: user_id.into(),
         email: email.map(Into::into).unwrap_or_default(),
         observed_at: Some(instant(observed_at)),
         is_complete,
         access: access.into_iter().map(explained).collect(),
+        drift: drift
+            .into_iter()
+            .map(|open| open_drift(&id, open))
+            .collect(),
+    }
+}
+
+pub(super) fn open_drift(user_id: &str, value: OpenDrift) -> pb::OpenDrift {
+    let OpenDrift {
+        kind,
+        assignment: what,
+        first_seen,
+        last_seen,
+        action,
+    } = value;
+    pb::OpenDrift {
+        user_id: user_id.to_owned(),
+        assignment: Some(assignment(what)),
+        kind: match kind {
+            DriftKind::Missing => pb::DriftKind::Missing,
+            DriftKind::Resurrected => pb::DriftKind::Resurrected,
+            DriftKind::SurvivorMissing => pb::DriftKind::SurvivorMissing,
+            DriftKind::Reappeared => pb::DriftKind::Reappeared,
+        }
+        .into(),
+        first_seen_at: Some(instant(first_seen)),
+        last_seen_at: Some(instant(last_seen)),
+        action: action.words().to_owned(),
+        is_held: matches!(action, DriftAction::Held { .. }),
     }
 }
 

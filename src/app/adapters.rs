@@ -13,7 +13,7 @@ use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
     Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
-    Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
+    Reapply, Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
 };
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
@@ -26,8 +26,8 @@ use crate::elastic::{self, Elastic};
 use crate::policy::Rules;
 use crate::ports::ledger::Accept;
 use crate::ports::{Clock, Ledger, SecretStore};
-use crate::reconcile::Settings as ReconcileSettings;
 use crate::reconcile::plan::Bounds;
+use crate::reconcile::{self, Settings as ReconcileSettings};
 use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
 use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
@@ -171,9 +171,14 @@ pub(super) fn details(section: &Integration) -> Details {
 
 pub(super) fn reconcile_settings(
     engine: &Engine,
+    reapply: Reapply,
     service_level: &ServiceLevel,
     request_lifetime: std::time::Duration,
 ) -> ReconcileSettings {
+    let reapply = match reapply {
+        Reapply::Never => reconcile::Reapply::Never,
+        Reapply::Sso => reconcile::Reapply::Sso,
+    };
     ReconcileSettings {
         bounds: Bounds {
             read_staleness: delta(engine.read_staleness),
@@ -184,6 +189,10 @@ pub(super) fn reconcile_settings(
         activation_timeout: delta(engine.activation_timeout),
         invitation_ttl: engine.invitation_ttl.get(),
         member_poll: delta(engine.member_poll),
+        watch: delta(engine.watch_ended),
+        reapply_limit: engine.reapply_limit,
+        reapply_max_members: engine.reapply_max_members,
+        reapply,
         revocation_within: delta(service_level.revocation_within),
         ..ReconcileSettings::default()
     }

@@ -132,6 +132,7 @@ impl Integration {
             Ok(true) => {
                 self.note_key("rotated", &self.elastic.key_status()).await;
                 tracing::info!(integration = %self.name, "Key was rotated");
+                self.reconciler.notice_key().await;
                 Ok("rotated".to_owned())
             }
             Err(error) => Err(format!("{}: {}", error.code(), error.remedy())),

@@ -231,6 +231,7 @@ fn build(
         Arc::new(NobodyWakes),
         adapters::reconcile_settings(
             &config.engine,
+            section.reapply,
             &config.service_level,
             provider.request_lifetime(),
         ),

@@ -155,6 +155,7 @@ impl App {
                 Arc::clone(&waker),
                 adapters::reconcile_settings(
                     &config.engine,
+                    section.reapply,
                     &config.service_level,
                     provider.request_lifetime(),
                 ),
@@ -356,7 +357,6 @@ const DESCRIBE: &[fn()] = &[
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,
     objective::describe_metrics,
-    sweeps::describe_metrics,
     api::describe_metrics,
 ];
 

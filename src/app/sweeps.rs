@@ -5,7 +5,6 @@
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
-use metrics::{describe_gauge, gauge};
 
 use super::integration::Integration;
 use crate::domain::Timestamp;
@@ -14,16 +13,6 @@ use crate::domain::grant::GrantState;
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 use crate::scheduler::sweeps::Sweep;
 use crate::service::Service;
-
-const DRIFT_OPEN: &str = "latchkey_drift_open";
-
-/// Registers help texts.
-pub(super) fn describe_metrics() {
-    describe_gauge!(
-        DRIFT_OPEN,
-        "Members of whom the last drift sweep saw something else than expected"
-    );
-}
 
 /// What the sweeps work on.
 #[derive(Debug, Clone)]
@@ -139,14 +128,6 @@ async fn find_drift(parts: &Parts) -> Result<String, String> {
             .map_err(|error| error.code().to_owned())?;
         compared += swept.compared;
         differing += swept.differing;
-        if swept.failure.is_none() {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "members are far fewer than 2^52"
-            )]
-            gauge!(DRIFT_OPEN, "integration" => integration.name.to_string())
-                .set(swept.differing as f64);
-        }
         if let Some(code) = swept.failure {
             return Err(code);
         }

@@ -165,6 +165,9 @@ pub enum ClientCommand {
     /// Explain why a member holds each role now
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
+    /// Show where Elastic Cloud differs from the ledger
+    #[command(after_help = DRIFT_EXAMPLES)]
+    Drift(DriftArgs),
     /// List the members of the organization
     #[command(after_help = MEMBERS_EXAMPLES)]
     Members(MembersArgs),
@@ -547,6 +550,30 @@ pub struct WhyArgs {
     /// Integration, when several are configured
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,
+}
+
+/// Arguments of `drift`.
+#[derive(Debug, Clone, Args)]
+pub struct DriftArgs {
+    /// Integration, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// Let the repairs go on that wait because too many members lost roles at once
+    #[arg(long, requires = "reason")]
+    pub confirm: bool,
+    /// Why, with --confirm
+    #[arg(long, value_name = "TEXT", requires = "confirm")]
+    pub reason: Option<String>,
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
 }
 
 /// Arguments of `members`.

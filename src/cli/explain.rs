@@ -140,6 +140,19 @@ pub(super) async fn why(
     let heading = streams.paint(Paint::Bold, &heading);
     streams.line(&heading)?;
     why_table(&explanation, &names, now, zone).print(streams, "no role is held, wanted or owed")?;
+    for open in &explanation.drift {
+        let since = open
+            .first_seen_at
+            .map(|at| format!(" since {}", time::clock_time(at, now, zone)))
+            .unwrap_or_default();
+        streams.warning(&format!(
+            "{} on {} differs{since} ({}): {}",
+            open.assignment.role,
+            names.show(&open.assignment.target),
+            open.kind.replace('_', " "),
+            open.action
+        ))?;
+    }
     if !explanation.is_complete {
         streams.warning(INCOMPLETE)?;
     }

@@ -80,6 +80,13 @@ Examples:
   latchkey drain --yes
   latchkey drain --integration acme --reason \"moving to another cluster\" --yes --timeout 10m";
 
+pub(super) const DRIFT_EXAMPLES: &str = "\
+Who, what, and since when: access that somebody else took away, that came back, or that is to be put back.
+
+Examples:
+  latchkey drift
+  latchkey drift --output json | jq -r '.[] | select(.kind == \"reappeared\") | .user_id'
+  latchkey drift --confirm --reason 'the identity provider was migrated, INC-7'";
 pub(super) const HOLD_EXAMPLES: &str = "\
 A connector is in hold when its ledger was restored or lost: the witness knows more than the ledger does.
 Nothing is granted then, and only what is proven is removed, until somebody has looked and releases it.

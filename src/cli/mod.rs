@@ -14,6 +14,7 @@ mod connect;
 pub mod demo;
 mod directory;
 pub mod doctor;
+mod drift;
 pub mod exit;
 mod explain;
 mod follow;
@@ -68,6 +69,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "get",
             "watch",
             "why",
+            "drift",
             "receipt",
             "receipts",
         ],
@@ -178,6 +180,7 @@ async fn ask(
         | ClientCommand::RevokeAll(_)
         | ClientCommand::Hold(_)
         | ClientCommand::Why(_)
+        | ClientCommand::Drift(_)
         | ClientCommand::Receipt(_)
         | ClientCommand::Receipts(_)
         | ClientCommand::Overdue(_)
@@ -203,6 +206,7 @@ async fn ask(
         ClientCommand::Revoke(args) => grants::revoke(connector, format, args, streams).await,
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
+        ClientCommand::Drift(args) => drift::drift(connector, format, args, streams).await,
         ClientCommand::Hold(args) => hold::hold(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
         ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,

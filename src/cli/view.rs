@@ -377,6 +377,43 @@ pub(super) struct Explained {
     pub(super) until: Option<Timestamp>,
 }
 
+/// One open difference.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct OpenDrift {
+    pub(super) user_id: String,
+    #[serde(flatten)]
+    pub(super) assignment: Assignment,
+    /// `missing`, `resurrected`, `survivor_missing` or `reappeared`.
+    pub(super) kind: String,
+    pub(super) first_seen_at: Option<Timestamp>,
+    pub(super) last_seen_at: Option<Timestamp>,
+    pub(super) action: String,
+    pub(super) is_held: bool,
+}
+
+impl From<&pb::OpenDrift> for OpenDrift {
+    fn from(wire: &pb::OpenDrift) -> Self {
+        let pb::OpenDrift {
+            user_id,
+            assignment,
+            kind: _,
+            first_seen_at,
+            last_seen_at,
+            action,
+            is_held,
+        } = wire;
+        Self {
+            user_id: user_id.clone(),
+            assignment: Assignment::from(assignment.as_ref()),
+            kind: word(wire.kind().as_str_name(), "DRIFT_KIND_"),
+            first_seen_at: instant(first_seen_at.as_ref()),
+            last_seen_at: instant(last_seen_at.as_ref()),
+            action: action.clone(),
+            is_held: *is_held,
+        }
+    }
+}
+
 /// Why a member holds roles.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Explanation {
@@ -385,6 +422,7 @@ pub(super) struct Explanation {
     pub(super) observed_at: Option<Timestamp>,
     pub(super) is_complete: bool,
     pub(super) access: Vec<Explained>,
+    pub(super) drift: Vec<OpenDrift>,
 }
 
 impl From<&pb::ExplainAccessResponse> for Explanation {
@@ -395,6 +433,7 @@ impl From<&pb::ExplainAccessResponse> for Explanation {
             observed_at,
             is_complete,
             access,
+            drift,
         } = wire;
         Self {
             user_id: user_id.clone(),
@@ -412,6 +451,7 @@ impl From<&pb::ExplainAccessResponse> for Explanation {
                     until: instant(one.until.as_ref()),
                 })
                 .collect(),
+            drift: drift.iter().map(OpenDrift::from).collect(),
         }
     }
 }

@@ -32,6 +32,19 @@ pub struct Engine {
     pub invitation_ttl: Period,
     /// How often it is looked whether people who were invited have joined.
     pub member_poll: Period,
+    /// How long access is looked for after its end. What is there again is reported and left alone: it may be standing
+    /// access that somebody gave. A day, because what an administrator or a script does again is mostly done again
+    /// within one.
+    pub watch_ended: Period,
+    /// How often one grant is added again where `reapply` allows it; then it ends. Three, because whoever takes it away
+    /// a fourth time means it.
+    #[schemars(range(min = 1, max = 100))]
+    pub reapply_limit: u32,
+    /// Members whose access is added again within five minutes before everything else waits for an operator, who
+    /// confirms with `latchkey drift --confirm`. A login concerns one member; more at once is a change of the identity
+    /// provider.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub reapply_max_members: u32,
     /// Difference between our clock and Elastic's beyond which nothing is granted or extended: access would end at
     /// the wrong time. Removals go on. Thirty seconds is what a machine without a time service drifts in weeks.
     pub max_skew: Period,
@@ -59,6 +72,9 @@ impl Default for Engine {
             pass_concurrency: 64,
             invitation_ttl: Period::seconds(72 * 3600),
             member_poll: Period::seconds(30),
+            watch_ended: Period::seconds(24 * 3600),
+            reapply_limit: 3,
+            reapply_max_members: 10,
             max_skew: Period::seconds(30),
             jump_hold: Period::seconds(60),
             jump_members: 20,
@@ -102,6 +118,7 @@ impl Engine {
             hour * 24 * 30,
         );
         within("member_poll", self.member_poll, second, hour);
+        within("watch_ended", self.watch_ended, second * 60, hour * 24 * 30);
         within("max_skew", self.max_skew, second, second * 600);
         within("jump_hold", self.jump_hold, second, second * 600);
         within("drain", self.drain, second, second * 600);

@@ -53,9 +53,24 @@ pub struct Integration {
     /// How the owner of a single deployment or project is found.
     #[serde(default)]
     pub resource_owner: Option<ResourceOwner>,
+    /// What is done when a login through single sign-on overwrites the roles that were granted.
+    #[serde(default)]
+    pub reapply: Reapply,
     /// How Elastic Cloud is called.
     #[serde(default)]
     pub upstream: Upstream,
+}
+
+/// What is done about access that somebody else took away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reapply {
+    /// The grant ends: whoever took it away is not fought.
+    #[default]
+    Never,
+    /// With the marks of a login through single sign-on (several roles of a member changed in one step, some of them
+    /// gone, and some left) it is added again, at most `engine.reapply_limit` times.
+    Sso,
 }
 
 fn elastic_cloud() -> HttpUrl {

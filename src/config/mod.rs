@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use engine::Engine;
-pub use integration::{Integration, Secret, SecretSource, Upstream};
+pub use integration::{Integration, Reapply, Secret, SecretSource, Upstream};
 pub use lateness::{Lateness, OnExceeded};
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;

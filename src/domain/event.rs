@@ -180,14 +180,43 @@ pub enum EventKind {
         /// Assignments found standing, which are left alone.
         standing: Vec<String>,
     },
-    /// Upstream differs from what the ledger expects.
+    /// Upstream differs from what the ledger expects; written when it begins and when something else is done about it.
     Drift {
-        /// `missing`, `resurrected`, `survivor_missing`, `forgotten_still_present` or `forgotten_gone`.
+        /// `missing`, `resurrected`, `survivor_missing`, `reappeared`, `forgotten_still_present` or `forgotten_gone`.
         kind: String,
         /// Which assignment.
         assignment: String,
         /// What is done about it.
         action: String,
+    },
+    /// Upstream no longer differs in this.
+    DriftEnded {
+        /// The kind of drift.
+        kind: String,
+        /// Which assignment.
+        assignment: String,
+        /// When it was first seen.
+        first_seen: Timestamp,
+        /// How it ended.
+        outcome: String,
+    },
+    /// Several roles of a member changed in one step, some of them gone: the mark of a login through SSO.
+    RolesOverwritten {
+        /// What is gone.
+        gone: Vec<String>,
+        /// What is new.
+        appeared: Vec<String>,
+    },
+    /// Repairs were stopped because they would have touched too many members at once, or go on again.
+    Breaker {
+        /// `opened` or `confirmed`.
+        action: String,
+        /// Members concerned.
+        members: u64,
+        /// Who confirmed; empty when it opened.
+        by: String,
+        /// Why; empty when it opened.
+        reason: String,
     },
     /// The second look found an assignment gone for good.
     SecondLook {
@@ -318,6 +347,9 @@ impl EventKind {
             Self::CallMade { .. } => "call_made",
             Self::Observed { .. } => "observed",
             Self::Drift { .. } => "drift",
+            Self::DriftEnded { .. } => "drift_ended",
+            Self::RolesOverwritten { .. } => "roles_overwritten",
+            Self::Breaker { .. } => "breaker",
             Self::SecondLook { .. } => "second_look",
             Self::RemovalBlocked { .. } => "removal_blocked",
             Self::MemberJoined { .. } => "member_joined",

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::assignment::{Assignment, total_weight};
+use super::drift::{DriftKind, OpenDrift, Reapplied, Watched};
+use super::evidence::Evidence;
 use super::grant::{Grant, GrantState};
 use super::ids::{Email, IntegrationName, InvalidId, InvitationToken, UserId};
-use super::receipt::Evidence;
 
 /// Whose access is decided together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,6 +182,9 @@ pub struct Invitation {
     pub ours: bool,
     /// What became of sending it.
     pub outcome: WriteOutcome,
+    /// Until when an earlier sending of unknown outcome may still land as a further invitation.
+    #[serde(default)]
+    pub echo_until: Option<Timestamp>,
 }
 
 /// What the last read showed of this member.
@@ -276,6 +280,15 @@ pub struct MemberRecord {
     /// A set of additions was refused: they are tried one by one until none is left.
     #[serde(default)]
     pub isolate_adds: bool,
+    /// Where upstream differs from what is expected, until it no longer does.
+    #[serde(default)]
+    pub drifts: Vec<OpenDrift>,
+    /// What was ours and is closed, and is looked for a while longer. Not ours, and nothing owed.
+    #[serde(default)]
+    pub watched: Vec<Watched>,
+    /// How often grants were added again after a login had overwritten them.
+    #[serde(default)]
+    pub reapplied: Vec<Reapplied>,
     /// When the next pass is due; `None` when nothing is owed.
     pub due: Option<Due>,
     /// What receipts are made of, and what operators decided.
@@ -299,6 +312,9 @@ impl MemberRecord {
             backoff: None,
             check_at: None,
             isolate_adds: false,
+            drifts: Vec::new(),
+            watched: Vec::new(),
+            reapplied: Vec::new(),
             due: None,
             evidence: Evidence::default(),
         }
@@ -317,6 +333,14 @@ impl MemberRecord {
         self.owned
             .iter_mut()
             .find(|owned| owned.assignment == *assignment)
+    }
+
+    /// The open drift of one kind in an assignment.
+    #[must_use]
+    pub fn drift(&self, kind: DriftKind, assignment: &Assignment) -> Option<&OpenDrift> {
+        self.drifts
+            .iter()
+            .find(|open| open.kind == kind && open.assignment == *assignment)
     }
 
     /// Power that is left open at `at` by what is ours and no grant wants any more: all of it goes with one call, so

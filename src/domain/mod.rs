@@ -5,7 +5,9 @@
 
 pub mod assignment;
 pub mod catalogue;
+pub mod drift;
 pub mod event;
+pub mod evidence;
 pub mod grant;
 pub mod ids;
 pub mod lateness;

@@ -419,7 +419,8 @@ pub trait Ledger: Debug + Send + Sync {
         after: Timestamp,
     ) -> Result<Option<Timestamp>>;
 
-    /// Members of an integration in order of subject, those with grants or ownership only, after `after`.
+    /// Members of an integration in order of subject, after `after`: those with grants, ownership, open drift or
+    /// something watched only.
     async fn members(
         &self,
         integration: &IntegrationName,

@@ -167,6 +167,13 @@ impl Reconciler {
                 weight,
             });
         }
+        if let Some(at) = plan.restore_at {
+            dues.push(Due {
+                at: at.max(unhurried),
+                kind: DueKind::Grant,
+                weight,
+            });
+        }
         if self.has_unverified_activation(record) {
             dues.push(Due {
                 at: soonest.max(now + self.settings.bounds.read_staleness),

@@ -104,18 +104,6 @@ impl Reconciler {
             None if waiting => Step::Invite,
             None => Step::Wait,
             Some(Invitation { ours: false, .. }) if !waiting => Step::Forget,
-            Some(Invitation {
-                token: None,
-                intended_at,
-                ..
-            }) if !waiting => {
-                // A late invitation can still appear; once it cannot, there is nothing left to cancel.
-                if *intended_at + self.settings.unknown_look_after <= now {
-                    Step::Forget
-                } else {
-                    Step::Settle
-                }
-            }
             Some(Invitation { token: None, .. }) => Step::Settle,
             Some(Invitation {
                 expires_at: Some(at),
@@ -143,7 +131,7 @@ impl Reconciler {
             Step::Forget => self.forget(key).await,
             Step::Invite => self.invite(key, email).await,
             Step::Settle => self.settle_invitation(key, email).await,
-            Step::Cancel(token) => self.cancel(key, &token).await,
+            Step::Cancel(token) => self.cancel(key, email, &token).await,
         }
     }
 
@@ -155,15 +143,20 @@ impl Reconciler {
         Ok(None)
     }
 
+    /// Open invitations of an address, the newest first. A call that is repeated after no answer can leave several.
     async fn find_open(
         &self,
         email: &Email,
         now: Timestamp,
-    ) -> Result<Option<ObservedInvitation>, String> {
+    ) -> Result<Vec<ObservedInvitation>, String> {
         match self.provider.invitations(Priority::Verify).await {
-            Ok((open, _)) => Ok(open.into_iter().find(|invitation| {
-                invitation.email == *email && !invitation.expired && invitation.expires_at > now
-            })),
+            Ok((mut open, _)) => {
+                open.retain(|invitation| {
+                    invitation.email == *email && !invitation.expired && invitation.expires_at > now
+                });
+                open.sort_by_key(|invitation| std::cmp::Reverse(invitation.created_at));
+                Ok(open)
+            }
             Err((error, _)) => Err(error.code().to_owned()),
         }
     }
@@ -171,19 +164,29 @@ impl Reconciler {
     async fn invite(&self, key: &MemberKey, email: &Email) -> Result<Option<String>, LedgerError> {
         let now = self.clock.now();
         match self.find_open(email, now).await {
-            Ok(Some(open)) => return self.keep(key, &open, false, "adopted").await,
-            Ok(None) => {}
+            Ok(open) => {
+                if let Some(open) = open.first() {
+                    return self.keep(key, open, false, "adopted", None).await;
+                }
+            }
             Err(code) => return Ok(Some(code)),
         }
         let pin = self.provider.pin();
         let unsettled = self.ledger.member(key).await?.invitation;
+        // What was sent before without an answer may still land: the first intent tells which are ours.
+        let earlier = unsettled
+            .as_ref()
+            .filter(|earlier| earlier.ours && earlier.token.is_none());
+        let first_intent = earlier.map(|earlier| earlier.intended_at);
+        let may_land = earlier.and_then(|earlier| earlier.echo_until);
         self.update(key, |draft, now| {
             draft.record.invitation = Some(Invitation {
                 token: None,
-                intended_at: now,
+                intended_at: first_intent.unwrap_or(now),
                 expires_at: None,
                 ours: true,
                 outcome: WriteOutcome::InFlight,
+                echo_until: Some(now + self.settings.unknown_look_after),
             });
             note(
                 draft,
@@ -199,11 +202,14 @@ impl Reconciler {
             .invite(pin, email, self.settings.invitation_ttl)
             .await;
         match &outcome {
-            Outcome::Done(invitation, _) => self.keep(key, invitation, true, "sent").await,
+            Outcome::Done(invitation, _) => {
+                self.keep(key, invitation, true, "sent", may_land).await
+            }
             Outcome::Unknown(evidence) => {
                 self.update(key, |draft, now| {
                     if let Some(invitation) = &mut draft.record.invitation {
                         invitation.outcome = WriteOutcome::Unknown;
+                        invitation.echo_until = Some(now + self.settings.unknown_look_after);
                     }
                     note(draft, now, made("unknown", evidence.clone()));
                 })
@@ -249,6 +255,7 @@ impl Reconciler {
         observed: &ObservedInvitation,
         ours: bool,
         action: &str,
+        echo_until: Option<Timestamp>,
     ) -> Result<Option<String>, LedgerError> {
         self.update(key, |draft, now| {
             let intended_at = draft
@@ -262,6 +269,7 @@ impl Reconciler {
                 expires_at: Some(observed.expires_at),
                 ours,
                 outcome: WriteOutcome::Done,
+                echo_until: echo_until.filter(|until| *until > now),
             });
             draft.each_grant(now, |grant| {
                 grant.invited = ours;
@@ -295,21 +303,69 @@ impl Reconciler {
         };
         match self.find_open(email, now).await {
             Err(code) => Ok(Some(code)),
-            Ok(Some(open)) => {
-                // Clocks differ: an administrator's own invitation is taken for ours only if it came with our call.
-                let ours = open.created_at + TimeDelta::seconds(60) >= invitation.intended_at;
-                self.keep(key, &open, ours, if ours { "sent" } else { "adopted" })
-                    .await
+            Ok(open) if !open.is_empty() => {
+                let newest = &open[0];
+                let ours = is_ours(newest, &invitation);
+                let action = if ours { "sent" } else { "adopted" };
+                let may_land = may_land_until(&invitation, &self.settings);
+                self.keep(key, newest, ours, action, Some(may_land)).await
             }
-            Ok(None) if record.grants.is_empty() => Ok(Some("invitation_unsettled".to_owned())),
-            Ok(None) if now < invitation.intended_at + self.settings.bounds.read_staleness => {
+            // A late invitation can still appear; once it cannot, there is nothing left to cancel.
+            Ok(_) if record.grants.is_empty() => {
+                if may_land_until(&invitation, &self.settings) <= now {
+                    return self.forget(key).await;
+                }
                 Ok(Some("invitation_unsettled".to_owned()))
             }
-            Ok(None) => self.invite(key, email).await,
+            Ok(_) if now < invitation.intended_at + self.settings.bounds.read_staleness => {
+                Ok(Some("invitation_unsettled".to_owned()))
+            }
+            Ok(_) => self.invite(key, email).await,
         }
     }
 
+    /// Cancels every invitation of ours for the address, not only the one that is known.
     async fn cancel(
+        &self,
+        key: &MemberKey,
+        email: &Email,
+        token: &InvitationToken,
+    ) -> Result<Option<String>, LedgerError> {
+        let now = self.clock.now();
+        let Some(known) = self.ledger.member(key).await?.invitation else {
+            return Ok(None);
+        };
+        let listed = self.find_open(email, now).await;
+        let mut tokens = vec![token.clone()];
+        for open in listed.iter().flatten() {
+            if is_ours(open, &known) && open.token != *token {
+                tokens.push(open.token.clone());
+            }
+        }
+        for token in &tokens {
+            if let Some(code) = self.cancel_one(key, token).await? {
+                return Ok(Some(code));
+            }
+        }
+        if let Err(code) = listed {
+            return Ok(Some(code));
+        }
+        self.update(key, |draft, now| {
+            let late = known.echo_until.filter(|until| *until > now);
+            // What was sent without an answer can still land: it is looked for until it cannot any more.
+            draft.record.invitation = late.map(|_| Invitation {
+                token: None,
+                expires_at: None,
+                outcome: WriteOutcome::Unknown,
+                ..known.clone()
+            });
+            draft.changed = true;
+        })
+        .await?;
+        Ok(None)
+    }
+
+    async fn cancel_one(
         &self,
         key: &MemberKey,
         token: &InvitationToken,
@@ -335,7 +391,6 @@ impl Reconciler {
         self.update(key, |draft, now| {
             note(draft, now, made(outcome.name(), outcome.evidence().clone()));
             if gone {
-                draft.record.invitation = None;
                 note(
                     draft,
                     now,
@@ -444,6 +499,18 @@ impl Reconciler {
         let into = now.timestamp_millis().rem_euclid(every);
         now + TimeDelta::milliseconds(every - into)
     }
+}
+
+/// An invitation younger than our intent is ours; clocks differ, so a minute is allowed for. An administrator's own
+/// is taken for ours only if it came with our call.
+fn is_ours(open: &ObservedInvitation, invitation: &Invitation) -> bool {
+    invitation.ours && open.created_at + TimeDelta::seconds(60) >= invitation.intended_at
+}
+
+fn may_land_until(invitation: &Invitation, settings: &super::Settings) -> Timestamp {
+    invitation
+        .echo_until
+        .unwrap_or(invitation.intended_at + settings.unknown_look_after)
 }
 
 fn note(draft: &mut Draft, now: Timestamp, kind: EventKind) {

@@ -91,15 +91,7 @@ impl Reconciler {
         read: &MembersRead,
     ) -> Result<Option<Snapshot>, LedgerError> {
         let member = read.member(user);
-        let snapshot = Snapshot {
-            started_at: read.started_at,
-            complete: read.is_complete(),
-            shown: member.is_some(),
-            assignments: member
-                .map(|member| member.assignments.clone())
-                .unwrap_or_default(),
-            owners: read.owners,
-        };
+        let snapshot = snapshot_of(user, read);
         self.update(key, |draft, now| {
             let checked = draft.record.check_at.take();
             draft.changed |= checked.is_some();
@@ -191,6 +183,20 @@ impl Reconciler {
             })
             .filter(|at| *at > now)
             .min()
+    }
+}
+
+/// What a read shows of one member.
+pub(super) fn snapshot_of(user: &UserId, read: &MembersRead) -> Snapshot {
+    let member = read.member(user);
+    Snapshot {
+        started_at: read.started_at,
+        complete: read.is_complete(),
+        shown: member.is_some(),
+        assignments: member
+            .map(|member| member.assignments.clone())
+            .unwrap_or_default(),
+        owners: read.owners,
     }
 }
 

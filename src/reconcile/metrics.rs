@@ -2,9 +2,14 @@
 //!
 //! Owns their names and help texts, and what counts as a revocation in time. Never labels by member or grant.
 
-use chrono::TimeDelta;
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::domain::drift::DriftKind;
 use crate::domain::grant::{EndCause, Grant, GrantState};
 use crate::domain::ids::IntegrationName;
 
@@ -15,6 +20,12 @@ pub const REVOCATION_VERIFIED: &str = "latchkey_revocation_verified_seconds";
 /// Grants that ended.
 pub const GRANTS_ENDED: &str = "latchkey_grants_ended_total";
 
+/// Open differences.
+pub const DRIFT_OPEN: &str = "latchkey_drift_open";
+/// Whether repairs wait for an operator.
+pub const BREAKER_OPEN: &str = "latchkey_breaker_open";
+/// Whether everything is refused to the key.
+pub const KEY_REFUSED: &str = "latchkey_key_refused";
 /// From the instant access had to go to a complete read that no longer showed it.
 pub const REVOCATION: &str = "latchkey_revocation_seconds";
 /// Revocations by whether they kept the objective.
@@ -83,6 +94,40 @@ pub fn describe_metrics() {
         "From the removal being sent to verified gone"
     );
     describe_counter!(GRANTS_ENDED, "Grants that ended, by cause");
+    describe_gauge!(
+        DRIFT_OPEN,
+        "Differences between Elastic Cloud and the ledger that are open, by kind, as of the last drift sweep"
+    );
+    describe_gauge!(
+        BREAKER_OPEN,
+        "1 when repairs wait for an operator because too many members lost roles at once"
+    );
+    describe_gauge!(
+        KEY_REFUSED,
+        "1 when every removal is refused to the key, so that the integration is at fault and no single pair"
+    );
+}
+
+/// Sets how many differences are open, by kind.
+pub(super) fn drift_open(integration: &IntegrationName, counts: &BTreeMap<DriftKind, u64>) {
+    for kind in DriftKind::ALL {
+        let open = counts.get(&kind).copied().unwrap_or_default();
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge needs no more than 52 bits"
+        )]
+        let open = open as f64;
+        gauge!(DRIFT_OPEN, "integration" => integration.to_string(), "kind" => kind.as_str())
+            .set(open);
+    }
+}
+
+pub(super) fn breaker(integration: &IntegrationName, open: bool) {
+    gauge!(BREAKER_OPEN, "integration" => integration.to_string()).set(f64::from(u8::from(open)));
+}
+
+pub(super) fn key_refused(integration: &IntegrationName, refused: bool) {
+    gauge!(KEY_REFUSED, "integration" => integration.to_string()).set(f64::from(u8::from(refused)));
 }
 
 pub(super) fn removal_sent(integration: &IntegrationName, lateness: TimeDelta) {

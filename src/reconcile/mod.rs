@@ -3,6 +3,8 @@
 //! Owns the only path that adds or removes access: load a member, plan purely, write the intent, send once, write
 //! the outcome, look again. Never executes "undo of grant X", and never removes what the ledger does not own.
 
+pub mod board;
+pub mod drift;
 mod due;
 mod explain;
 mod forgotten;
@@ -14,17 +16,22 @@ mod look;
 pub mod metrics;
 pub mod observer;
 mod outcome;
+mod overwrite;
+mod owners;
 pub mod pass;
 pub mod plan;
 pub mod receipt;
 pub mod settle;
 mod skew;
 pub mod sweep;
+mod unrecorded;
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
+pub use board::Board;
+pub use drift::Reapply;
 pub use forgotten::Watched;
 pub use hold::Hold;
 pub use observer::Observer;
@@ -57,6 +64,18 @@ pub struct Settings {
     pub blocked_retry: TimeDelta,
     /// Shortest pause before a further addition or invitation of the same member.
     pub retry_floor: TimeDelta,
+    /// How long ended access is looked for after it was seen gone; nothing is looked for when zero.
+    pub watch: TimeDelta,
+    /// How often members are read of whom nothing is held any more and something is watched.
+    pub watch_every: TimeDelta,
+    /// Whether access that a login overwrote is added again.
+    pub reapply: Reapply,
+    /// How often one grant is added again.
+    pub reapply_limit: u32,
+    /// Members that may be repaired within [`Settings::reapply_window`] before everything waits for an operator.
+    pub reapply_max_members: u32,
+    /// What counts as at once.
+    pub reapply_window: TimeDelta,
     /// From due to verified gone: what took longer counts as late. Never decides when anything is sent.
     pub revocation_within: TimeDelta,
 }
@@ -79,6 +98,12 @@ impl Default for Settings {
             backoff_cap: TimeDelta::minutes(1),
             blocked_retry: TimeDelta::minutes(10),
             retry_floor: TimeDelta::milliseconds(200),
+            watch: TimeDelta::hours(24),
+            watch_every: TimeDelta::minutes(10),
+            reapply: Reapply::Never,
+            reapply_limit: 3,
+            reapply_max_members: 10,
+            reapply_window: TimeDelta::minutes(5),
             revocation_within: TimeDelta::minutes(1),
         }
     }

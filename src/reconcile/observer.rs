@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, oneshot};
 
+use super::board::Board;
 use crate::domain::event::AuditEvent;
 use crate::domain::event::EventKind;
 use crate::domain::ids::IntegrationName;
@@ -28,6 +29,7 @@ pub struct Observer {
     waiting: std::sync::Mutex<Vec<Waiter>>,
     /// Held by whoever performs the read.
     turn: Mutex<()>,
+    board: Arc<Board>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,14 @@ impl Observer {
             clock,
             waiting: std::sync::Mutex::default(),
             turn: Mutex::new(()),
+            board: Arc::default(),
         }
+    }
+
+    /// What the engine of this organization knows of itself.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Reads the members of interest with a read that starts after this call. Everybody who asks while another

@@ -1,4 +1,4 @@
-//! What the answer to a mutation means, putting back neighbours, and removing on a ledger that cannot be written.
+//! What the answer to a mutation means, and putting back neighbours.
 //!
 //! Owns who is to blame for a refusal: the pair, the key, or nobody. Never takes a broken call for a failed one.
 
@@ -8,9 +8,9 @@ use chrono::TimeDelta;
 
 use super::explain::{explain, explain_unknown};
 use super::pass::{Progress, Reconciler};
-use super::plan::{Expected, must_survive};
 use super::settle::Draft;
 use crate::domain::assignment::Assignment;
+use crate::domain::drift::{DriftAction, DriftKind};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::GrantState;
 use crate::domain::ids::UserId;
@@ -28,6 +28,7 @@ impl Reconciler {
         outcome: &Outcome<()>,
         progress: &mut Progress,
     ) -> Result<(), LedgerError> {
+        let pin = self.provider.pin();
         let event = EventKind::CallEnded {
             write: kind,
             assignments: assignments.iter().map(ToString::to_string).collect(),
@@ -104,6 +105,12 @@ impl Reconciler {
             Outcome::Refused(refusal, _) => {
                 let error = explain(refusal, self.clock.now());
                 let definite = !refusal.is_transient();
+                let board = self.observer.board();
+                if definite && alone && kind == WriteKind::Remove {
+                    for assignment in assignments {
+                        board.note_refused(pin, assignment.target.to_string());
+                    }
+                }
                 if definite {
                     progress.must_read = true;
                     if alone && kind == WriteKind::Remove && !progress.removed_one {
@@ -147,7 +154,9 @@ impl Reconciler {
                                 }
                                 // One that fails while a sibling on the same key succeeds is blocked by the provider;
                                 // where all fail the key has lost rights, and the pairs are not to blame.
-                                if proven_elsewhere || was_blocked || self.key_works(before) {
+                                let key_works =
+                                    self.key_works(before) && !board.is_key_refused(pin);
+                                if proven_elsewhere || was_blocked || key_works {
                                     draft.block(assignment, &error.code, now, &self.settings);
                                 }
                             }
@@ -190,8 +199,14 @@ impl Reconciler {
             }
         }
         for assignment in assignments {
-            draft.drift(now, "survivor_missing", assignment, "put back as it was");
+            draft.open_drift(
+                now,
+                DriftKind::SurvivorMissing,
+                assignment,
+                DriftAction::PutBack,
+            );
         }
+        draft.changed = true;
         let intent = EventKind::CallIntended {
             write: WriteKind::Add,
             assignments: texts.clone(),
@@ -214,8 +229,6 @@ impl Reconciler {
             outcome: outcome.name().to_owned(),
             evidence: outcome.evidence().clone(),
         };
-        // Only what was put back and vanished again counts as somebody else's doing.
-        let counts = matches!(outcome, Outcome::Done(..));
         let failure = match &outcome {
             Outcome::Done(..) => None,
             Outcome::Refused(refusal, _) => Some(refusal.code().to_owned()),
@@ -226,60 +239,11 @@ impl Reconciler {
                 .audit
                 .push(AuditEvent::member(now, &key, event.clone()));
             draft.changed = true;
-            for survivor in draft
-                .record
-                .owned
-                .iter_mut()
-                .flat_map(|row| &mut row.must_survive)
-            {
-                if !counts && assignments.contains(&survivor.assignment) {
-                    survivor.restores = survivor.restores.saturating_sub(1);
-                }
-            }
             if let Some(code) = &failure {
                 self.back_off(draft, code, now);
             }
         })
         .await
-    }
-
-    /// The ledger cannot be written, and access is due to go: taking away what is ours needs no further proof. The
-    /// record is written by a later pass, once the ledger can be written again.
-    pub(super) async fn remove_unrecorded(
-        &self,
-        record: &MemberRecord,
-        assignments: &[Assignment],
-        user: &UserId,
-        pin: KeyPin,
-        error: LedgerError,
-    ) -> LedgerError {
-        let now = self.clock.now();
-        let held = record
-            .last_seen
-            .as_ref()
-            .map(|seen| seen.assignments.clone())
-            .unwrap_or_default();
-        let neighbours = must_survive(
-            assignments,
-            &held,
-            &record.owned,
-            &Expected::of(record, now),
-        );
-        let unavailable = matches!(error, LedgerError::Unavailable { .. });
-        if unavailable
-            && !assignments.is_empty()
-            && neighbours.is_empty()
-            && !self.is_own_identity(user)
-        {
-            let outcome = self.provider.remove(pin, user, assignments).await;
-            tracing::error!(
-                integration = %self.integration,
-                error = error.code(),
-                outcome = outcome.name(),
-                "Ledger cannot be written; removed due access without a record"
-            );
-        }
-        error
     }
 
     /// Lateness counts to the moment the first byte left, waiting for the rate budget included.

@@ -12,8 +12,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::due::{Later, NO_TURN};
 use super::explain::explain_own_identity;
 use super::look::READ_FAILURE;
+use super::owners::{OwnerWrites, Quorum, concerns_owners};
 use super::plan::{Expected, OWNER_ROLE, Plan, Snapshot, View, plan};
 use super::settle::Draft;
+use super::unrecorded::Unrecorded;
 use super::{Observer, Settings};
 use crate::domain::Timestamp;
 use crate::domain::assignment::{Assignment, total_weight};
@@ -28,6 +30,9 @@ use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 /// Steps of one pass before it gives way to others; every step is durable, so the next pass goes on from there.
 const MAX_STEPS: usize = 40;
 
+/// Members whose pause ends at once when the key changes; the others follow by themselves within a pause.
+const WAKE_PAGE: usize = 1_000;
+
 /// Reconciles the members of one organization.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -41,9 +46,14 @@ pub struct Reconciler {
     pub(super) hold: Option<Arc<super::Hold>>,
     /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
     takes_only: bool,
-    /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner. Holds
-    /// the instant from which a read must have started to count the owners that the last removal left.
-    owner_writes: Mutex<Option<Timestamp>>,
+    /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner.
+    owner_writes: Mutex<OwnerWrites>,
+    /// What was sent while the ledger could not be written.
+    pub(super) unrecorded: Unrecorded,
+    /// The key that members were last woken for.
+    known_key: std::sync::Mutex<Option<KeyPin>>,
+    /// When members were last read of whom something is only watched.
+    pub(super) watched_at: std::sync::Mutex<Option<Timestamp>>,
 }
 
 /// What a pass did, for logs, metrics and tests.
@@ -97,7 +107,10 @@ impl Reconciler {
             settings,
             hold: None,
             takes_only: false,
-            owner_writes: Mutex::new(None),
+            owner_writes: Mutex::default(),
+            unrecorded: Unrecorded::default(),
+            known_key: std::sync::Mutex::default(),
+            watched_at: std::sync::Mutex::default(),
         }
     }
 
@@ -119,10 +132,81 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`] when the ledger could not be read or written; the caller tries again later.
     pub async fn pass(&self, key: &MemberKey) -> Result<Report, LedgerError> {
-        match &key.subject {
+        self.unrecorded.flush(&*self.ledger).await;
+        let report = match &key.subject {
             Subject::Member(user) => self.member_pass(key, user).await,
             Subject::Invitee(email) => self.invitee_pass(key, email).await,
+        };
+        self.notice_key().await;
+        report
+    }
+
+    /// What failed with one key need not wait for its pause once there is another.
+    pub async fn notice_key(&self) {
+        let pin = self.provider.pin();
+        let before = {
+            let mut known = self
+                .known_key
+                .lock()
+                .expect("no code panics while it holds this lock");
+            known.replace(pin)
+        };
+        if before.is_none_or(|before| before == pin) {
+            return;
         }
+        let horizon = self.settings.backoff_cap.max(self.settings.blocked_retry);
+        let until = self.clock.now() + horizon;
+        let waiting = match self.ledger.due(&self.integration, until, WAKE_PAGE).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(integration = %self.integration, code = error.code(), "Members in backoff were not woken for the new key");
+                return;
+            }
+        };
+        for member in waiting {
+            if let Err(error) = self.end_pause(&member.key).await {
+                tracing::warn!(member = %member.key, code = error.code(), "Member was not woken for the new key");
+            }
+        }
+    }
+
+    async fn end_pause(&self, key: &MemberKey) -> Result<(), LedgerError> {
+        let mut woken = None;
+        self.update(key, |draft, now| {
+            let record = &mut draft.record;
+            let mut paused = false;
+            if let Some(backoff) = record
+                .backoff
+                .as_mut()
+                .filter(|backoff| backoff.until > now)
+            {
+                backoff.until = now;
+                paused = true;
+            }
+            for blocked in record
+                .owned
+                .iter_mut()
+                .filter_map(|row| row.blocked.as_mut())
+            {
+                // Those two have nothing to do with what the key may do.
+                let other = matches!(blocked.code.as_str(), "last_owner" | "own_identity");
+                if !other && blocked.retry_at > now {
+                    blocked.retry_at = now;
+                    paused = true;
+                }
+            }
+            if paused {
+                let due = self.due_now(record, now);
+                record.due = Some(record.due.map_or(due, |earlier| earlier.min(due)));
+                draft.changed = true;
+                woken = record.due;
+            }
+        })
+        .await?;
+        if let Some(due) = woken {
+            self.wake.wake(key, due);
+        }
+        Ok(())
     }
 
     async fn member_pass(&self, key: &MemberKey, user: &UserId) -> Result<Report, LedgerError> {
@@ -142,6 +226,8 @@ impl Reconciler {
                 draft.fail_activation(&wanted, &explain_own_identity(now), now);
             }
             let (plan, _) = self.plan(&draft.record, &progress, now);
+            draft.verdict = self.judge_missing(&mut draft, &plan, progress.snapshot.as_ref(), now);
+            self.learn_of_neighbours(&draft.record, &plan, progress.snapshot.as_ref());
             draft.settle(&plan, progress.snapshot.as_ref(), now, &self.settings);
             if self.is_own_identity(user) {
                 for assignment in &plan.remove {
@@ -156,7 +242,7 @@ impl Reconciler {
                     Ok(_) | Err(LedgerError::Conflict { .. }) => continue,
                     Err(error) => {
                         return Err(self
-                            .remove_unrecorded(&unrecorded, &plan.remove, user, pin, error)
+                            .remove_unrecorded(&unrecorded, user, pin, &mut progress, error)
                             .await);
                     }
                 }
@@ -187,7 +273,12 @@ impl Reconciler {
     }
 
     /// The plan, less what this pass must not do, and whether that leaves anything owed.
-    fn plan(&self, record: &MemberRecord, progress: &Progress, now: Timestamp) -> (Plan, Later) {
+    pub(super) fn plan(
+        &self,
+        record: &MemberRecord,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> (Plan, Later) {
         let expected = Expected::of(record, now);
         let view = View {
             expected: &expected,
@@ -329,16 +420,26 @@ impl Reconciler {
     ) -> Result<(), LedgerError> {
         let mut owners = self.lock_owners(assignments).await;
         if kind == WriteKind::Remove
-            && let Some(counts_from) = owners.as_deref().copied().flatten()
-            && progress
-                .snapshot
-                .as_ref()
-                .is_none_or(|snapshot| snapshot.started_at < counts_from)
+            && let Some(owners) = owners.as_deref_mut()
         {
-            // Another owner was removed since the read that counted them.
-            return self
-                .recount_owners(&before.key, counts_from, progress)
-                .await;
+            match self
+                .quorum(owners, user, progress, self.clock.now())
+                .await?
+            {
+                Quorum::Kept => {}
+                Quorum::Recount(from) => {
+                    return self.recount_owners(&before.key, from, progress).await;
+                }
+                Quorum::Last => {
+                    return self
+                        .update(&before.key, |draft, now| {
+                            for owner in assignments.iter().filter(|one| one.role == OWNER_ROLE) {
+                                draft.block(owner, "last_owner", now, &self.settings);
+                            }
+                        })
+                        .await;
+                }
+            }
         }
         let mut draft = Draft::new(before.clone());
         let now = self.clock.now();
@@ -361,23 +462,31 @@ impl Reconciler {
             }
             Err(LedgerError::Conflict { .. }) => return Ok(()),
             Err(error) if kind == WriteKind::Remove => {
+                drop(owners);
                 return Err(self
-                    .remove_unrecorded(&before, assignments, user, pin, error)
+                    .remove_unrecorded(&before, user, pin, progress, error)
                     .await);
             }
             Err(error) => return Err(error),
         }
         let turn = progress.turn.take();
         let outcome = self.call(kind, pin, user, assignments, turn, &before).await;
+        if kind == WriteKind::Remove
+            && let Some(owners) = owners.as_deref_mut()
+        {
+            let now = self.clock.now();
+            owners.sent(
+                user,
+                &outcome,
+                now + self.settings.bounds.read_staleness,
+                now + self.settings.unknown_look_after,
+            );
+        }
+        if matches!(outcome, Outcome::Done(..)) {
+            self.observer.board().note_done();
+        }
         if matches!(outcome, Outcome::Refused(..)) {
             self.unwitness(&before, assignments);
-        }
-        if let (WriteKind::Remove, Some(counts_from), false) = (
-            kind,
-            owners.as_deref_mut(),
-            matches!(outcome, Outcome::Refused(..)),
-        ) {
-            *counts_from = Some(self.clock.now() + self.settings.bounds.read_staleness);
         }
         self.count_lateness(&before, kind, assignments, outcome.evidence().elapsed_ms);
         for assignment in assignments {
@@ -416,7 +525,7 @@ impl Reconciler {
         .await
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         kind: WriteKind,
         pin: KeyPin,
@@ -459,17 +568,15 @@ impl Reconciler {
     }
 
     pub(super) fn is_own_identity(&self, user: &UserId) -> bool {
-        self.provider.key_status().own_user_id.as_ref() == Some(user)
+        let told = self.provider.key_status().own_user_id;
+        self.observer.board().own_identity(told).as_ref() == Some(user)
     }
 
-    async fn lock_owners(
+    pub(super) async fn lock_owners(
         &self,
         assignments: &[Assignment],
-    ) -> Option<MutexGuard<'_, Option<Timestamp>>> {
-        if assignments
-            .iter()
-            .any(|assignment| assignment.role == OWNER_ROLE)
-        {
+    ) -> Option<MutexGuard<'_, OwnerWrites>> {
+        if concerns_owners(assignments) {
             Some(self.owner_writes.lock().await)
         } else {
             None
@@ -532,14 +639,18 @@ impl Reconciler {
             .filter(|event| event.kind.name() == "grant_changed")
             .cloned()
             .collect();
-        let version = self
-            .ledger
-            .commit(MemberCommit {
-                record,
-                audit,
-                request: None,
-            })
-            .await?;
+        let meant = record.clone();
+        let commit = MemberCommit {
+            record,
+            audit,
+            request: None,
+        };
+        let version = match self.ledger.commit(commit).await {
+            Err(error @ LedgerError::CommitUnknown { .. }) => {
+                self.find_committed(&meant, error).await?
+            }
+            answered => answered?,
+        };
         for (cause, verified) in ended {
             super::metrics::grant_ended(&self.integration, cause, verified);
         }
@@ -551,6 +662,38 @@ impl Reconciler {
             log_change(&event);
         }
         Ok(version)
+    }
+}
+
+impl Reconciler {
+    /// Reads back what a commit of unknown outcome left: the version if it is there, a conflict if it is not.
+    async fn find_committed(
+        &self,
+        meant: &MemberRecord,
+        error: LedgerError,
+    ) -> Result<u64, LedgerError> {
+        let Ok(found) = self.ledger.member(&meant.key).await else {
+            return Err(error);
+        };
+        if found.version == meant.version {
+            return Err(LedgerError::Conflict {
+                key: meant.key.clone(),
+            });
+        }
+        // Grants that ended have left the aggregate, and the ledger numbers versions itself.
+        let mut expected = meant.clone();
+        expected.version = found.version;
+        expected.grants.retain(|grant| !grant.state.is_ended());
+        let ours = found.version == meant.version + 1
+            && expected.owned == found.owned
+            && expected.grants.len() == found.grants.len()
+            && expected.grants.iter().all(|grant| {
+                found
+                    .grants
+                    .iter()
+                    .any(|other| other.id == grant.id && other.state == grant.state)
+            });
+        if ours { Ok(found.version) } else { Err(error) }
     }
 }
 

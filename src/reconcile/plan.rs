@@ -16,11 +16,9 @@ use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind, WriteOutcome}
 /// Role whose last holder must not lose it.
 pub const OWNER_ROLE: &str = "organization-admin";
 
-/// Times that a vanished neighbour is put back before its absence is taken for somebody else's doing.
-pub const MAX_RESTORES: u32 = 5;
-
-/// How long putting a neighbour back is tried while upstream refuses it; its target may be gone for good.
-pub const RESTORE_PATIENCE: TimeDelta = TimeDelta::hours(24);
+/// How long putting a neighbour back is tried. Standing access is sacred, so it is long; its target may be gone for
+/// good, so it is not for ever.
+pub const RESTORE_PATIENCE: TimeDelta = TimeDelta::days(7);
 
 /// Bounds that the planner works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +28,17 @@ pub struct Bounds {
     /// The longest that one request can take; a second look comes no earlier.
     pub request_lifetime: TimeDelta,
 }
+
+/// Pause before a neighbour that was put back so often is put back once more: doubling from a second to `cap`.
+fn restore_pause(restores: u32) -> TimeDelta {
+    match restores {
+        0 => TimeDelta::zero(),
+        times => TimeDelta::seconds(1_i64 << (times - 1).min(20)).min(RESTORE_CAP),
+    }
+}
+
+/// Longest pause between tries to put back a neighbour.
+const RESTORE_CAP: TimeDelta = TimeDelta::minutes(10);
 
 /// What one read showed of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +67,13 @@ pub enum Seen {
 }
 
 impl Snapshot {
+    /// Owners besides this member.
+    #[must_use]
+    pub fn other_owners(&self) -> usize {
+        let own = self.assignments.iter().any(|held| held.role == OWNER_ROLE);
+        self.owners.saturating_sub(usize::from(own))
+    }
+
     /// What this read says about an assignment, given the last write we sent for it.
     fn seen(&self, assignment: &Assignment, row: Option<&Owned>, bounds: &Bounds) -> Seen {
         // A read that started before our last write shows what was, not what came of it.
@@ -137,6 +153,8 @@ pub struct Plan {
     pub echo_over: Vec<Assignment>,
     /// A read that starts at or after this instant would settle something.
     pub observe_at: Option<Timestamp>,
+    /// A vanished neighbour is put back once more from this instant on.
+    pub restore_at: Option<Timestamp>,
     /// A removal waits for that read.
     pub removal_waits: bool,
     /// The last read could not prove what had to be proven.
@@ -390,7 +408,7 @@ fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
     }
     if row.assignment.role == OWNER_ROLE {
         match view.snapshot {
-            Some(snapshot) if snapshot.complete && snapshot.owners > 1 => {}
+            Some(snapshot) if snapshot.complete && snapshot.other_owners() > 0 => {}
             Some(snapshot) if snapshot.complete => {
                 plan.last_owner.push(row.assignment.clone());
                 return;
@@ -469,13 +487,18 @@ fn plan_survivors(
         } else if !snapshot.shown {
             // Whoever left holds nothing; a second read decides whether the member left.
             unsettled.insert(assignment.clone());
-        } else if survivor.restores >= MAX_RESTORES
-            || snapshot.started_at >= row.last_write.at + RESTORE_PATIENCE
-        {
+        } else if snapshot.started_at >= row.last_write.at + RESTORE_PATIENCE {
             plan.lost.push(assignment.clone());
         } else {
             unsettled.insert(assignment.clone());
-            plan.restore.push(assignment.clone());
+            let again = survivor
+                .restored_at
+                .map_or(now, |restored| restored + restore_pause(survivor.restores));
+            if again <= now {
+                plan.restore.push(assignment.clone());
+            } else {
+                plan.restore_at = Some(plan.restore_at.map_or(again, |other| other.min(again)));
+            }
         }
     }
 }

@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 
 use super::Settings;
+use super::drift::Verdict;
 use super::metrics::Step;
 use super::plan::{Expected, Plan, Snapshot};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::drift::{DriftAction, DriftKind};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, Holding, LastError};
 use crate::domain::member::{Blocked, LastSeen, MemberRecord, Owned, Phase};
@@ -25,6 +27,8 @@ pub struct Draft {
     pub audit: Vec<AuditEvent>,
     /// Whether anything changed that must be durable.
     pub changed: bool,
+    /// What is decided about access that somebody else took away.
+    pub verdict: Verdict,
     /// How long steps of grants took, counted once they are durable.
     pub steps: Vec<Step>,
 }
@@ -37,6 +41,7 @@ impl Draft {
             record,
             audit: Vec::new(),
             changed: false,
+            verdict: Verdict::End,
             steps: Vec::new(),
         }
     }
@@ -94,11 +99,13 @@ impl Draft {
         }
         self.settle_survivors(plan, now);
         self.settle_last_owner(plan, now, settings);
-        self.settle_missing(plan, now);
+        self.settle_missing(plan, now, settings);
         if snapshot.is_some() {
             self.activate(plan, now, settings);
         }
         self.finish(now);
+        self.settle_drifts(plan, snapshot, now, settings);
+        self.forget_reapplied();
     }
 
     fn remember(&mut self, snapshot: &Snapshot) {
@@ -199,10 +206,11 @@ impl Draft {
         for assignment in &plan.resurrected {
             if let Some(row) = self.record.owned_mut(assignment) {
                 row.phase = Phase::Live;
-                self.drift(now, "resurrected", assignment, "removed again");
+                self.changed = true;
             }
         }
         for assignment in &plan.closed {
+            self.watch_closed(assignment, now, settings);
             self.record
                 .owned
                 .retain(|row| row.assignment != *assignment);
@@ -225,11 +233,11 @@ impl Draft {
                     self.changed |= row.must_survive.len() != before;
                 }
                 if lost {
-                    self.drift(
+                    self.open_drift(
                         now,
-                        "survivor_missing",
+                        DriftKind::SurvivorMissing,
                         assignment,
-                        "put back several times, now left alone",
+                        DriftAction::GivenUp,
                     );
                 }
             }
@@ -296,29 +304,6 @@ impl Draft {
                 retry_at,
             },
         );
-    }
-
-    fn settle_missing(&mut self, plan: &Plan, now: Timestamp) {
-        for assignment in &plan.missing {
-            self.drift(
-                now,
-                "missing",
-                assignment,
-                "somebody else removed it: the grant ends",
-            );
-        }
-        self.each_grant(now, |grant| {
-            let stripped = grant.expects_access(now)
-                && grant
-                    .assignments
-                    .iter()
-                    .any(|held| plan.missing.contains(&held.assignment));
-            if stripped {
-                grant.externally_modified = true;
-                grant.begin_revoke(EndCause::Superseded, now);
-            }
-            stripped
-        });
     }
 
     fn activate(&mut self, plan: &Plan, now: Timestamp, settings: &Settings) {
@@ -397,7 +382,7 @@ impl Draft {
     }
 
     /// The member left and came back. Ownership belonged to the earlier membership: what the new one holds was given
-    /// by somebody else, unless a call of unknown outcome of ours can still land.
+    /// by somebody else, unless a call of unknown outcome of ours may have landed in it.
     pub fn member_rejoined(
         &mut self,
         read_started_at: Timestamp,
@@ -411,7 +396,7 @@ impl Draft {
             .into_iter()
             .partition(|row| {
                 row.since >= member_since
-                    || row.echo_until.is_some_and(|until| read_started_at < until)
+                    || row.echo_until.is_some_and(|until| member_since < until)
             });
         self.record.owned = kept;
         for row in dropped {
@@ -419,8 +404,10 @@ impl Draft {
             self.note(now, EventKind::SecondLook { assignment });
         }
     }
+}
 
-    /// Notes drift.
+impl Draft {
+    /// Notes something about an assignment that is no drift of its own: it neither stays open nor ends.
     pub fn drift(&mut self, now: Timestamp, kind: &str, assignment: &Assignment, action: &str) {
         self.note(
             now,

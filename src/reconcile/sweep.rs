@@ -2,10 +2,16 @@
 //!
 //! Owns the periodic search for drift. Never changes anything itself: members that differ get a pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::drift::Reapply;
+use super::look::snapshot_of;
+use super::metrics;
 use super::pass::Reconciler;
-use super::plan::{Expected, Snapshot, View, plan};
+use super::plan::{Expected, Plan, View, plan};
+use super::settle::Draft;
+use crate::domain::Timestamp;
+use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
 use crate::domain::ids::UserId;
 use crate::domain::member::{Due, DueKind, MemberRecord, Subject};
 use crate::domain::observation::{Interest, MembersRead};
@@ -24,8 +30,36 @@ pub struct Swept {
     pub compared: usize,
     /// Members that differ and were handed to a pass.
     pub differing: usize,
+    /// Differences that are open.
+    pub open: u64,
     /// Code of a read that failed.
     pub failure: Option<String>,
+}
+
+/// What the records say without any read.
+#[derive(Debug, Default)]
+struct Counted {
+    drifts: BTreeMap<DriftKind, u64>,
+    held: u64,
+}
+
+impl Counted {
+    fn count(&mut self, record: &MemberRecord) {
+        for open in &record.drifts {
+            *self.drifts.entry(open.kind).or_default() += 1;
+        }
+        let held = |open: &OpenDrift| matches!(open.action, DriftAction::Held { .. });
+        self.held += u64::from(record.drifts.iter().any(held));
+    }
+
+    fn publish(&self, reconciler: &Reconciler) {
+        let board = reconciler.observer.board();
+        board.count_held(self.held);
+        let integration = &reconciler.integration;
+        metrics::drift_open(integration, &self.drifts);
+        metrics::breaker(integration, board.is_breaker_open());
+        metrics::key_refused(integration, board.is_key_refused(reconciler.provider.pin()));
+    }
 }
 
 impl Reconciler {
@@ -34,7 +68,11 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`] when the ledger could not be read.
     pub async fn sweep(&self) -> Result<Swept, LedgerError> {
+        self.unrecorded.flush(&*self.ledger).await;
+        self.notice_key().await;
         let mut swept = Swept::default();
+        let mut counted = Counted::default();
+        let reads_watched = self.reads_watched();
         let mut after: Option<UserId> = None;
         loop {
             let mut batch = Vec::new();
@@ -43,11 +81,13 @@ impl Reconciler {
                     .ledger
                     .members(&self.integration, after.as_ref(), PER_PAGE)
                     .await?;
-                batch.extend(
-                    page.items
-                        .into_iter()
-                        .filter(|record| !record.owned.is_empty() || holds(record)),
-                );
+                for record in page.items {
+                    counted.count(&record);
+                    let only_watched = is_watched(&record) && reads_watched;
+                    if !record.owned.is_empty() || holds(&record) || only_watched {
+                        batch.push(record);
+                    }
+                }
                 after = page.next;
                 if after.is_none() || batch.len() >= PER_READ {
                     break;
@@ -63,6 +103,7 @@ impl Reconciler {
                     Ok(read) => {
                         for record in &batch {
                             swept.compared += 1;
+                            self.look_at_watched(record, &read).await?;
                             if self.differs(record, &read) {
                                 swept.differing += 1;
                                 let due = Due {
@@ -81,9 +122,54 @@ impl Reconciler {
                 }
             }
             if after.is_none() {
+                counted.publish(self);
+                swept.open = counted.drifts.values().sum();
                 return Ok(swept);
             }
         }
+    }
+
+    /// Whether members are read of whom something is only watched: that need not be every time.
+    fn reads_watched(&self) -> bool {
+        let now = self.clock.now();
+        let mut last = self
+            .watched_at
+            .lock()
+            .expect("no code panics while it holds this lock");
+        let is_due = last.is_none_or(|at| at + self.settings.watch_every <= now);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+
+    /// What ended and is there again is written down, and what no longer differs is closed. It takes no pass: nothing
+    /// is sent for it, whatever it is.
+    async fn look_at_watched(
+        &self,
+        record: &MemberRecord,
+        read: &MembersRead,
+    ) -> Result<(), LedgerError> {
+        let Some(user) = user(record).filter(|_| is_watched(record)) else {
+            return Ok(());
+        };
+        let snapshot = snapshot_of(user, read);
+        let idle = |record: &MemberRecord| record.owned.is_empty() && record.grants.is_empty();
+        let now = self.clock.now();
+        let look = |draft: &mut Draft, now: Timestamp| {
+            if idle(&draft.record) {
+                // Nobody else looks at these.
+                draft.settle_drifts(&Plan::default(), Some(&snapshot), now, &self.settings);
+            } else {
+                draft.watch(&snapshot, now);
+            }
+        };
+        let mut trial = Draft::new(record.clone());
+        look(&mut trial, now);
+        if !trial.changed {
+            return Ok(());
+        }
+        self.update(&record.key, look).await
     }
 
     fn differs(&self, record: &MemberRecord, read: &MembersRead) -> bool {
@@ -92,15 +178,7 @@ impl Reconciler {
         };
         let now = self.clock.now();
         let member = read.member(user);
-        let snapshot = Snapshot {
-            started_at: read.started_at,
-            complete: read.is_complete(),
-            shown: member.is_some(),
-            assignments: member
-                .map(|member| member.assignments.clone())
-                .unwrap_or_default(),
-            owners: read.owners,
-        };
+        let snapshot = snapshot_of(user, read);
         let expected = Expected::of(record, now);
         let view = View {
             expected: &expected,
@@ -115,7 +193,15 @@ impl Reconciler {
                 .is_some_and(|since| since < member.member_since)
         });
         let plan = plan(&view, now, &self.settings.bounds);
-        rejoined || (snapshot.complete && !snapshot.shown) || !plan.is_quiet()
+        // The marks of a login are told from one read to the next, so the last one has to be known.
+        let changed = self.settings.reapply != Reapply::Never
+            && holds(record)
+            && snapshot.complete
+            && record
+                .last_seen
+                .as_ref()
+                .is_some_and(|seen| seen.assignments != snapshot.assignments);
+        rejoined || changed || (snapshot.complete && !snapshot.shown) || !plan.is_quiet()
     }
 
     /// The pass looks for itself: a member is marked as owing a look now.
@@ -136,6 +222,10 @@ fn user(record: &MemberRecord) -> Option<&UserId> {
         Subject::Member(user) => Some(user),
         Subject::Invitee(_) => None,
     }
+}
+
+fn is_watched(record: &MemberRecord) -> bool {
+    !(record.watched.is_empty() && record.drifts.is_empty())
 }
 
 fn holds(record: &MemberRecord) -> bool {

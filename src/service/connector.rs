@@ -9,7 +9,7 @@ use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::Page;
 use crate::ports::provider::KeyStatus;
 
-use super::{Details, Service};
+use super::{Details, Integration, Service};
 
 /// Health of an integration, from its last calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Service {
                 details: integration.details.clone(),
                 health: match &integration.hold {
                     Some(hold) if hold.record().is_some() => Health::Down("hold"),
-                    _ => health(&key, now),
+                    _ => health(&key, now, &engine(integration)),
                 },
                 key,
                 is_draining: *integration.draining.read().await,
@@ -75,13 +75,31 @@ impl Service {
     }
 }
 
-/// Judges what is known of a key. Pure.
-fn health(key: &KeyStatus, now: Timestamp) -> Health {
+/// What the engine says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Engine {
+    is_key_refused: bool,
+    is_breaker_open: bool,
+}
+
+fn engine(integration: &Integration) -> Engine {
+    let board = integration.observer.board();
+    Engine {
+        is_key_refused: board.is_key_refused(integration.provider.pin()),
+        is_breaker_open: board.is_breaker_open(),
+    }
+}
+
+/// Judges what is known of a key and of the engine. Pure.
+fn health(key: &KeyStatus, now: Timestamp, engine: &Engine) -> Health {
     if !key.loaded {
         return Health::Down("no_key");
     }
     if key.expires_at.is_some_and(|at| at <= now) {
         return Health::Down("key_expired");
+    }
+    if engine.is_key_refused {
+        return Health::Down("key_refused");
     }
     if key.last_failure.is_some() {
         return Health::Down("last_call_failed");
@@ -91,6 +109,9 @@ fn health(key: &KeyStatus, now: Timestamp) -> Health {
     }
     if key.sees_owners == Some(false) {
         return Health::Degraded("key_is_not_owner");
+    }
+    if engine.is_breaker_open {
+        return Health::Degraded("repairs_held");
     }
     if key
         .expires_at

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::drift::OpenDrift;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, Email, GrantId, IntegrationName, UserId};
 use crate::domain::member::{MemberRecord, Phase, Subject, WriteKind};
@@ -64,6 +65,8 @@ pub struct Explanation {
     pub is_complete: bool,
     /// Every assignment held, wanted or owed, in order.
     pub access: Vec<Access>,
+    /// Where this differs from what the ledger expects, since when, and what is done about it.
+    pub drift: Vec<OpenDrift>,
 }
 
 impl Service {
@@ -104,6 +107,7 @@ impl Service {
             observed_at: read.started_at,
             is_complete: read.is_complete(),
             access: explain(caller, &record, &held, read.is_complete(), self.clock.now()),
+            drift: record.drifts,
         })
     }
 }

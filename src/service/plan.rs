@@ -91,6 +91,13 @@ impl Service {
             plan.warnings
                 .push("the connector is draining and would refuse this grant now".to_owned());
         }
+        if integration.observer.board().overwrites_seen() {
+            plan.warnings.push(
+                "logins through single sign-on were seen to overwrite roles here: access may vanish when the person \
+                 signs in again"
+                    .to_owned(),
+            );
+        }
         let Subject::Member(user) = &subject else {
             plan.assignments = wanted
                 .into_iter()

@@ -289,7 +289,7 @@ fn stale_hit<K: Ord, V>(last: Option<&Snapshot<K, V>>, id: &K, error: ReadError)
     }
 }
 
-fn index(kind: ProjectType) -> usize {
+pub(super) fn index(kind: ProjectType) -> usize {
     match kind {
         ProjectType::Elasticsearch => 0,
         ProjectType::Observability => 1,

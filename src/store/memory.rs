@@ -494,7 +494,9 @@ impl Ledger for MemoryLedger {
         let owning = state
             .members
             .values()
-            .filter(|record| !record.owned.is_empty())
+            .filter(|record| {
+                !(record.owned.is_empty() && record.watched.is_empty() && record.drifts.is_empty())
+            })
             .map(|record| &record.key);
         let ids: BTreeSet<&UserId> = state
             .open

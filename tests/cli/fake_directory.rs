@@ -167,6 +167,14 @@ impl DirectoryService for Service {
             next_page_token: String::new(),
         }))
     }
+
+    /// Nothing differs.
+    async fn list_drift(
+        &self,
+        _: Request<pb::ListDriftRequest>,
+    ) -> Result<Response<pb::ListDriftResponse>, Status> {
+        Ok(Response::new(pb::ListDriftResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
@@ -300,5 +308,12 @@ impl ConnectorService for Service {
             second_looks: if is_first { 1 } else { 0 },
             last_second_look_at: is_first.then(|| wire(at("2026-11-21T12:30:30Z"))).flatten(),
         }))
+    }
+
+    async fn confirm_reapply(
+        &self,
+        _: Request<pb::ConfirmReapplyRequest>,
+    ) -> Result<Response<pb::ConfirmReapplyResponse>, Status> {
+        Ok(Response::new(pb::ConfirmReapplyResponse { members: 2 }))
     }
 }

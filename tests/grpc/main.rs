@@ -4,6 +4,7 @@ mod asks;
 mod connections;
 mod creating;
 mod directory;
+mod drift;
 mod ending;
 mod following;
 mod holding;

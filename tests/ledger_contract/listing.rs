@@ -1,6 +1,7 @@
 //! Listings: whole, in order, filtered, a page at a time.
 
 use latchkey::domain::assignment::Target;
+use latchkey::domain::drift::Watched;
 use latchkey::domain::grant::{Grant, GrantedAssignment, Holding};
 use latchkey::domain::ids::UserId;
 use latchkey::domain::member::MemberRecord;
@@ -11,7 +12,7 @@ use crate::support::*;
 on_every_ledger!(
     pages_of_grants_neither_lose_nor_repeat,
     grants_are_filtered_by_every_field,
-    members_come_in_order_and_only_with_grants_or_ownership,
+    members_come_in_order_and_only_with_grants_ownership_or_something_watched,
     subjects_are_those_with_open_grants_on_a_target,
     pruning_forgets_only_what_nothing_needs,
 );
@@ -127,7 +128,9 @@ async fn grants_are_filtered_by_every_field(ledger: AnyLedger) {
     }
 }
 
-async fn members_come_in_order_and_only_with_grants_or_ownership(ledger: AnyLedger) {
+async fn members_come_in_order_and_only_with_grants_ownership_or_something_watched(
+    ledger: AnyLedger,
+) {
     for (n, id) in [(1, "7"), (2, "10"), (3, "9")] {
         create(&ledger, grant(n, user(id))).await;
     }
@@ -138,6 +141,13 @@ async fn members_come_in_order_and_only_with_grants_or_ownership(ledger: AnyLedg
     let mut owner = MemberRecord::new(key(user("11")));
     owner.owned = vec![owned(deployment("a"))];
     ledger.commit(commit(owner)).await.expect("committed");
+    let mut watched = MemberRecord::new(key(user("13")));
+    watched.watched = vec![Watched {
+        assignment: owned(deployment("a")).assignment,
+        gone_at: at(1),
+        until: at(9),
+    }];
+    ledger.commit(commit(watched)).await.expect("committed");
     let quiet = MemberRecord::new(key(user("12")));
     ledger.commit(commit(quiet)).await.expect("committed");
     let mut record = ledger.member(&key(user("9"))).await.expect("readable");
@@ -162,7 +172,11 @@ async fn members_come_in_order_and_only_with_grants_or_ownership(ledger: AnyLedg
             .iter()
             .map(|record| record.key.subject.to_string())
             .collect();
-        assert_eq!(order, ["user:10", "user:11", "user:7"], "{limit} a page");
+        assert_eq!(
+            order,
+            ["user:10", "user:11", "user:13", "user:7"],
+            "{limit} a page"
+        );
         assert_eq!((seen[0].grants.len(), seen[1].owned.len()), (1, 1));
     }
 }

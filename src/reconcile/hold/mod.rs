@@ -100,9 +100,7 @@ impl Accord {
         if !self.agreed.load(Ordering::SeqCst) {
             return 0;
         }
-        let changes = self.ledger.changes();
-        let mark = *changes.borrow();
-        mark
+        *self.ledger.changes().borrow()
     }
 
     async fn intend(&self, intents: Vec<Intent>) -> Witnessed<()> {
@@ -298,9 +296,12 @@ fn intent_of(key: &MemberKey, row: &Owned) -> Intent {
 fn closed_by(audit: &[AuditEvent]) -> Vec<Assignment> {
     audit
         .iter()
-        .filter_map(|event| match &event.kind {
-            EventKind::SecondLook { assignment } => Assignment::parse(assignment).ok(),
-            _ => None,
+        .filter_map(|event| {
+            if let EventKind::SecondLook { assignment } = &event.kind {
+                Assignment::parse(assignment).ok()
+            } else {
+                None
+            }
         })
         .collect()
 }

@@ -209,6 +209,10 @@ impl Story {
             .find(|grant| Some(grant.id) == id)
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "of many kinds of events only some are of interest"
+    )]
     fn take(&mut self, event: &AuditEvent) {
         let at = event.at;
         match &event.kind {

@@ -491,9 +491,20 @@ fn a_neighbour_is_owed_as_long_as_the_removal_may_still_land() {
 }
 
 #[test]
-fn a_neighbour_that_keeps_vanishing_is_lost() {
+fn a_neighbour_that_keeps_vanishing_is_put_back_with_growing_pauses_for_a_week() {
+    for (restores, ago, again) in [(1, 3, None), (4, 3, Some(5)), (40, 3, Some(597))] {
+        let mut row = owing(closing(viewer("a"), 100), viewer("b"));
+        row.must_survive[0].restores = restores;
+        row.must_survive[0].restored_at = Some(at(-ago));
+        let plan = decide(&[], &[row], Some(&showing(&[])));
+        let expected = match again {
+            Some(again) => only!(restore_at: Some(at(again)), observe_at: Some(at(100))),
+            None => only!(restore: vec![viewer("b")], observe_at: Some(at(100))),
+        };
+        assert_eq!(plan, expected, "{restores}");
+    }
     let mut row = owing(closing(viewer("a"), 100), viewer("b"));
-    row.must_survive[0].restores = MAX_RESTORES;
+    row.last_write.at = at(0) - RESTORE_PATIENCE;
     let plan = decide(&[], &[row], Some(&showing(&[])));
     assert_eq!(
         plan,

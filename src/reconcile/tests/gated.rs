@@ -31,6 +31,8 @@ pub(super) struct Gated {
     pub(super) read_only: AtomicBool,
     /// Accepted right after the next intent was written.
     pub(super) after_intent: Mutex<Option<Accept>>,
+    /// The commit after so many others has an unknown outcome; whether it happened.
+    unknown: Mutex<Option<(u32, bool)>>,
 }
 
 impl Gated {
@@ -40,6 +42,29 @@ impl Gated {
             world,
             read_only: AtomicBool::new(false),
             after_intent: Mutex::new(None),
+            unknown: Mutex::new(None),
+        }
+    }
+
+    /// The commit after so many others answers that nobody knows, having happened or not.
+    pub(super) fn unknown(&self, after: u32, landed: bool) {
+        *self.unknown.lock().expect("not poisoned") = Some((after, landed));
+    }
+
+    /// Whether this commit has an unknown outcome, and whether it happens.
+    fn is_unknown(&self) -> Option<bool> {
+        let mut unknown = self.unknown.lock().expect("not poisoned");
+        match unknown.as_mut() {
+            Some((0, landed)) => {
+                let landed = *landed;
+                *unknown = None;
+                Some(landed)
+            }
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
         }
     }
 
@@ -115,6 +140,15 @@ impl Ledger for Gated {
         self.world.crash.point().await;
         self.writable()?;
         let audit = commit.audit.clone();
+        if let Some(landed) = self.is_unknown() {
+            if landed {
+                self.inner.commit(commit).await?;
+            }
+            return Err(LedgerError::CommitUnknown {
+                action: "writing",
+                source: "the disk did not answer".into(),
+            });
+        }
         let version = self.inner.commit(commit).await?;
         self.join_in(&audit).await?;
         self.world.crash.point().await;

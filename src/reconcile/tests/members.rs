@@ -93,3 +93,23 @@ fn nothing_is_given_to_somebody_the_organization_does_not_show() {
     assert!(bench.reads() <= 4, "{} reads", bench.reads());
     bench.assert_clean(&["eve"]);
 }
+
+#[test]
+fn an_addition_that_lands_in_the_new_membership_is_removed_however_late_that_is_seen() {
+    use super::world::{Fault, Lands};
+    let mut bench = Bench::new();
+    let late = Fault::Unknown(Lands::After(seconds(200)));
+    bench.world.change(|world| world.adds.push_back(Some(late)));
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    let key = bench.key_of(&Subject::Member(user("ada")));
+    assert!(bench.pass(&key));
+    bench.leaves("ada");
+    while bench.state(id) != "ended" {
+        bench.run(1);
+    }
+    bench.joins("ada");
+    // The next read comes when the call can no longer land, and shows what it did.
+    bench.run(2 * HOUR);
+    assert!(!bench.holds("ada", &viewer("a")));
+    bench.assert_clean(&["ada"]);
+}

@@ -3,10 +3,13 @@
 //! Owns the bench that the scenarios stand on: people, grants, a driver that runs whatever is due. Never sleeps.
 
 mod crash;
+mod drift;
 mod faults;
 mod gated;
 mod hold;
 mod invitations;
+mod keys;
+mod ledger;
 mod life;
 mod members;
 mod neighbours;
@@ -385,6 +388,8 @@ impl Bench {
             {
                 true
             }
+            // Nobody knows whether it was written: the next pass reads what is there.
+            Some(Err(LedgerError::CommitUnknown { .. })) => true,
             Some(Err(error)) => panic!("{error}: {:?}", std::error::Error::source(&error)),
         }
     }

@@ -1,6 +1,6 @@
 //! Many seeded histories of grants, revocations, faults and crashes, each compared with what must be true at the end.
 //!
-//! A failure prints its seed; `LATCHKEY_SEED` runs that one alone.
+//! A failure prints its seed; `LATCHKEY_SEED` runs that one alone, `LATCHKEY_SEEDS` so many.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -30,12 +30,79 @@ fn fault(rng: &mut ChaCha8Rng) -> Option<Fault> {
     }
 }
 
+/// What else happens in a wild history: the key changes in the middle of a pass, commits do not say whether they
+/// happened, members leave and come back, the standing owner goes for a while, logins overwrite roles.
+fn turmoil(
+    bench: &Bench,
+    rng: &mut ChaCha8Rng,
+    name: &'static str,
+    standing: &mut BTreeSet<(&'static str, Assignment)>,
+) {
+    let owner = on("organization-admin", "");
+    match rng.random_range(0..14) {
+        0 => bench
+            .world
+            .change(|world| world.adds.push_front(Some(Fault::Rotate))),
+        1 => bench
+            .world
+            .change(|world| world.removes.push_front(Some(Fault::Rotate))),
+        2 | 3 => bench
+            .ledger
+            .unknown(rng.random_range(0..12), rng.random_bool(0.5)),
+        4 if is_member => {
+            // What is put back without an answer and lands in a later membership looks like standing access of that
+            // one, to us as to anybody: no test can ask for more.
+            let restored = |set: &[Assignment]| {
+                let mut set = set.iter();
+                set.all(|one| standing.contains(&(name, one.clone())))
+            };
+            bench.world.change(|world| {
+                world
+                    .late
+                    .retain(|(_, _, who, set)| *who != user(name) || !restored(set));
+            });
+            bench.leaves(name);
+            standing.retain(|(whose, _)| *whose != name);
+        }
+        5 | 6 if !is_member => bench.joins(name),
+        7 => {
+            // Only while somebody else is an owner and no removal of one is under way: that nobody could help.
+            let others = ["ada", "bob"].iter().any(|name| bench.holds(name, &owner));
+            let under_way = bench
+                .world
+                .look()
+                .late
+                .iter()
+                .any(|(.., set)| set.contains(&owner));
+            if others && !under_way && bench.world.look().lag.is_zero() {
+                bench.takes("boss", &owner);
+            }
+        }
+        8..10 => bench.gives("boss", &owner),
+        10 | 11 => {
+            // A login: everything goes but what the identity provider maps.
+            for held in bench.held(name) {
+                if !standing.contains(&(name, held.clone())) {
+                    bench.takes(name, &held);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// A history, and everything that is wrong at its end.
-fn history(seed: u64) -> Vec<String> {
+fn history(seed: u64, is_wild: bool) -> Vec<String> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut wild = ChaCha8Rng::seed_from_u64(!seed);
     let mut bench = Bench::new();
+    let mut wrong = Vec::new();
+    if is_wild && seed.is_multiple_of(2) {
+        bench.settings.reapply = crate::reconcile::Reapply::Sso;
+        bench.restart();
+    }
     let names = ["ada", "bob"];
-    let pool = [
+    let mut pool = vec![
         viewer("a"),
         viewer("b"),
         as_role(viewer("a"), "x"),
@@ -43,14 +110,18 @@ fn history(seed: u64) -> Vec<String> {
         viewer("all"),
         on("billing-admin", ""),
     ];
-    let one = |rng: &mut ChaCha8Rng| pool[rng.random_range(0..pool.len())].clone();
+    let one =
+        |rng: &mut ChaCha8Rng, pool: &[Assignment]| pool[rng.random_range(0..pool.len())].clone();
     let mut standing = BTreeSet::new();
     for name in names {
         for _ in 0..rng.random_range(0..3) {
-            let assignment = one(&mut rng);
+            let assignment = one(&mut rng, &pool);
             bench.gives(name, &assignment);
             standing.insert((name, assignment));
         }
+    }
+    if is_wild {
+        pool.push(on("organization-admin", ""));
     }
     bench.run(10);
     let lag = rng.random_range(0..1_900);
@@ -60,6 +131,11 @@ fn history(seed: u64) -> Vec<String> {
         _ => Delete::WholeRole,
     };
     bench.world.change(|world| {
+        let lag = if is_wild && seed.is_multiple_of(3) {
+            0
+        } else {
+            lag
+        };
         world.lag = TimeDelta::milliseconds(lag);
         world.delete = delete;
     });
@@ -69,8 +145,9 @@ fn history(seed: u64) -> Vec<String> {
         let name = names[rng.random_range(0..names.len())];
         match rng.random_range(0..12) {
             0..4 => {
-                let wants: BTreeSet<_> =
-                    (0..rng.random_range(1..4)).map(|_| one(&mut rng)).collect();
+                let wants: BTreeSet<_> = (0..rng.random_range(1..4))
+                    .map(|_| one(&mut rng, &pool))
+                    .collect();
                 let wants: Vec<_> = wants.into_iter().collect();
                 let mut ask = Ask::new(name, &wants, rng.random_range(1..900));
                 if rng.random_bool(0.2) {
@@ -120,6 +197,9 @@ fn history(seed: u64) -> Vec<String> {
             }
             world.filtered = rng.random_bool(0.03);
         });
+        if is_wild {
+            turmoil(&bench, &mut wild, name, &mut standing);
+        }
         bench.run(rng.random_range(1..60));
     }
     bench.world.crash.never();
@@ -130,8 +210,14 @@ fn history(seed: u64) -> Vec<String> {
         world.hidden.clear();
         world.filtered = false;
     });
+    bench.gives("boss", &on("organization-admin", ""));
+    for name in names {
+        if !bench.world.look().people.contains_key(&user(name)) {
+            bench.joins(name);
+        }
+    }
     bench.run(3 * HOUR);
-    let mut wrong = bench.violations();
+    wrong.extend(bench.violations());
     for id in ids {
         let grant = bench.get(id);
         if !grant.state.is_ended() {
@@ -145,6 +231,9 @@ fn history(seed: u64) -> Vec<String> {
                 "{name}: due {:?}, owns {:?}",
                 record.due, record.owned
             ));
+        }
+        for open in &record.drifts {
+            wrong.push(format!("{name}: {open:?} is open"));
         }
         let held = bench.held(name);
         let wanted: BTreeSet<_> = standing
@@ -162,20 +251,40 @@ fn history(seed: u64) -> Vec<String> {
     wrong
 }
 
-#[test]
-fn every_history_ends_with_nothing_of_ours_left_and_standing_access_intact() {
+fn all(is_wild: bool) {
     let only = std::env::var("LATCHKEY_SEED").ok();
     let only = only.and_then(|seed| seed.parse::<u64>().ok());
-    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let count = std::env::var("LATCHKEY_SEEDS").ok();
+    let count = count
+        .and_then(|count| count.parse::<u64>().ok())
+        .unwrap_or(SEEDS);
+    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
     let failed: Vec<_> = seeds
-        .map(|seed| (seed, history(seed)))
+        .map(|seed| (seed, history(seed, is_wild)))
         .filter(|(_, wrong)| !wrong.is_empty())
         .collect();
     assert!(
         failed.is_empty(),
-        "{} seeds fail, the first: seed {} {:#?}",
+        "{} seeds fail, {:?}, the first: seed {} {:#?}",
         failed.len(),
+        failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>(),
         failed[0].0,
         failed[0].1
     );
+}
+
+#[test]
+fn every_history_ends_with_nothing_of_ours_left_and_standing_access_intact() {
+    all(false);
+}
+
+#[test]
+fn every_wild_history_ends_with_nothing_of_ours_left_and_standing_access_intact() {
+    all(true);
+}
+
+#[test]
+fn an_upstream_that_lies_often_does_not_defeat_putting_back_what_stands() {
+    // Answers "done" to one restore after another and does nothing: five tries were not enough.
+    assert_eq!(history(433, false), [""; 0]);
 }

@@ -222,7 +222,10 @@ fn access_of_somebody_who_became_the_own_identity_is_blocked_not_removed() {
         bench.get(id).last_error.map(|error| error.code),
         Some("own_identity".to_owned())
     );
-    bench.world.change(|world| world.status.own_user_id = None);
+    // The key of another member.
+    bench
+        .world
+        .change(|world| world.status.own_user_id = Some(user("boss")));
     bench.run(HOUR);
     bench.assert_clean(&["ada"]);
 }

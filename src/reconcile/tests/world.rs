@@ -66,6 +66,8 @@ pub(super) enum Fault {
     /// Answers "done" and does nothing.
     Lie,
     Refuse(Refusal),
+    /// The key is exchanged before the call leaves.
+    Rotate,
 }
 
 /// What a DELETE compares.
@@ -109,7 +111,7 @@ type People = BTreeMap<UserId, Person>;
 pub(super) struct State {
     pub(super) people: People,
     past: Vec<(Timestamp, People)>,
-    late: Vec<(Timestamp, WriteKind, UserId, Vec<Assignment>)>,
+    pub(super) late: Vec<(Timestamp, WriteKind, UserId, Vec<Assignment>)>,
     late_invitations: Vec<(Timestamp, ObservedInvitation)>,
     /// Mutations that name one of these targets are refused as a whole.
     pub(super) hidden: BTreeSet<Target>,
@@ -130,6 +132,7 @@ pub(super) struct State {
     /// Entries given by others that a call of ours named for removal.
     pub(super) violations: Vec<String>,
     tokens: u32,
+    pub(super) pin: u64,
 }
 
 #[derive(Debug)]
@@ -170,6 +173,7 @@ impl World {
             },
             violations: Vec::new(),
             tokens: 0,
+            pin: 1,
         };
         Self {
             state: Mutex::new(state),
@@ -288,6 +292,10 @@ impl State {
         };
         match script.pop_front().flatten() {
             Some(Fault::Refuse(refusal)) => return Outcome::Refused(refusal, evidence()),
+            Some(Fault::Rotate) => {
+                self.pin += 1;
+                return Outcome::Refused(Refusal::KeyRotated, evidence());
+            }
             Some(Fault::Lie) => return Outcome::Done((), evidence()),
             Some(Fault::Unknown(lands)) => {
                 match lands {
@@ -309,8 +317,22 @@ impl State {
             let code = "role_assignments.invalid".to_owned();
             return Outcome::Refused(Refusal::Invalid { code }, evidence());
         }
+        let before = self.owners();
         self.apply(kind, user, set);
+        // With stale reads nobody could know, and the last may also go in other ways.
+        if self.lag.is_zero() && before > 0 && self.owners() == 0 {
+            self.violations
+                .push(format!("{now}: {user} was the last owner"));
+        }
         Outcome::Done((), evidence())
+    }
+
+    fn owners(&self) -> usize {
+        let is_owner = |person: &&Person| {
+            let mut held = person.held.keys();
+            held.any(|held| held.role == "organization-admin")
+        };
+        self.people.values().filter(is_owner).count()
     }
 
     fn shown(&self, now: Timestamp) -> &People {
@@ -343,7 +365,7 @@ fn read_error(code: &str) -> (ReadError, CallEvidence) {
 #[async_trait]
 impl AccessProvider for World {
     fn pin(&self) -> KeyPin {
-        KeyPin(1)
+        KeyPin(self.look().pin)
     }
 
     fn key_status(&self) -> KeyStatus {
@@ -467,7 +489,7 @@ impl AccessProvider for World {
                         }
                         Outcome::Unknown(evidence())
                     }
-                    Some(Fault::Lie) => Outcome::Done(invitation, evidence()),
+                    Some(Fault::Lie | Fault::Rotate) => Outcome::Done(invitation, evidence()),
                     None => {
                         state.invitations.push(invitation.clone());
                         Outcome::Done(invitation, evidence())

@@ -172,9 +172,12 @@ impl Bench {
         events
             .expect("readable")
             .into_iter()
-            .filter_map(|stored| match stored.event.kind {
-                EventKind::ClockJumped { action, .. } => Some(action),
-                _ => None,
+            .filter_map(|stored| {
+                if let EventKind::ClockJumped { action, .. } = stored.event.kind {
+                    Some(action)
+                } else {
+                    None
+                }
             })
             .collect()
     }

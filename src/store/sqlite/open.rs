@@ -388,6 +388,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0004_endings.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            9,
+            "watched".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0009_watched.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

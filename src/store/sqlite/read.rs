@@ -54,6 +54,8 @@ const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at,
 const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
      AND subject > $2 AND subject < 'user;' \
      UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
+     AND subject > $2 AND subject < 'user;' \
+     UNION SELECT subject FROM members WHERE integration = $1 AND watched > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
 
 const INTEGRATIONS: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(integration) FROM members \

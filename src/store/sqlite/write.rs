@@ -128,11 +128,11 @@ const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerpri
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
 
 const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body, \
-     removal_due_at, removal_weight, forgotten) \
-     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (integration, subject) DO NOTHING";
+     removal_due_at, removal_weight, forgotten, watched) \
+     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (integration, subject) DO NOTHING";
 
 const MEMBER_SWAP: &str = "UPDATE members SET version = version + 1, owned = $4, blocked = $5, due_at = $6, due_rank = $7, \
-     format = $8, body = $9, removal_due_at = $10, removal_weight = $11, forgotten = $12 \
+     format = $8, body = $9, removal_due_at = $10, removal_weight = $11, forgotten = $12, watched = $13 \
      WHERE integration = $1 AND subject = $2 AND version = $3";
 
 const RECEIPT: &str = "INSERT INTO receipts (grant_id, integration, subject, beneficiary, caller, ended_at, is_open, format, body) \
@@ -386,6 +386,7 @@ async fn swap(
         .bind(row.removal_due_at)
         .bind(row.removal_weight)
         .bind(row.forgotten)
+        .bind(row.watched)
         .execute(conn)
         .await?;
     Ok(done.rows_affected() == 1)

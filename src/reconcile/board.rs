@@ -1,0 +1,149 @@
+//! What the engine of one organization knows of itself, shared with those who report it.
+//!
+//! Owns the breaker of repairs and the suspicion against the key. In memory only: what must outlive the process
+//! stands in the member records. Never decides about a single member's access.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::TimeDelta;
+
+use crate::domain::Timestamp;
+use crate::domain::ids::UserId;
+use crate::domain::member::MemberKey;
+use crate::ports::provider::KeyPin;
+
+/// Targets whose removals one key was refused, with no call of it done since, before the key is at fault.
+const REFUSED_TARGETS: usize = 2;
+
+/// State of one organization's engine.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// Members whose roles were to be repaired lately.
+    repairs: Mutex<BTreeMap<MemberKey, Timestamp>>,
+    breaker_open: AtomicBool,
+    held: AtomicU64,
+    overwritten: AtomicBool,
+    refused: Mutex<Refused>,
+    /// Whether removals leave neighbours alone, as seen: those on the same target, and those on others.
+    exact: Mutex<[Option<bool>; 2]>,
+    own: Mutex<Option<UserId>>,
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    pin: Option<KeyPin>,
+    targets: BTreeSet<String>,
+}
+
+impl Board {
+    /// Whether one more member may be repaired: at most `max` within `window`, and none while the breaker is open.
+    pub(super) fn may_repair(
+        &self,
+        key: &MemberKey,
+        now: Timestamp,
+        max: u32,
+        window: TimeDelta,
+    ) -> bool {
+        if self.is_breaker_open() {
+            return false;
+        }
+        let mut repairs = lock(&self.repairs);
+        repairs.retain(|_, at| *at + window > now);
+        repairs.insert(key.clone(), now);
+        let fits = repairs.len() <= usize::try_from(max).unwrap_or(usize::MAX);
+        if !fits {
+            self.breaker_open.store(true, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Opens the breaker: a member is held that another process, or an earlier run, stopped at.
+    pub(super) fn open_breaker(&self) {
+        self.breaker_open.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells how many members are held, as counted. With none left the breaker closes.
+    pub(super) fn count_held(&self, members: u64) {
+        self.held.store(members, Ordering::Relaxed);
+        if members == 0 {
+            lock(&self.repairs).clear();
+        }
+        self.breaker_open.store(members > 0, Ordering::Relaxed);
+    }
+
+    /// Whether repairs are stopped until an operator confirms them.
+    #[must_use]
+    pub fn is_breaker_open(&self) -> bool {
+        self.breaker_open.load(Ordering::Relaxed)
+    }
+
+    /// Members that wait for an operator, as of the last sweep.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_overwritten(&self) {
+        self.overwritten.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether logins are known to overwrite roles here.
+    #[must_use]
+    pub fn overwrites_seen(&self) -> bool {
+        self.overwritten.load(Ordering::Relaxed)
+    }
+
+    /// A removal of one pair was refused for good on this key.
+    pub(super) fn note_refused(&self, pin: KeyPin, target: String) {
+        let mut refused = lock(&self.refused);
+        if refused.pin != Some(pin) {
+            *refused = Refused {
+                pin: Some(pin),
+                targets: BTreeSet::new(),
+            };
+        }
+        if refused.targets.len() < REFUSED_TARGETS {
+            refused.targets.insert(target);
+        }
+    }
+
+    /// A call that changes something was done with this key.
+    pub(super) fn note_done(&self) {
+        lock(&self.refused).targets.clear();
+    }
+
+    /// A removal left a neighbour alone, or took it along, which stays so.
+    pub(super) fn note_removal(&self, same_target: bool, spared: bool) {
+        let mut exact = lock(&self.exact);
+        let known = &mut exact[usize::from(same_target)];
+        *known = Some(spared && *known != Some(false));
+    }
+
+    /// Whether removals were seen to leave neighbours alone, and never seen to take one along.
+    pub(super) fn is_removal_exact(&self, same_target: bool) -> bool {
+        lock(&self.exact)[usize::from(same_target)] == Some(true)
+    }
+
+    /// The member behind the key: as told now, or else as last known, since a new key mostly belongs to the same one.
+    pub(super) fn own_identity(&self, told: Option<UserId>) -> Option<UserId> {
+        let mut own = lock(&self.own);
+        if told.is_some() {
+            own.clone_from(&told);
+        }
+        own.clone()
+    }
+
+    /// Whether everything is refused to the key in use: the integration is at fault, and no single pair.
+    #[must_use]
+    pub fn is_key_refused(&self, pin: KeyPin) -> bool {
+        let refused = lock(&self.refused);
+        refused.pin == Some(pin) && refused.targets.len() >= REFUSED_TARGETS
+    }
+}
+
+/// These values are changed in single steps, so a panic elsewhere cannot leave one half written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

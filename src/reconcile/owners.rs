@@ -1,0 +1,143 @@
+//! Removals of organization owners: one at a time, and never the last.
+//!
+//! Owns what may be counted as an owner that is left: nobody whose own removal was sent since the read, or may still
+//! land. Never counts by anything but a complete read.
+
+use std::collections::BTreeMap;
+
+use super::pass::{Progress, Reconciler};
+use super::plan::OWNER_ROLE;
+use crate::domain::Timestamp;
+use crate::domain::assignment::Assignment;
+use crate::domain::ids::UserId;
+use crate::domain::member::{Subject, WriteKind};
+use crate::ports::ledger::LedgerError;
+use crate::ports::provider::Outcome;
+
+/// Members loaded from the ledger at a time.
+const PAGE: usize = 500;
+
+/// What is known of the removals of owners that were sent.
+#[derive(Debug, Default)]
+pub(super) struct OwnerWrites {
+    /// From when a read must have started to count the owners that the last removal left.
+    counts_from: Option<Timestamp>,
+    /// Members whose removal had no answer and may land until then; not looked up yet before the first removal.
+    doubtful: Option<BTreeMap<UserId, Timestamp>>,
+}
+
+/// Whether an owner may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quorum {
+    /// Somebody else is an owner for certain.
+    Kept,
+    /// Another owner was removed since the read that counted them.
+    Recount(Timestamp),
+    /// Nobody else is an owner for certain.
+    Last,
+}
+
+impl OwnerWrites {
+    /// Learns from the removal of one member's ownership.
+    pub(super) fn sent(
+        &mut self,
+        user: &UserId,
+        outcome: &Outcome<()>,
+        counts_from: Timestamp,
+        may_land_until: Timestamp,
+    ) {
+        let doubtful = self.doubtful.get_or_insert_default();
+        match outcome {
+            Outcome::Refused(..) => return,
+            Outcome::Done(..) => {
+                doubtful.remove(user);
+            }
+            Outcome::Unknown(_) => {
+                doubtful.insert(user.clone(), may_land_until);
+            }
+        }
+        self.counts_from = Some(counts_from);
+    }
+}
+
+pub(super) fn concerns_owners(assignments: &[Assignment]) -> bool {
+    assignments
+        .iter()
+        .any(|assignment| assignment.role == OWNER_ROLE)
+}
+
+impl Reconciler {
+    /// Judges the removal of an owner from the read of this pass. The caller holds the turn of owners.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the ledger could not be read.
+    pub(super) async fn quorum(
+        &self,
+        owners: &mut OwnerWrites,
+        user: &UserId,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> Result<Quorum, LedgerError> {
+        if let Some(from) = owners.counts_from
+            && progress
+                .snapshot
+                .as_ref()
+                .is_none_or(|snapshot| snapshot.started_at < from)
+        {
+            return Ok(Quorum::Recount(from));
+        }
+        let doubtful = match &mut owners.doubtful {
+            Some(known) => known,
+            unknown => unknown.insert(self.doubtful_owners(now).await?),
+        };
+        doubtful.retain(|_, until| *until > now);
+        // Whoever is in doubt may be among those that the read counted.
+        let in_doubt = doubtful.keys().filter(|other| *other != user).count();
+        let others = progress
+            .snapshot
+            .as_ref()
+            .filter(|snapshot| snapshot.complete)
+            .map_or(0, super::plan::Snapshot::other_owners);
+        Ok(if others > in_doubt {
+            Quorum::Kept
+        } else {
+            Quorum::Last
+        })
+    }
+
+    /// Removals of an earlier process that may still land.
+    async fn doubtful_owners(
+        &self,
+        now: Timestamp,
+    ) -> Result<BTreeMap<UserId, Timestamp>, LedgerError> {
+        let mut found = BTreeMap::new();
+        let mut after: Option<UserId> = None;
+        loop {
+            let page = self
+                .ledger
+                .members(&self.integration, after.as_ref(), PAGE)
+                .await?;
+            for record in page.items {
+                let Subject::Member(user) = &record.key.subject else {
+                    continue;
+                };
+                let until = record
+                    .owned
+                    .iter()
+                    .filter(|row| {
+                        row.assignment.role == OWNER_ROLE
+                            && row.last_write.kind == WriteKind::Remove
+                    })
+                    .filter_map(|row| row.removal_echo_until)
+                    .max();
+                if let Some(until) = until.filter(|until| *until > now) {
+                    found.insert(user.clone(), until);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Keys that change, keys that are refused everything, identities that are not known.
+
+use super::world::Fault;
+use super::*;
+use crate::ports::provider::Refusal;
+
+fn unauthenticated() -> Option<Fault> {
+    let code = "root.unauthenticated".to_owned();
+    Some(Fault::Refuse(Refusal::Unauthenticated { code }))
+}
+
+#[test]
+fn a_new_key_ends_the_pauses_of_everybody_who_waits() {
+    let mut bench = Bench::new();
+    let ids = [
+        bench.grant("ada", &[viewer("a")], 60),
+        bench.grant("bob", &[editor("b")], 60),
+    ];
+    bench.run(10);
+    bench.world.change(|world| {
+        world.removes.extend(vec![unauthenticated(); 1_000]);
+        world.reads_down = true;
+    });
+    bench.run(HOUR);
+    assert!(ids.iter().all(|id| bench.state(*id) == "revoking"));
+    bench.world.change(|world| {
+        world.removes.clear();
+        world.reads_down = false;
+        world.pin += 1;
+    });
+    ready(bench.reconciler.notice_key());
+    bench.run(5);
+    for name in ["ada", "bob"] {
+        assert_eq!(
+            bench.held(name),
+            BTreeSet::new(),
+            "{name} waits for its pause"
+        );
+    }
+    bench.run(HOUR);
+    bench.assert_clean(&["ada", "bob"]);
+}
+
+#[test]
+fn a_key_that_is_refused_every_removal_is_at_fault_whoever_asks() {
+    let mut bench = Bench::new();
+    let ids = [
+        bench.grant("ada", &[viewer("a")], 60),
+        bench.grant("bob", &[editor("b")], 60),
+    ];
+    bench.run(10);
+    // It still sees what an owner sees, and may change nothing.
+    bench.world.change(|world| world.deny_all = true);
+    bench.run(HOUR);
+    assert!(ids.iter().all(|id| bench.state(*id) == "revoking"));
+    let blocked = ["ada", "bob"].map(|name| bench.record(name).owned[0].blocked.is_some());
+    assert_eq!(blocked, [false, false]);
+    let board = bench.reconciler.observer.board();
+    assert!(board.is_key_refused(crate::ports::provider::KeyPin(1)));
+    bench.world.change(|world| world.deny_all = false);
+    bench.run(120);
+    let board = bench.reconciler.observer.board();
+    assert!(!board.is_key_refused(crate::ports::provider::KeyPin(1)));
+    bench.run(HOUR);
+    bench.assert_clean(&["ada", "bob"]);
+}
+
+#[test]
+fn the_own_identity_stays_protected_while_a_new_key_has_not_named_it() {
+    let mut bench = Bench::new();
+    bench
+        .world
+        .change(|world| world.status.own_user_id = Some(user("ada")));
+    bench.grant("bob", &[viewer("a")], 60);
+    bench.run(10);
+    bench.world.change(|world| {
+        world.status.own_user_id = None;
+        world.pin += 1;
+    });
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(60);
+    let code = "own_identity".to_owned();
+    assert_eq!(bench.cause(id), EndCause::ActivationFailed { code });
+    assert!(!bench.holds("ada", &viewer("a")));
+}
+
+#[test]
+fn an_owner_whose_removal_may_still_land_is_not_counted_as_one_who_is_left() {
+    for restart in [false, true] {
+        let mut bench = Bench::new();
+        let owner = on("organization-admin", "");
+        let first = bench.grant("ada", std::slice::from_ref(&owner), 60);
+        let second = bench.grant("bob", std::slice::from_ref(&owner), 120);
+        bench.run(10);
+        bench.takes("boss", &owner);
+        bench.world.change(|world| {
+            let late = Fault::Unknown(super::world::Lands::After(seconds(100)));
+            // The first removal has no answer and lands late; meanwhile it is refused.
+            world.removes.push_back(Some(late));
+            let refused = || Some(Fault::Refuse(Refusal::Throttled { retry_after: None }));
+            world.removes.extend((0..30).map(|_| refused()));
+        });
+        bench.run_until(bench.expires_at(first) + seconds(5));
+        if restart {
+            bench.restart();
+        }
+        bench.world.change(|world| world.removes.clear());
+        bench.run(600);
+        let left = ["ada", "bob"]
+            .iter()
+            .filter(|name| bench.holds(name, &owner));
+        assert!(left.count() >= 1, "restart {restart}: nobody is an owner");
+        assert_ne!(
+            (bench.state(first), bench.state(second)),
+            ("ended", "ended")
+        );
+        bench.gives("boss", &owner);
+        bench.run(2 * HOUR);
+        bench.assert_clean(&["ada", "bob"]);
+    }
+}

@@ -175,7 +175,7 @@ mod tests {
     fn neighbouring_seconds_share_the_budget_in_both_directions() {
         let storm = endings(&[(0, 300)]);
         assert_eq!(seconds(&storm, 0), 42);
-        assert_eq!(seconds(&storm, -5), 42);
+        assert_eq!(seconds(&storm, -5), 32);
         assert_eq!(seconds(&storm, 5), 42);
         assert_eq!(seconds(&storm, 200), 2);
     }

@@ -590,6 +590,7 @@ async fn a_ledger_of_before_the_counts_is_counted_once_when_it_is_brought_up() {
         "DROP TRIGGER census_member_made",
         "DROP TRIGGER census_member_changed",
         "DROP TABLE census",
+        "DROP INDEX grants_by_state",
         "DELETE FROM _sqlx_migrations WHERE version = 5",
     ] {
         query(text).execute(&mut conn).await.expect("undone");

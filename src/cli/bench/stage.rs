@@ -16,6 +16,9 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::cli::demo;
 use crate::domain::ids::{DeploymentId, IntegrationName, UserId};
@@ -278,9 +281,25 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a connector, with the switches of a baseline if any.
+    /// Starts a connector, with the switches of a baseline if any, and waits until it takes work.
     pub(super) async fn connector(config: &Path, switches: &[&str]) -> anyhow::Result<Self> {
-        Self::ready(connector(config, switches)?).await
+        let server = Self::ready(connector(config, switches)?).await?;
+        let mut health = HealthClient::new(server.channel().await?);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = health
+                .check(HealthCheckRequest::default())
+                .await
+                .context("asking whether it takes work")?;
+            if answer.into_inner().status() == ServingStatus::Serving {
+                return Ok(server);
+            }
+            ensure!(
+                Instant::now() < end,
+                "a connector takes no work after {PATIENCE:?}"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Starts a server that does nothing.

@@ -180,6 +180,9 @@ pub struct Invitation {
     pub ours: bool,
     /// What became of sending it.
     pub outcome: WriteOutcome,
+    /// Until when one that was sent before it and not answered may still appear.
+    #[serde(default)]
+    pub late_until: Option<Timestamp>,
 }
 
 /// What the last read showed of this member.

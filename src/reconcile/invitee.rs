@@ -42,10 +42,22 @@ impl Reconciler {
     ) -> Result<Report, LedgerError> {
         let mut report = Report::default();
         let record = self.ledger.member(key).await?;
-        if record.version == 0 || record.is_quiet() {
+        if record.is_quiet() {
+            // What came to rest with one commit may have left its due time to another that never came.
+            if record.due.is_some() {
+                self.update(key, |draft, _| {
+                    if draft.record.is_quiet() {
+                        draft.record.due = None;
+                        draft.record.backoff = None;
+                        draft.changed = true;
+                    }
+                })
+                .await?;
+            }
             return Ok(report);
         }
         self.update(key, |draft, now| {
+            draft.rewind(now, &self.settings);
             draft.advance(now, &self.settings);
             // Grants that came later share the invitation, and the knowledge of who sent it.
             let ours = draft
@@ -107,10 +119,12 @@ impl Reconciler {
             Some(Invitation {
                 token: None,
                 intended_at,
+                late_until,
                 ..
             }) if !waiting => {
                 // A late invitation can still appear; once it cannot, there is nothing left to cancel.
-                if *intended_at + self.settings.unknown_look_after <= now {
+                let late = late_until.unwrap_or(*intended_at + self.settings.unknown_look_after);
+                if late <= now {
                     Step::Forget
                 } else {
                     Step::Settle
@@ -175,6 +189,12 @@ impl Reconciler {
         }
         let pin = self.provider.pin();
         let unsettled = self.ledger.member(key).await?.invitation;
+        // One that was not answered may still appear beside this one.
+        let late_until = unsettled.as_ref().and_then(|earlier| {
+            let unanswered = earlier.ours && earlier.token.is_none();
+            let late = earlier.intended_at + self.settings.unknown_look_after;
+            earlier.late_until.max(unanswered.then_some(late))
+        });
         self.update(key, |draft, now| {
             draft.record.invitation = Some(Invitation {
                 token: None,
@@ -182,6 +202,7 @@ impl Reconciler {
                 expires_at: None,
                 ours: true,
                 outcome: WriteOutcome::InFlight,
+                late_until,
             });
             note(
                 draft,
@@ -254,12 +275,18 @@ impl Reconciler {
                 .invitation
                 .as_ref()
                 .map_or(now, |invitation| invitation.intended_at);
+            let late_until = draft
+                .record
+                .invitation
+                .as_ref()
+                .and_then(|invitation| invitation.late_until);
             draft.record.invitation = Some(Invitation {
                 token: Some(observed.token.clone()),
                 intended_at,
                 expires_at: Some(observed.expires_at),
                 ours,
                 outcome: WriteOutcome::Done,
+                late_until,
             });
             draft.each_grant(now, |grant| {
                 grant.invited = ours;
@@ -333,7 +360,9 @@ impl Reconciler {
         self.update(key, |draft, now| {
             note(draft, now, made(outcome.name(), outcome.evidence().clone()));
             if gone {
-                draft.record.invitation = None;
+                draft.record.invitation = draft.record.invitation.take().and_then(|cancelled| {
+                    left_after(cancelled, now)
+                });
                 note(
                     draft,
                     now,
@@ -439,6 +468,19 @@ impl Reconciler {
         let into = now.timestamp_millis().rem_euclid(every);
         now + TimeDelta::milliseconds(every - into)
     }
+}
+
+/// What may still appear once an invitation of ours is gone: one that was sent before it and not answered.
+fn left_after(cancelled: Invitation, now: Timestamp) -> Option<Invitation> {
+    cancelled
+        .late_until
+        .is_some_and(|until| until > now)
+        .then(|| Invitation {
+            token: None,
+            expires_at: None,
+            outcome: WriteOutcome::Unknown,
+            ..cancelled
+        })
 }
 
 fn note(draft: &mut Draft, now: Timestamp, kind: EventKind) {

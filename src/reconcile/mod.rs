@@ -13,6 +13,7 @@ pub mod observer;
 mod outcome;
 pub mod pass;
 pub mod plan;
+mod rewind;
 pub mod settle;
 pub mod sweep;
 

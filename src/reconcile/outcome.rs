@@ -2,7 +2,7 @@
 //!
 //! Owns who is to blame for a refusal: the pair, the key, or nobody. Never takes a broken call for a failed one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 
@@ -10,6 +10,7 @@ use super::explain::{explain, explain_unknown};
 use super::pass::{Progress, Reconciler};
 use super::plan::{Expected, must_survive};
 use super::settle::Draft;
+use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::GrantState;
@@ -272,6 +273,9 @@ impl Reconciler {
             && !self.is_own_identity(user)
         {
             let outcome = self.provider.remove(pin, user, assignments).await;
+            if matches!(outcome, Outcome::Unknown(_)) {
+                self.remember_unrecorded(&record.key, assignments);
+            }
             tracing::error!(
                 integration = %self.integration,
                 error = error.code(),
@@ -280,6 +284,43 @@ impl Reconciler {
             );
         }
         error
+    }
+
+    fn remember_unrecorded(&self, key: &MemberKey, assignments: &[Assignment]) {
+        let until = self.clock.now() + self.settings.unknown_look_after;
+        let mut unrecorded = self
+            .unrecorded
+            .lock()
+            .expect("no code panics while it holds this lock");
+        let (set, last) = unrecorded
+            .entry(key.clone())
+            .or_insert_with(|| (BTreeSet::new(), until));
+        set.extend(assignments.iter().cloned());
+        *last = until;
+    }
+
+    /// Writes down which removals without a record may still land, now that records can be written.
+    pub(super) fn recall_unrecorded(&self, draft: &mut Draft, now: Timestamp) {
+        let mut unrecorded = self
+            .unrecorded
+            .lock()
+            .expect("no code panics while it holds this lock");
+        let Some((set, until)) = unrecorded.get_mut(&draft.record.key) else {
+            return;
+        };
+        // The clock may have been set back since.
+        *until = (*until).min(now + self.settings.unknown_look_after);
+        if *until <= now {
+            unrecorded.remove(&draft.record.key);
+            return;
+        }
+        for row in &mut draft.record.owned {
+            if set.contains(&row.assignment) && row.removal_echo_until < Some(*until) {
+                row.removal_echo_until = Some(*until);
+                row.echo_until = row.echo_until.max(Some(*until));
+                draft.changed = true;
+            }
+        }
     }
 
     /// Lateness counts to the moment the first byte left, waiting for the rate budget included.

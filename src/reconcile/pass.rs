@@ -41,6 +41,8 @@ pub struct Reconciler {
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner. Holds
     /// the instant from which a read must have started to count the owners that the last removal left.
     owner_writes: Mutex<Option<Timestamp>>,
+    /// Removals without a record whose outcome is unknown, and until when they may still land.
+    pub(super) unrecorded: std::sync::Mutex<BTreeMap<MemberKey, (BTreeSet<Assignment>, Timestamp)>>,
 }
 
 /// What a pass did, for logs, metrics and tests.
@@ -91,6 +93,7 @@ impl Reconciler {
             wake,
             settings,
             owner_writes: Mutex::new(None),
+            unrecorded: std::sync::Mutex::default(),
         }
     }
 
@@ -121,6 +124,16 @@ impl Reconciler {
             }
             let now = self.clock.now();
             let mut draft = Draft::new(record);
+            draft.rewind(now, &self.settings);
+            self.recall_unrecorded(&mut draft, now);
+            if progress
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| snapshot.started_at > now)
+            {
+                // The clock was set back since: nobody can tell any more what the read came after.
+                progress.snapshot = None;
+            }
             draft.advance(now, &self.settings);
             if self.is_own_identity(user) {
                 let wanted: Vec<Assignment> =
@@ -276,8 +289,11 @@ impl Reconciler {
         progress: &mut Progress,
     ) -> Result<(), LedgerError> {
         let mut owners = self.lock_owners(assignments).await;
+        // Never further ahead than a clock that was not set back would have put it.
+        let latest = self.clock.now() + self.settings.bounds.read_staleness;
+        let counts_from = owners.as_deref().copied().flatten();
         if kind == WriteKind::Remove
-            && let Some(counts_from) = owners.as_deref().copied().flatten()
+            && let Some(counts_from) = counts_from.map(|from| from.min(latest))
             && progress
                 .snapshot
                 .as_ref()

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::pass::Reconciler;
 use super::plan::{Expected, Snapshot, View, plan};
+use super::rewind::is_ahead;
 use crate::domain::ids::UserId;
 use crate::domain::member::{Due, DueKind, MemberRecord, Subject};
 use crate::domain::observation::{Interest, MembersRead};
@@ -48,6 +49,18 @@ impl Reconciler {
                         .into_iter()
                         .filter(|record| !record.owned.is_empty() || holds(record)),
                 );
+                // Whom the clock left behind needs no read to be told.
+                let now = self.clock.now();
+                for record in &batch {
+                    if is_ahead(record, now, &self.settings) {
+                        let due = Due {
+                            at: now,
+                            kind: DueKind::Look,
+                            weight: 0,
+                        };
+                        self.mark(record, due).await?;
+                    }
+                }
                 after = page.next;
                 if after.is_none() || batch.len() >= PER_READ {
                     break;

@@ -74,7 +74,7 @@ impl Inner {
             .world
             .lost
             .range((who, 0)..(who + 1, 0))
-            .filter(|(_, lost)| now > (**lost + BACK).max(excused))
+            .filter(|(_, lost)| lost.owed && now > (lost.at + BACK).max(excused))
             .map(|((_, pair), _)| *pair)
             .collect();
         for pair in late {
@@ -145,9 +145,10 @@ impl Inner {
         }
     }
 
-    /// A mutation is about to leave.
-    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) {
+    /// A mutation is about to leave. Answers which assignments it puts back as somebody else's.
+    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) -> Set {
         let wall = self.wall;
+        let mut back = 0;
         let intended = self.model.intents[who]
             .is_some_and(|intent| intent.kind == kind && intent.set == set);
         let unrecorded = kind == WriteKind::Remove && self.unrecorded[who];
@@ -168,10 +169,12 @@ impl Inner {
         self.model.unended[who] = !unrecorded;
         match kind {
             WriteKind::Add => {
-                self.model.gave(who, set, wall);
                 for pair in each(set) {
-                    self.check_giving(who, pair);
+                    if self.check_giving(who, pair) {
+                        back |= 1 << pair;
+                    }
                 }
+                self.model.gave(who, set, self.now, wall);
             }
             WriteKind::Remove => {
                 for pair in each(set) {
@@ -189,9 +192,11 @@ impl Inner {
                 }
             }
         }
+        back
     }
 
-    fn check_giving(&mut self, who: usize, pair: usize) {
+    /// Answers whether an assignment that is about to be given is put back as somebody else's.
+    fn check_giving(&mut self, who: usize, pair: usize) -> bool {
         let now = self.now;
         if let Some(person) = &mut self.world.people[who]
             && let Some(entry) = person.held.get_mut(&pair)
@@ -211,7 +216,10 @@ impl Inner {
                 }
         });
         let lost = self.world.lost.contains_key(&(who, pair));
-        if !wanted_lately && !lost && !self.may_put_back(who, pair) {
+        // Where both may be meant, what is recorded as ours is ours.
+        let owned = self.model.owned[who] & (1 << pair) != 0;
+        let back = lost || (!(wanted_lately && owned) && self.may_put_back(who, pair));
+        if !wanted_lately && !back {
             let text = format!(
                 "{} is given, though no grant wants it and it was not standing",
                 self.cast.names[pair]
@@ -222,16 +230,19 @@ impl Inner {
             .as_ref()
             .map_or(Ms::MIN, |person| person.joined);
         let stale = self.model.open(who).all(|promise| {
-            promise.set & (1 << pair) == 0 || promise.created + 90 * SECOND < rejoined
+            promise.set & (1 << pair) == 0
+                || (promise.joined.is_some_and(|joined| joined < rejoined)
+                    && promise.gave.is_some_and(|gave| gave < rejoined))
         });
         let late = now > (rejoined + 90 * SECOND).max(self.excused_until(who));
-        if wanted_lately && !lost && stale && late && !self.may_put_back(who, pair) {
+        if wanted_lately && !back && stale && late {
             let text = format!(
                 "{} is given for a grant of an earlier membership",
                 self.cast.names[pair]
             );
             self.violate("I4 no resurrection", Some(who), text);
         }
+        back
     }
 
     /// The ledger stored a member.
@@ -257,16 +268,20 @@ impl Inner {
                 }
             }
         }
-        for grant in &record.grants {
-            let Some(before) = self.model.changed(grant, now) else {
-                continue;
-            };
+        let changed: Vec<_> = record
+            .grants
+            .iter()
+            .filter_map(|grant| Some((grant, self.model.changed(grant, now)?)))
+            .collect();
+        for (grant, before) in changed {
             say!(self, Some(who), "ledger: {grant}, {:?}", grant.state);
             if is_superseded(grant) {
                 self.check_superseded(who, grant, before);
             }
             if let GrantState::Ended { .. } = grant.state {
-                self.check_ended(who, grant);
+                if before != Stand::Waiting {
+                    self.check_ended(who, grant);
+                }
             }
         }
     }
@@ -297,12 +312,22 @@ impl Inner {
             return;
         };
         let set = promise.set;
+        let joined = self.world.people[who].as_ref().map(|person| person.joined);
+        if promise.joined.is_some() && promise.joined != joined {
+            // It belonged to an earlier membership.
+            return;
+        }
         for pair in each(set) {
             let still = self
                 .world
                 .entry((who, pair))
                 .is_some_and(|entry| entry.giver == Giver::Ours && entry.since + MINUTE < now);
-            if still && !self.model.wants(who, pair, wall) {
+            // Another grant on its way out may still hold it.
+            let shared = self
+                .model
+                .open(who)
+                .any(|other| other.set & (1 << pair) != 0 && other.stand != Stand::Waiting);
+            if still && !shared && !self.model.wants(who, pair, wall) {
                 let text = format!(
                     "{grant} is told to have ended, and {} is still there",
                     self.cast.names[pair]
@@ -313,7 +338,7 @@ impl Inner {
     }
 
     /// A record is loaded; too often means a loop without pause.
-    pub(crate) fn loaded(&mut self, who: usize) {
+    pub(crate) fn loaded(&mut self, who: usize, record: &MemberRecord) {
         self.tally.passes += 1;
         let minute = self.now / MINUTE;
         let (at, count) = self.loads.entry(who).or_insert((minute, 0));
@@ -322,8 +347,10 @@ impl Inner {
         }
         *count += 1;
         if *count == LOADS {
-            let text = format!("its record is loaded {LOADS} times in one minute");
+            let text = format!("its record is loaded {LOADS} times in one minute: {record:#?}");
             self.violate("I9 no busy loop", Some(who), text);
+            // Time would stand still otherwise.
+            self.die();
         }
     }
 }

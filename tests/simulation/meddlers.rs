@@ -180,6 +180,15 @@ pub(crate) async fn calm(stage: Arc<Stage>, mut dice: Dice) {
     // Whoever was invited may still join.
     sleep(dice.range(SECOND, 40 * SECOND)).await;
     comings(&mut stage.on(), &stage, &mut dice);
+    loop {
+        sleep(MINUTE).await;
+        let mut on = stage.on();
+        let owner = on.cast.owner;
+        if on.world.entry((BOSS, owner)).is_none() {
+            // Somebody has to own the organization once nobody else does.
+            on.outsider_gives(BOSS, owner);
+        }
+    }
 }
 
 fn clear_up(on: &mut Inner) {

@@ -33,7 +33,11 @@ pub(crate) struct Promise {
     pub(crate) duration: TimeDelta,
     pub(crate) not_after: Option<Timestamp>,
     pub(crate) created: Ms,
+    /// Which membership it was made for, if the person was a member.
+    pub(crate) joined: Option<Ms>,
     pub(crate) stand: Stand,
+    /// When the last request that gives it left.
+    pub(crate) gave: Option<Ms>,
     /// When the first request that gives it left, by the connector's clock.
     pub(crate) first_sent: Option<Timestamp>,
     /// What extensions may have added.
@@ -114,7 +118,7 @@ impl Model {
             .any(|promise| promise.set & (1 << pair) != 0 && promise.holds(wall))
     }
 
-    pub(crate) fn accepted(&mut self, cast: &Cast, grant: &Grant, now: Ms) {
+    pub(crate) fn accepted(&mut self, cast: &Cast, grant: &Grant, joined: Option<Ms>, now: Ms) {
         let Some(who) = cast.subject(&grant.subject) else {
             return;
         };
@@ -125,6 +129,8 @@ impl Model {
             duration: grant.duration.delta(),
             not_after: grant.not_after,
             created: now,
+            joined,
+            gave: None,
             stand: Stand::Waiting,
             first_sent: None,
             extended: TimeDelta::zero(),
@@ -164,12 +170,16 @@ impl Model {
     }
 
     /// A request that gives left: an end must have been fixed before.
-    pub(crate) fn gave(&mut self, who: usize, set: Set, wall: Timestamp) {
+    pub(crate) fn gave(&mut self, who: usize, set: Set, now: Ms, wall: Timestamp) {
         for id in &self.open[who] {
             let Some(promise) = self.promises.get_mut(id) else {
                 continue;
             };
-            if promise.set & set != 0 && matches!(promise.stand, Stand::Giving { .. }) {
+            if promise.set & set == 0 {
+                continue;
+            }
+            promise.gave = Some(now);
+            if matches!(promise.stand, Stand::Giving { .. }) {
                 promise.first_sent.get_or_insert(wall);
             }
         }

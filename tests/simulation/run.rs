@@ -179,7 +179,7 @@ async fn judge(stage: &Stage, memory: &MemoryLedger) {
         .world
         .invitations
         .iter()
-        .filter(|open| open.ours && open.expires > now)
+        .filter(|open| open.ours && !open.excused && open.expires > now)
         .map(|open| (open.who, open.token.clone()))
         .collect();
     for (who, token) in open {

@@ -57,6 +57,8 @@ pub(crate) struct Invited {
     pub(crate) created: Ms,
     pub(crate) expires: Ms,
     pub(crate) ours: bool,
+    /// Upstream lied about it, or made it twice: it may stay, since it carries no roles.
+    pub(crate) excused: bool,
 }
 
 /// A request that is under way.
@@ -66,14 +68,27 @@ pub(crate) enum Pending {
         kind: WriteKind,
         who: usize,
         set: Set,
+        /// Those that are put back as somebody else's.
+        back: Set,
+        /// It was answered before, and takes effect once more.
+        again: bool,
     },
     Invite {
         who: usize,
         lasts: Ms,
+        again: bool,
     },
     Cancel {
         token: String,
     },
+}
+
+/// An entry of somebody else that a removal of ours took along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) at: Ms,
+    /// Whether it has to be put back: it was known, and nothing else was wrong.
+    pub(crate) owed: bool,
 }
 
 /// What upstream decided about a request when it took effect.
@@ -115,8 +130,8 @@ pub(crate) struct World {
     pub(crate) down_until: Ms,
     /// Calls of the present window.
     pub(crate) calls: VecDeque<Ms>,
-    /// Entries of others that a removal of ours took along, and when.
-    pub(crate) lost: BTreeMap<Spot, Ms>,
+    /// Entries of others that a removal of ours took along.
+    pub(crate) lost: BTreeMap<Spot, Lost>,
     /// When an entry of somebody else last went away.
     pub(crate) other_gone: BTreeMap<Spot, Ms>,
     /// When somebody else last took away an entry of ours.
@@ -204,6 +219,7 @@ impl World {
             created: at,
             expires: at + lasts,
             ours,
+            excused: false,
         }
     }
 }

@@ -360,9 +360,11 @@ impl Reconciler {
         self.update(key, |draft, now| {
             note(draft, now, made(outcome.name(), outcome.evidence().clone()));
             if gone {
-                draft.record.invitation = draft.record.invitation.take().and_then(|cancelled| {
-                    left_after(cancelled, now)
-                });
+                draft.record.invitation = draft
+                    .record
+                    .invitation
+                    .take()
+                    .and_then(|cancelled| left_after(cancelled, now));
                 note(
                     draft,
                     now,

@@ -21,9 +21,7 @@ fn back(instant: &mut Timestamp, bound: Timestamp) -> bool {
 }
 
 fn back_if(instant: &mut Option<Timestamp>, bound: Timestamp) -> bool {
-    instant
-        .as_mut()
-        .is_some_and(|instant| back(instant, bound))
+    instant.as_mut().is_some_and(|instant| back(instant, bound))
 }
 
 /// Brings back what a record holds from before the clock was set back. Answers whether there was anything.

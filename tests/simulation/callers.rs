@@ -12,9 +12,7 @@ use latchkey::domain::ids::{CallerName, GrantId, RequestId};
 use latchkey::domain::request::{Principal, Selector};
 use latchkey::domain::ttl::Ttl;
 use latchkey::ports::Clock;
-use latchkey::service::{
-    Extension, GrantAsk, Revocation, Revoked, ServiceError, Wait, WhichGrant,
-};
+use latchkey::service::{Extension, GrantAsk, Revocation, Revoked, ServiceError, Wait, WhichGrant};
 
 use super::cast::{BOSS, GUESTS, MEMBERS, ROBOT};
 use super::clock::{Dice, Ms, SECOND, sleep};
@@ -183,7 +181,10 @@ impl Caller {
                 "{}: create {id}: {} on {:?} for {}, {}",
                 self.name,
                 ask.role,
-                ask.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                ask.targets
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
                 ask.beneficiary,
                 ask.duration
             );
@@ -203,7 +204,8 @@ impl Caller {
                 let grant = created.grant.id;
                 say!(on, None, "{}: {id} is {grant}", self.name);
                 if !on.model.promises.contains_key(&grant) {
-                    let text = format!("{id} was answered with {grant}, which the ledger never took");
+                    let text =
+                        format!("{id} was answered with {grant}, which the ledger never took");
                     on.violate("I5 accepted is durable", None, text);
                 }
                 let known = on.model.requests.entry(id.to_string()).or_default();
@@ -340,7 +342,10 @@ impl Caller {
                     matches!(promise.stand, Stand::Leaving { .. } | Stand::Ended { .. })
                 });
                 if !stands {
-                    let text = format!("the revocation of {} was answered, and is not stored", grant.id);
+                    let text = format!(
+                        "the revocation of {} was answered, and is not stored",
+                        grant.id
+                    );
                     on.violate("I5 accepted is durable", None, text);
                 }
                 false
@@ -368,7 +373,12 @@ impl Caller {
         let id = self.sent[index].id.clone();
         {
             let mut on = self.stage.on();
-            say!(on, None, "{}: revoke whatever {id} is or will be", self.name);
+            say!(
+                on,
+                None,
+                "{}: revoke whatever {id} is or will be",
+                self.name
+            );
         }
         let revocation = Revocation {
             which: WhichGrant::Request(id.clone()),

@@ -156,9 +156,7 @@ impl Cast {
     }
 
     pub(crate) fn show(&self, set: Set) -> String {
-        let names: Vec<String> = each(set)
-            .map(|index| self.names[index].clone())
-            .collect();
+        let names: Vec<String> = each(set).map(|index| self.names[index].clone()).collect();
         if names.is_empty() {
             "nothing".to_owned()
         } else {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use latchkey::domain::assignment::{Assignment, ProjectType, Target};
 use latchkey::domain::event::CallEvidence;
 use latchkey::domain::ids::{
@@ -103,7 +102,9 @@ impl Inner {
             ..Feedback::default()
         };
         if limit.told {
-            let left = limit.calls.saturating_sub(u32::try_from(calls.len()).unwrap_or(u32::MAX));
+            let left = limit
+                .calls
+                .saturating_sub(u32::try_from(calls.len()).unwrap_or(u32::MAX));
             feedback.limit = Some(limit.calls);
             feedback.remaining = Some(left);
             feedback.interval = Some(window);
@@ -181,7 +182,12 @@ impl Inner {
                 let late = self.dice.range(3 * SECOND, most);
                 let wait = self.setup.look_after + PAUSE;
                 self.fault(who, wait, "the request is held up");
-                say!(self, Some(who), "it will take effect in {} s", late / SECOND);
+                say!(
+                    self,
+                    Some(who),
+                    "it will take effect in {} s",
+                    late / SECOND
+                );
                 self.world.queue(now + late, what.clone());
                 return Course::Silence;
             }
@@ -343,12 +349,22 @@ impl Cloud {
                 Pending::Invite { .. } => "invite".to_owned(),
                 Pending::Cancel { token } => format!("cancel {token}"),
             };
-            say!(on, Some(who), "connector: {} for {}", what_is(&on), on.cast.name(who));
+            say!(
+                on,
+                Some(who),
+                "connector: {} for {}",
+                what_is(&on),
+                on.cast.name(who)
+            );
             if let Pending::Write {
-                kind, set, back, ..
+                kind,
+                set,
+                back,
+                again,
+                ..
             } = &mut what
             {
-                *back = on.check_sending(*kind, who, *set);
+                (*back, *again) = on.check_sending(*kind, who, *set);
             }
             let (feedback, throttled) = on.count_call();
             let course = if throttled {
@@ -677,7 +693,8 @@ impl AccessProvider for Cloud {
             }) = found
                 && on.excused_until(who) < on.now
             {
-                let text = format!("{token} is an administrator's own invitation, and is cancelled");
+                let text =
+                    format!("{token} is an administrator's own invitation, and is cancelled");
                 on.violate("I3 standing is sacred", Some(who), text);
             }
             found.map_or(0, |invited| invited.who)
@@ -747,9 +764,4 @@ impl AccessProvider for Cloud {
         self.read(priority).await?;
         Ok((Vec::new(), evidence("roles", 0)))
     }
-}
-
-/// How far the connector's wall clock is from upstream's.
-pub(crate) fn skew(stage: &Stage) -> TimeDelta {
-    stage.clock.now() - stage.clock.upstream(stage.clock.elapsed())
 }

@@ -145,12 +145,13 @@ impl Inner {
         }
     }
 
-    /// A mutation is about to leave. Answers which assignments it puts back as somebody else's.
-    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) -> Set {
+    /// A mutation is about to leave. Answers which assignments it puts back as somebody else's, and whether it goes
+    /// without a record.
+    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) -> (Set, bool) {
         let wall = self.wall;
         let mut back = 0;
-        let intended = self.model.intents[who]
-            .is_some_and(|intent| intent.kind == kind && intent.set == set);
+        let intended =
+            self.model.intents[who].is_some_and(|intent| intent.kind == kind && intent.set == set);
         let unrecorded = kind == WriteKind::Remove && self.unrecorded[who];
         if !intended && !unrecorded {
             let text = format!(
@@ -192,7 +193,7 @@ impl Inner {
                 }
             }
         }
-        back
+        (back, !intended)
     }
 
     /// Answers whether an assignment that is about to be given is put back as somebody else's.
@@ -201,7 +202,8 @@ impl Inner {
         if let Some(person) = &mut self.world.people[who]
             && let Some(entry) = person.held.get_mut(&pair)
             && entry.giver == Giver::Other
-            && entry.since + 30 * SECOND > now.min(self.excused[who].max(self.excused_all) + 30 * SECOND)
+            && entry.since + 30 * SECOND
+                > now.min(self.excused[who].max(self.excused_all) + 30 * SECOND)
         {
             // Given by somebody else between our last look and this request: nobody can tell from now on.
             entry.giver = Giver::Both;
@@ -219,6 +221,10 @@ impl Inner {
         // Where both may be meant, what is recorded as ours is ours.
         let owned = self.model.owned[who] & (1 << pair) != 0;
         let back = lost || (!(wanted_lately && owned) && self.may_put_back(who, pair));
+        if back {
+            // Tried as long as it is refused.
+            self.world.other_gone.insert((who, pair), now);
+        }
         if !wanted_lately && !back {
             let text = format!(
                 "{} is given, though no grant wants it and it was not standing",
@@ -255,7 +261,9 @@ impl Inner {
         self.unrecorded[who] = false;
         self.model.audited(&self.cast, who, audit);
         if record.key.subject.to_string().starts_with("user") {
-            let owned = self.cast.set(record.owned.iter().map(|row| &row.assignment));
+            let owned = self
+                .cast
+                .set(record.owned.iter().map(|row| &row.assignment));
             let dropped = self.model.owned[who] & !owned;
             self.model.owned[who] = owned;
             if let Some(person) = &mut self.world.people[who] {
@@ -286,7 +294,12 @@ impl Inner {
         }
     }
 
-    fn check_superseded(&mut self, who: usize, grant: &latchkey::domain::grant::Grant, before: Stand) {
+    fn check_superseded(
+        &mut self,
+        who: usize,
+        grant: &latchkey::domain::grant::Grant,
+        before: Stand,
+    ) {
         if matches!(before, Stand::Leaving { .. }) {
             return;
         }

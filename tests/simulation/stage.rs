@@ -64,6 +64,8 @@ pub(crate) struct Crash {
 pub(crate) struct Inner {
     pub(crate) now: Ms,
     pub(crate) wall: Timestamp,
+    /// What the wall clock showed when the run began.
+    start: Timestamp,
     pub(crate) cast: Cast,
     pub(crate) unknowns: Unknowns,
     pub(crate) weather: Weather,
@@ -114,6 +116,7 @@ impl Stage {
         let inner = Inner {
             now: 0,
             wall: clock.now(),
+            start: clock.now(),
             unknowns: Unknowns::draw(&mut Dice::new(seed, 1)),
             weather,
             setup,
@@ -236,6 +239,7 @@ impl Inner {
             }
             let what = entry.remove();
             self.now = at;
+            self.world.landed = at;
             let verdict = match what {
                 Pending::Write {
                     kind,
@@ -401,11 +405,10 @@ impl Inner {
             }
             self.world.other_gone.insert((who, pair), now);
             // Nobody can protect what was given after the last look, which is at most a minute ago.
-            let owed = entry.giver == Giver::Other
-                && !again
+            let owed = !again
                 && entry.since + 75 * SECOND < now
                 && now > self.excused[who].max(self.excused_all);
-            if !named(pair) {
+            if !named(pair) && entry.giver == Giver::Other {
                 self.world.lost.insert((who, pair), Lost { at: now, owed });
             }
         }
@@ -413,7 +416,7 @@ impl Inner {
 
     /// Whether putting an assignment back may be what anybody would do: it was somebody else's a while ago.
     pub(crate) fn may_put_back(&self, who: usize, pair: usize) -> bool {
-        let echo = self.setup.look_after + 3 * MINUTE;
+        let echo = self.setup.look_after + 10 * MINUTE;
         self.world
             .other_gone
             .get(&(who, pair))
@@ -444,7 +447,9 @@ impl Inner {
             self.world.invitations.retain(|invited| !open(invited));
         }
         let mut invited = self.world.invitation(who, now, lasts, true);
-        invited.excused = again;
+        // Whose it is shows by its time, when the clocks agree.
+        let skew = (self.wall - self.start).num_milliseconds() - now;
+        invited.excused = again || skew.abs() > 30 * SECOND;
         self.world.invitations.push(invited.clone());
         say!(
             self,

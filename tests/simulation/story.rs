@@ -38,13 +38,7 @@ impl Story {
     }
 
     /// Adds a line. `place` names the place in the source that tells it.
-    pub(crate) fn say(
-        &mut self,
-        at: Ms,
-        who: Option<usize>,
-        place: u32,
-        text: Option<String>,
-    ) {
+    pub(crate) fn say(&mut self, at: Ms, who: Option<usize>, place: u32, text: Option<String>) {
         self.mix(at.unsigned_abs());
         self.mix(u64::from(place));
         self.mix(who.map_or(u64::MAX, |who| who as u64));

@@ -70,7 +70,7 @@ pub(crate) enum Pending {
         set: Set,
         /// Those that are put back as somebody else's.
         back: Set,
-        /// It was answered before, and takes effect once more.
+        /// The connector cannot know that it may still take effect: it was answered before, or could not be recorded.
         again: bool,
     },
     Invite {
@@ -118,6 +118,8 @@ pub(crate) struct World {
     pub(crate) pending: BTreeMap<(Ms, u64), Pending>,
     pub(crate) results: BTreeMap<u64, Verdict>,
     pub(crate) next: u64,
+    /// When something last took effect.
+    pub(crate) landed: Ms,
     pub(crate) invitations: Vec<Invited>,
     pub(crate) tokens: u32,
     pub(crate) invitations_sent: VecDeque<Ms>,
@@ -146,6 +148,7 @@ impl World {
             pending: BTreeMap::new(),
             results: BTreeMap::new(),
             next: 0,
+            landed: 0,
             invitations: Vec::new(),
             tokens: 0,
             invitations_sent: VecDeque::new(),

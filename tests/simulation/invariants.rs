@@ -225,6 +225,13 @@ impl Inner {
             // Tried as long as it is refused.
             self.world.other_gone.insert((who, pair), now);
         }
+        if !back && self.is_endless(who, pair) {
+            let text = format!(
+                "{} is given, and no end of it is durable",
+                self.cast.names[pair]
+            );
+            self.violate("I1 an end before the beginning", Some(who), text);
+        }
         if !wanted_lately && !back {
             let text = format!(
                 "{} is given, though no grant wants it and it was not standing",
@@ -249,6 +256,16 @@ impl Inner {
             self.violate("I4 no resurrection", Some(who), text);
         }
         back
+    }
+
+    /// Whether every grant that an assignment is given for lacks an end in the ledger.
+    fn is_endless(&self, who: usize, pair: usize) -> bool {
+        let mut wanting = self
+            .model
+            .open(who)
+            .filter(|promise| promise.set & (1 << pair) != 0 && promise.stand != Stand::Waiting)
+            .peekable();
+        wanting.peek().is_some() && wanting.all(|promise| !promise.bounded)
     }
 
     /// The ledger stored a member.

@@ -40,6 +40,8 @@ pub(crate) struct Promise {
     pub(crate) gave: Option<Ms>,
     /// When the first request that gives it left, by the connector's clock.
     pub(crate) first_sent: Option<Timestamp>,
+    /// Whether its end is fixed in the ledger while it is being given.
+    pub(crate) bounded: bool,
     /// What extensions may have added.
     pub(crate) extended: TimeDelta,
     /// Assignments that are missing although it is active, and since when.
@@ -133,6 +135,7 @@ impl Model {
             gave: None,
             stand: Stand::Waiting,
             first_sent: None,
+            bounded: false,
             extended: TimeDelta::zero(),
             missing: BTreeMap::new(),
         };
@@ -145,6 +148,13 @@ impl Model {
     pub(crate) fn changed(&mut self, grant: &Grant, now: Ms) -> Option<Stand> {
         let promise = self.promises.get_mut(&grant.id)?;
         let before = promise.stand;
+        promise.bounded = !matches!(
+            grant.state,
+            GrantState::Activating {
+                must_end_by: None,
+                ..
+            }
+        );
         promise.stand = match (&grant.state, before) {
             (GrantState::Scheduled { .. } | GrantState::AwaitingMember { .. }, _) => Stand::Waiting,
             (GrantState::Activating { .. }, Stand::Giving { .. }) => before,

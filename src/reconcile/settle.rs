@@ -405,8 +405,8 @@ impl Draft {
         let (kept, dropped): (Vec<Owned>, Vec<Owned>) = std::mem::take(&mut self.record.owned)
             .into_iter()
             .partition(|row| {
-                row.since >= member_since
-                    || row.echo_until.is_some_and(|until| read_started_at < until)
+                // Written down until a read has shown what came of it: it may have landed since the membership began.
+                row.since >= member_since || row.echo_until.is_some()
             });
         self.record.owned = kept;
         for row in dropped {

@@ -343,8 +343,8 @@ impl Inner {
         };
         let set = promise.set;
         let joined = self.world.people[who].as_ref().map(|person| person.joined);
-        if promise.joined.is_some() && promise.joined != joined {
-            // It belonged to an earlier membership.
+        if promise.gave.is_none() || (promise.joined.is_some() && promise.joined != joined) {
+            // It gave nothing, or belonged to an earlier membership.
             return;
         }
         for pair in each(set) {

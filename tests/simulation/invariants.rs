@@ -217,7 +217,11 @@ impl Inner {
                     Stand::Leaving { since } | Stand::Ended { since } => since + LATE >= now,
                 }
         });
-        let lost = self.world.lost.contains_key(&(who, pair));
+        let lost = self
+            .world
+            .lost
+            .get(&(who, pair))
+            .is_some_and(|lost| lost.owed);
         // Where both may be meant, what is recorded as ours is ours.
         let owned = self.model.owned[who] & (1 << pair) != 0;
         let back = lost || (!(wanted_lately && owned) && self.may_put_back(who, pair));
@@ -323,12 +327,7 @@ impl Inner {
         let Some(promise) = self.model.promises.get(&grant.id) else {
             return;
         };
-        let by_others = each(promise.set).any(|pair| {
-            self.world
-                .taken
-                .get(&(who, pair))
-                .is_some_and(|taken| *taken + 15 * MINUTE >= promise.created)
-        });
+        let by_others = each(promise.set).any(|pair| self.world.taken.contains_key(&(who, pair)));
         if !by_others {
             let text = format!("{grant} is superseded, though nobody took anything of it away");
             self.violate("I2 no early loss", Some(who), text);

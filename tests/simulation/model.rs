@@ -203,6 +203,7 @@ impl Model {
             };
             if promise.set & set != 0 && matches!(promise.stand, Stand::Giving { .. }) {
                 promise.first_sent = None;
+                promise.gave = None;
             }
         }
     }

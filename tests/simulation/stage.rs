@@ -416,7 +416,8 @@ impl Inner {
 
     /// Whether putting an assignment back may be what anybody would do: it was somebody else's a while ago.
     pub(crate) fn may_put_back(&self, who: usize, pair: usize) -> bool {
-        let echo = self.setup.look_after + 10 * MINUTE;
+        // While nothing can be read, what was there before counts: as long as the longest trouble.
+        let echo = self.setup.look_after + 25 * MINUTE;
         self.world
             .other_gone
             .get(&(who, pair))

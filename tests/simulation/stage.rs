@@ -401,6 +401,11 @@ impl Inner {
                 self.world.taken.insert((who, pair), now);
             }
             if entry.giver == Giver::Ours {
+                if !named(pair) && !self.model.wants(who, pair, self.wall) {
+                    // It had to go anyway. A grant that wants it again before anybody looks is open: see
+                    // `docs/simulation.md`.
+                    self.world.taken.insert((who, pair), now);
+                }
                 continue;
             }
             self.world.other_gone.insert((who, pair), now);

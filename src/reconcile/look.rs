@@ -183,6 +183,7 @@ impl Reconciler {
             })
             .filter(|at| *at > now)
             .min()
+            .map(|at| at.min(now + self.settings.second_check))
     }
 }
 

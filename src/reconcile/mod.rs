@@ -4,6 +4,7 @@
 //! the outcome, look again. Never executes "undo of grant X", and never removes what the ledger does not own.
 
 pub mod board;
+mod commit;
 pub mod drift;
 mod due;
 mod explain;
@@ -21,6 +22,7 @@ mod owners;
 pub mod pass;
 pub mod plan;
 pub mod receipt;
+mod rewind;
 pub mod settle;
 mod skew;
 pub mod sweep;

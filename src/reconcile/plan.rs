@@ -339,12 +339,8 @@ fn plan_expected(
 /// Whether the absence of a pair can be the late effect of a call of ours: an earlier removal of unknown outcome, of
 /// the pair or of a neighbour, or the removal of a neighbour that took it along. An addition takes nothing away.
 fn is_own_echo(view: &View<'_>, row: &Owned, assignment: &Assignment) -> bool {
-    let may_land = |removal: &Owned| {
-        removal.removal_echo_until.is_some_and(|until| {
-            view.snapshot
-                .is_none_or(|snapshot| snapshot.started_at <= until)
-        })
-    };
+    // Written down until a complete read has shown what came of it: it may have landed since the read before.
+    let may_land = |removal: &Owned| removal.removal_echo_until.is_some();
     may_land(row)
         || owed_to_neighbours(view, assignment)
         || view
@@ -514,9 +510,16 @@ fn look_again(plan: &mut Plan, view: &View<'_>, settled: Timestamp) {
 
 fn plan_echo(plan: &mut Plan, view: &View<'_>, row: &Owned) {
     let Some(until) = row.echo_until else { return };
-    if view
-        .snapshot
-        .is_some_and(|snapshot| snapshot.complete && snapshot.started_at >= until)
+    // What is given again because of it needs it until that was sent.
+    let needed = row.removal_echo_until.is_some()
+        && plan
+            .add
+            .iter()
+            .any(|added| *added == row.assignment || added.is_neighbour_of(&row.assignment));
+    if !needed
+        && view
+            .snapshot
+            .is_some_and(|snapshot| snapshot.complete && snapshot.started_at >= until)
     {
         plan.echo_over.push(row.assignment.clone());
     } else {

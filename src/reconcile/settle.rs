@@ -16,7 +16,7 @@ use crate::domain::assignment::Assignment;
 use crate::domain::drift::{DriftAction, DriftKind};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, Holding, LastError};
-use crate::domain::member::{Blocked, LastSeen, MemberRecord, Owned, Phase};
+use crate::domain::member::{Blocked, LastSeen, MemberRecord, Owned, Phase, WriteKind};
 
 /// A record being changed, and the audit of the changes.
 #[derive(Debug, Clone)]
@@ -395,8 +395,10 @@ impl Draft {
         let (kept, dropped): (Vec<Owned>, Vec<Owned>) = std::mem::take(&mut self.record.owned)
             .into_iter()
             .partition(|row| {
+                // Written down until a read has shown what came of it: it may have landed since the membership began.
                 row.since >= member_since
-                    || row.echo_until.is_some_and(|until| member_since < until)
+                    || row.echo_until.is_some()
+                    || (row.last_write.kind == WriteKind::Add && row.last_write.at >= member_since)
             });
         self.record.owned = kept;
         for row in dropped {

@@ -9,6 +9,7 @@ use super::look::snapshot_of;
 use super::metrics;
 use super::pass::Reconciler;
 use super::plan::{Expected, Plan, View, plan};
+use super::rewind::is_ahead;
 use super::settle::Draft;
 use crate::domain::Timestamp;
 use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
@@ -81,8 +82,18 @@ impl Reconciler {
                     .ledger
                     .members(&self.integration, after.as_ref(), PER_PAGE)
                     .await?;
+                let now = self.clock.now();
                 for record in page.items {
                     counted.count(&record);
+                    // Whom the clock left behind needs no read to be told.
+                    if is_ahead(&record, now, &self.settings) {
+                        let due = Due {
+                            at: now,
+                            kind: DueKind::Look,
+                            weight: 0,
+                        };
+                        self.mark(&record, due).await?;
+                    }
                     let only_watched = is_watched(&record) && reads_watched;
                     if !record.owned.is_empty() || holds(&record) || only_watched {
                         batch.push(record);

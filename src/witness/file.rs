@@ -4,14 +4,15 @@
 //! A file whose fsync failed is never trusted again: its records are written to a new one, which replaces it. Never
 //! keeps the open intents in memory, and never cuts off more than a record that was not finished.
 
+mod inspect;
+mod paths;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::future::Future;
-use std::io::{
-    self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _,
-};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::inspect::inspect;
+use self::paths::{beside, directory, private, truncated};
 use super::record::{self, LONGEST, Line, Record};
 use crate::domain::assignment::Assignment;
 use crate::domain::ids::IntegrationName;
@@ -681,84 +684,6 @@ fn scan(
         }
     }
     Ok(scanned)
-}
-
-/// Looks at the witness at `path` without opening it for writing: for `doctor` and `adopt`, also while a connector
-/// runs on it.
-///
-/// # Errors
-/// When it can be trusted and its intents cannot be read all the same.
-pub fn inspect(path: &Path) -> io::Result<(Found, Vec<Intent>)> {
-    let mut store = Store {
-        path: path.to_owned(),
-        lock: None,
-        file: None,
-        condition: Condition::Missing,
-        binding: None,
-        mark: 0,
-        good: 0,
-        added: 0,
-        kept: 0,
-    };
-    match std::fs::metadata(path) {
-        Ok(file) if file.len() > 0 => match scan(path, u64::MAX, |_, _, _| Ok(())) {
-            Ok(scanned) => {
-                store.condition = Condition::Whole;
-                store.binding = scanned.binding;
-                store.mark = scanned.mark;
-                store.good = scanned.good;
-            }
-            Err(error) => {
-                store.condition = Condition::Damaged {
-                    detail: error.to_string(),
-                };
-            }
-        },
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            store.condition = Condition::Damaged {
-                detail: format!("it cannot be read ({})", error.kind()),
-            };
-        }
-    }
-    let intents = store.open_intents()?;
-    let found = Found {
-        condition: store.condition,
-        binding: store.binding,
-        mark: store.mark,
-    };
-    Ok((found, intents))
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-}
-
-fn truncated(path: &Path) -> io::Result<File> {
-    let file = private(path)?;
-    file.set_len(0)?;
-    (&file).seek(SeekFrom::Start(0))?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -219,11 +219,8 @@ impl Caller {
             }
             Some(Err(error)) => {
                 say!(on, None, "{}: {id} is refused: {error}", self.name);
-                let wrong = match &error {
-                    ServiceError::RequestIdReused => true,
-                    ServiceError::RequestClosed => !self.sent[index].closing,
-                    _ => false,
-                };
+                let wrong = matches!(error, ServiceError::RequestIdReused)
+                    || (matches!(error, ServiceError::RequestClosed) && !self.sent[index].closing);
                 if wrong {
                     let text = format!("{id} is new and is refused: {error}");
                     on.violate("I6 one effect per request id", None, text);

@@ -34,8 +34,6 @@ pub(crate) struct Cast {
     pub(crate) names: Vec<String>,
     /// For each assignment those that cover it, itself included.
     pub(crate) covered_by: Vec<Set>,
-    /// For each assignment its neighbours.
-    pub(crate) neighbours: Vec<Set>,
     pub(crate) owner: usize,
 }
 
@@ -95,10 +93,6 @@ impl Cast {
             .iter()
             .map(|pair| bits(&|other| other.covers(pair)))
             .collect();
-        let neighbours = pairs
-            .iter()
-            .map(|pair| bits(&|other| other.is_neighbour_of(pair)))
-            .collect();
         Self {
             users: (0..NAMES.len())
                 .map(|index| UserId::parse(format!("100{index}")).expect("well formed"))
@@ -110,7 +104,6 @@ impl Cast {
             names: pairs.iter().map(ToString::to_string).collect(),
             pairs,
             covered_by,
-            neighbours,
             owner: 0,
         }
     }

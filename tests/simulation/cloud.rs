@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use latchkey::domain::assignment::{Assignment, ProjectType, Target};
 use latchkey::domain::event::CallEvidence;
 use latchkey::domain::ids::{
@@ -194,6 +193,11 @@ impl Inner {
             }
             if self.dice.chance(weather.lie) {
                 self.fault(who, PAUSE, "upstream lies: done, without effect");
+                if let Pending::Cancel { token } = what {
+                    for open in &mut self.world.invitations {
+                        open.excused |= open.token == *token;
+                    }
+                }
                 return Course::Instead(Reply::Done, there + back);
             }
             if self.dice.chance(weather.not_sent) {
@@ -230,7 +234,11 @@ impl Inner {
                 self.fault(who, 2 * 60 * SECOND, "the request will take effect twice");
                 let again = self.dice.range(200, 25 * SECOND);
                 let number = self.world.queue(now + there, what.clone());
-                self.world.queue(now + there + again, what.clone());
+                let mut twice = what.clone();
+                if let Pending::Write { again, .. } | Pending::Invite { again, .. } = &mut twice {
+                    *again = true;
+                }
+                self.world.queue(now + there + again, twice);
                 return Course::Decided {
                     number,
                     at: now + there,
@@ -318,7 +326,7 @@ impl Cloud {
         pin: KeyPin,
         priority: Priority,
         who: usize,
-        what: Pending,
+        mut what: Pending,
     ) -> (Result<Verdict, Reply>, Ms) {
         self.stage.point(self.life).await;
         if self.pin() != pin {
@@ -348,8 +356,15 @@ impl Cloud {
                 what_is(&on),
                 on.cast.name(who)
             );
-            if let Pending::Write { kind, set, .. } = &what {
-                on.check_sending(*kind, who, *set);
+            if let Pending::Write {
+                kind,
+                set,
+                back,
+                again,
+                ..
+            } = &mut what
+            {
+                (*back, *again) = on.check_sending(*kind, who, *set);
             }
             let (feedback, throttled) = on.count_call();
             let course = if throttled {
@@ -422,7 +437,14 @@ impl Cloud {
             };
             (who, all, priority)
         };
-        let what = Pending::Write { kind, who, set };
+        let back = 0;
+        let what = Pending::Write {
+            kind,
+            who,
+            set,
+            back,
+            again: false,
+        };
         let (answer, elapsed) = self.send(pin, priority, who, what).await;
         let evidence = evidence("write", elapsed);
         match answer {
@@ -638,7 +660,8 @@ impl AccessProvider for Cloud {
     ) -> Outcome<ObservedInvitation> {
         let who = self.stage.on().cast.email(email).unwrap_or(0);
         let lasts = Ms::try_from(expires_in.as_millis()).unwrap_or(Ms::MAX / 4);
-        let what = Pending::Invite { who, lasts };
+        let again = false;
+        let what = Pending::Invite { who, lasts, again };
         let (answer, elapsed) = self.send(pin, Priority::Grant, who, what).await;
         let evidence = evidence("invite", elapsed);
         match answer {
@@ -664,9 +687,11 @@ impl AccessProvider for Cloud {
                 .iter()
                 .find(|open| open.token == token)
                 .cloned();
+            // One that came while an unanswered one of ours was on its way cannot be told apart.
             if let Some(Invited {
                 ours: false, who, ..
             }) = found
+                && on.excused_until(who) < on.now
             {
                 let text =
                     format!("{token} is an administrator's own invitation, and is cancelled");
@@ -739,9 +764,4 @@ impl AccessProvider for Cloud {
         self.read(priority).await?;
         Ok((Vec::new(), evidence("roles", 0)))
     }
-}
-
-/// How far the connector's wall clock is from upstream's.
-pub(crate) fn skew(stage: &Stage) -> TimeDelta {
-    stage.clock.now() - stage.clock.upstream(stage.clock.elapsed())
 }

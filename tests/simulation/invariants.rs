@@ -3,7 +3,6 @@
 //! Owns the bounds: how late is late, and which faults excuse it for how long. Never changes the world.
 
 use latchkey::domain::event::AuditEvent;
-use latchkey::domain::grant::GrantState;
 use latchkey::domain::member::{MemberRecord, WriteKind};
 
 use super::cast::{Set, each};
@@ -74,7 +73,7 @@ impl Inner {
             .world
             .lost
             .range((who, 0)..(who + 1, 0))
-            .filter(|(_, lost)| now > (**lost + BACK).max(excused))
+            .filter(|(_, lost)| lost.owed && now > (lost.at + BACK).max(excused))
             .map(|((_, pair), _)| *pair)
             .collect();
         for pair in late {
@@ -145,9 +144,11 @@ impl Inner {
         }
     }
 
-    /// A mutation is about to leave.
-    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) {
+    /// A mutation is about to leave. Answers which assignments it puts back as somebody else's, and whether it goes
+    /// without a record.
+    pub(crate) fn check_sending(&mut self, kind: WriteKind, who: usize, set: Set) -> (Set, bool) {
         let wall = self.wall;
+        let mut back = 0;
         let intended =
             self.model.intents[who].is_some_and(|intent| intent.kind == kind && intent.set == set);
         let unrecorded = kind == WriteKind::Remove && self.unrecorded[who];
@@ -168,10 +169,12 @@ impl Inner {
         self.model.unended[who] = !unrecorded;
         match kind {
             WriteKind::Add => {
-                self.model.gave(who, set, wall);
                 for pair in each(set) {
-                    self.check_giving(who, pair);
+                    if self.check_giving(who, pair) {
+                        back |= 1 << pair;
+                    }
                 }
+                self.model.gave(who, set, self.now, wall);
             }
             WriteKind::Remove => {
                 for pair in each(set) {
@@ -189,9 +192,11 @@ impl Inner {
                 }
             }
         }
+        (back, !intended)
     }
 
-    fn check_giving(&mut self, who: usize, pair: usize) {
+    /// Answers whether an assignment that is about to be given is put back as somebody else's.
+    fn check_giving(&mut self, who: usize, pair: usize) -> bool {
         let now = self.now;
         if let Some(person) = &mut self.world.people[who]
             && let Some(entry) = person.held.get_mut(&pair)
@@ -211,8 +216,26 @@ impl Inner {
                     Stand::Leaving { since } | Stand::Ended { since } => since + LATE >= now,
                 }
         });
-        let lost = self.world.lost.contains_key(&(who, pair));
-        if !wanted_lately && !lost && !self.may_put_back(who, pair) {
+        let lost = self
+            .world
+            .lost
+            .get(&(who, pair))
+            .is_some_and(|lost| lost.owed);
+        // Where both may be meant, what is recorded as ours is ours.
+        let owned = self.model.owned[who] & (1 << pair) != 0;
+        let back = lost || (!(wanted_lately && owned) && self.may_put_back(who, pair));
+        if back {
+            // Tried as long as it is refused.
+            self.world.other_gone.insert((who, pair), now);
+        }
+        if !back && self.is_endless(who, pair) {
+            let text = format!(
+                "{} is given, and no end of it is durable",
+                self.cast.names[pair]
+            );
+            self.violate("I1 an end before the beginning", Some(who), text);
+        }
+        if !wanted_lately && !back {
             let text = format!(
                 "{} is given, though no grant wants it and it was not standing",
                 self.cast.names[pair]
@@ -223,16 +246,29 @@ impl Inner {
             .as_ref()
             .map_or(Ms::MIN, |person| person.joined);
         let stale = self.model.open(who).all(|promise| {
-            promise.set & (1 << pair) == 0 || promise.created + 90 * SECOND < rejoined
+            promise.set & (1 << pair) == 0
+                || (promise.joined.is_some_and(|joined| joined < rejoined)
+                    && promise.gave.is_some_and(|gave| gave < rejoined))
         });
         let late = now > (rejoined + 90 * SECOND).max(self.excused_until(who));
-        if wanted_lately && !lost && stale && late && !self.may_put_back(who, pair) {
+        if wanted_lately && !back && stale && late {
             let text = format!(
                 "{} is given for a grant of an earlier membership",
                 self.cast.names[pair]
             );
             self.violate("I4 no resurrection", Some(who), text);
         }
+        back
+    }
+
+    /// Whether every grant that an assignment is given for lacks an end in the ledger.
+    fn is_endless(&self, who: usize, pair: usize) -> bool {
+        let mut wanting = self
+            .model
+            .open(who)
+            .filter(|promise| promise.set & (1 << pair) != 0 && promise.stand != Stand::Waiting)
+            .peekable();
+        wanting.peek().is_some() && wanting.all(|promise| !promise.bounded)
     }
 
     /// The ledger stored a member.
@@ -260,15 +296,17 @@ impl Inner {
                 }
             }
         }
-        for grant in &record.grants {
-            let Some(before) = self.model.changed(grant, now) else {
-                continue;
-            };
+        let changed: Vec<_> = record
+            .grants
+            .iter()
+            .filter_map(|grant| Some((grant, self.model.changed(grant, now)?)))
+            .collect();
+        for (grant, before) in changed {
             say!(self, Some(who), "ledger: {grant}, {:?}", grant.state);
             if is_superseded(grant) {
                 self.check_superseded(who, grant, before);
             }
-            if let GrantState::Ended { .. } = grant.state {
+            if grant.state.is_ended() && before != Stand::Waiting {
                 self.check_ended(who, grant);
             }
         }
@@ -286,12 +324,7 @@ impl Inner {
         let Some(promise) = self.model.promises.get(&grant.id) else {
             return;
         };
-        let by_others = each(promise.set).any(|pair| {
-            self.world
-                .taken
-                .get(&(who, pair))
-                .is_some_and(|taken| *taken + 15 * MINUTE >= promise.created)
-        });
+        let by_others = each(promise.set).any(|pair| self.world.taken.contains_key(&(who, pair)));
         if !by_others {
             let text = format!("{grant} is superseded, though nobody took anything of it away");
             self.violate("I2 no early loss", Some(who), text);
@@ -305,12 +338,22 @@ impl Inner {
             return;
         };
         let set = promise.set;
+        let joined = self.world.people[who].as_ref().map(|person| person.joined);
+        if promise.gave.is_none() || (promise.joined.is_some() && promise.joined != joined) {
+            // It gave nothing, or belonged to an earlier membership.
+            return;
+        }
         for pair in each(set) {
             let still = self
                 .world
                 .entry((who, pair))
                 .is_some_and(|entry| entry.giver == Giver::Ours && entry.since + MINUTE < now);
-            if still && !self.model.wants(who, pair, wall) {
+            // Another grant on its way out may still hold it.
+            let shared = self
+                .model
+                .open(who)
+                .any(|other| other.set & (1 << pair) != 0 && other.stand != Stand::Waiting);
+            if still && !shared && !self.model.wants(who, pair, wall) {
                 let text = format!(
                     "{grant} is told to have ended, and {} is still there",
                     self.cast.names[pair]
@@ -321,7 +364,7 @@ impl Inner {
     }
 
     /// A record is loaded; too often means a loop without pause.
-    pub(crate) fn loaded(&mut self, who: usize) {
+    pub(crate) fn loaded(&mut self, who: usize, record: &MemberRecord) {
         self.tally.passes += 1;
         let minute = self.now / MINUTE;
         let (at, count) = self.loads.entry(who).or_insert((minute, 0));
@@ -330,8 +373,10 @@ impl Inner {
         }
         *count += 1;
         if *count == LOADS {
-            let text = format!("its record is loaded {LOADS} times in one minute");
+            let text = format!("its record is loaded {LOADS} times in one minute: {record:#?}");
             self.violate("I9 no busy loop", Some(who), text);
+            // Time would stand still otherwise.
+            self.die();
         }
     }
 }

@@ -105,7 +105,12 @@ impl Store {
 
     /// Before anything is written.
     async fn writing(&self, who: Option<usize>) -> Result<Fate> {
-        self.reading(who).await?;
+        if let Err(error) = self.reading(who).await {
+            if let Some(who) = who {
+                self.stage.on().unrecorded[who] = true;
+            }
+            return Err(error);
+        }
         let mut on = self.stage.on();
         if on.is_calm() {
             return Ok(Fate::Done);
@@ -162,8 +167,10 @@ impl Ledger for Store {
             let now = on.now;
             on.tally.grants += 1;
             let on = &mut *on;
-            on.model.accepted(&on.cast, grant, now);
             let who = on.cast.subject(&grant.subject);
+            let person = who.and_then(|who| on.world.people[who].as_ref());
+            let joined = person.map(|person| person.joined);
+            on.model.accepted(&on.cast, grant, joined, now);
             say!(
                 on,
                 who,
@@ -224,11 +231,12 @@ impl Ledger for Store {
 
     async fn member(&self, key: &MemberKey) -> Result<MemberRecord> {
         let who = self.who(key);
-        if let Some(who) = who {
-            self.stage.on().loaded(who);
-        }
         self.reading(who).await?;
-        self.inner.member(key).await
+        let record = self.inner.member(key).await?;
+        if let Some(who) = who {
+            self.stage.on().loaded(who, &record);
+        }
+        Ok(record)
     }
 
     async fn commit(&self, commit: MemberCommit) -> Result<u64> {

@@ -15,6 +15,7 @@ mod mutations;
 mod process;
 mod run;
 mod stage;
+mod storm;
 mod story;
 mod unknowns;
 mod weather;
@@ -34,6 +35,19 @@ use self::stage::Tally;
 
 /// Seeds that a plain `cargo test` runs.
 const FEW: Range<u64> = 0..100;
+
+/// Seeds that once failed, one on a line, each with what it showed.
+const REGRESSIONS: &str = include_str!("regressions.txt");
+
+/// The seeds that always run.
+fn regressions() -> Vec<u64> {
+    REGRESSIONS
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|seed| seed.parse().expect("a line of the list begins with a seed"))
+        .collect()
+}
 
 /// Runs the simulation.
 #[derive(Debug, Parser)]
@@ -224,14 +238,27 @@ fn run_all(
     let jobs = options
         .jobs
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let next = AtomicU64::new(chosen.start);
+    let first = if options.mutation.is_none() {
+        regressions()
+    } else {
+        Vec::new()
+    };
+    let next = AtomicU64::new(0);
+    let seed_of = |index: u64| {
+        let listed = usize::try_from(index)
+            .ok()
+            .and_then(|index| first.get(index));
+        listed
+            .copied()
+            .unwrap_or_else(|| chosen.start + index - first.len() as u64)
+    };
     let stop = AtomicBool::new(false);
     let summary = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = seed_of(next.fetch_add(1, Ordering::Relaxed));
                     if seed >= chosen.end {
                         return;
                     }

@@ -32,10 +32,15 @@ pub(crate) struct Promise {
     pub(crate) set: Set,
     pub(crate) duration: TimeDelta,
     pub(crate) not_after: Option<Timestamp>,
-    pub(crate) created: Ms,
+    /// Which membership it was made for, if the person was a member.
+    pub(crate) joined: Option<Ms>,
     pub(crate) stand: Stand,
+    /// When the last request that gives it left.
+    pub(crate) gave: Option<Ms>,
     /// When the first request that gives it left, by the connector's clock.
     pub(crate) first_sent: Option<Timestamp>,
+    /// Whether its end is fixed in the ledger while it is being given.
+    pub(crate) bounded: bool,
     /// What extensions may have added.
     pub(crate) extended: TimeDelta,
     /// Assignments that are missing although it is active, and since when.
@@ -114,7 +119,7 @@ impl Model {
             .any(|promise| promise.set & (1 << pair) != 0 && promise.holds(wall))
     }
 
-    pub(crate) fn accepted(&mut self, cast: &Cast, grant: &Grant, now: Ms) {
+    pub(crate) fn accepted(&mut self, cast: &Cast, grant: &Grant, joined: Option<Ms>, now: Ms) {
         let Some(who) = cast.subject(&grant.subject) else {
             return;
         };
@@ -124,9 +129,11 @@ impl Model {
             set: cast.set(assignments),
             duration: grant.duration.delta(),
             not_after: grant.not_after,
-            created: now,
+            joined,
+            gave: None,
             stand: Stand::Waiting,
             first_sent: None,
+            bounded: false,
             extended: TimeDelta::zero(),
             missing: BTreeMap::new(),
         };
@@ -139,6 +146,13 @@ impl Model {
     pub(crate) fn changed(&mut self, grant: &Grant, now: Ms) -> Option<Stand> {
         let promise = self.promises.get_mut(&grant.id)?;
         let before = promise.stand;
+        promise.bounded = !matches!(
+            grant.state,
+            GrantState::Activating {
+                must_end_by: None,
+                ..
+            }
+        );
         promise.stand = match (&grant.state, before) {
             (GrantState::Scheduled { .. } | GrantState::AwaitingMember { .. }, _) => Stand::Waiting,
             (GrantState::Activating { .. }, Stand::Giving { .. }) => before,
@@ -164,12 +178,16 @@ impl Model {
     }
 
     /// A request that gives left: an end must have been fixed before.
-    pub(crate) fn gave(&mut self, who: usize, set: Set, wall: Timestamp) {
+    pub(crate) fn gave(&mut self, who: usize, set: Set, now: Ms, wall: Timestamp) {
         for id in &self.open[who] {
             let Some(promise) = self.promises.get_mut(id) else {
                 continue;
             };
-            if promise.set & set != 0 && matches!(promise.stand, Stand::Giving { .. }) {
+            if promise.set & set == 0 {
+                continue;
+            }
+            promise.gave = Some(now);
+            if matches!(promise.stand, Stand::Giving { .. }) {
                 promise.first_sent.get_or_insert(wall);
             }
         }
@@ -183,6 +201,7 @@ impl Model {
             };
             if promise.set & set != 0 && matches!(promise.stand, Stand::Giving { .. }) {
                 promise.first_sent = None;
+                promise.gave = None;
             }
         }
     }

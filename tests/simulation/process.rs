@@ -121,10 +121,10 @@ pub(crate) async fn keep_alive(
                 on.model.unended[who] = false;
                 on.unrecorded[who] = false;
             }
-            if let Some(Err(error)) = ended {
-                if error.is_panic() {
-                    on.violate("no panic", None, format!("a task of the process: {error}"));
-                }
+            if let Some(Err(error)) = ended
+                && error.is_panic()
+            {
+                on.violate("no panic", None, format!("a task of the process: {error}"));
             }
         }
         // Whatever is left of it goes now, at whichever await it stands.

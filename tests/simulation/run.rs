@@ -14,6 +14,7 @@ use super::clock::{Dice, MINUTE, Ms, SECOND, SimClock, sleep};
 use super::meddlers;
 use super::process::{Office, keep_alive};
 use super::stage::{Stage, Tally, Violation, say};
+use super::storm::storm;
 use super::weather::{Setup, Weather};
 use super::world::Giver;
 
@@ -34,14 +35,33 @@ pub(crate) struct Outcome {
     pub(crate) whole: String,
 }
 
+/// One run in so many is followed by a storm.
+const STORMS: u64 = 250;
+
 /// Runs a seed.
 pub(crate) fn run(seed: u64, troubled: Ms, told: bool) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut outcome = paused(live(seed, troubled, told));
+    if seed % STORMS == 7
+        && let Some(text) = paused(storm(seed))
+    {
+        outcome.wrong.push(Violation {
+            at: outcome.lasted,
+            rule: "I11 order",
+            who: None,
+            text,
+        });
+    }
+    outcome
+}
+
+/// Runs something in one thread on time that moves only when everybody waits.
+fn paused<T>(run: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime without I/O can be built");
-    runtime.block_on(live(seed, troubled, told))
+        .expect("a runtime without I/O can be built")
+        .block_on(run)
 }
 
 /// How long coming to rest takes at most: an unknown outcome is looked at again, a blocked removal tried again.
@@ -169,7 +189,13 @@ async fn judge(stage: &Stage, memory: &MemoryLedger) {
             on.violate(RULE, Some(who), text);
         }
     }
-    let lost: Vec<_> = on.world.lost.keys().copied().collect();
+    let lost: Vec<_> = on
+        .world
+        .lost
+        .iter()
+        .filter(|(_, lost)| lost.owed)
+        .map(|(spot, _)| *spot)
+        .collect();
     for (who, pair) in lost {
         let text = format!("standing {} is lost", on.cast.names[pair]);
         on.violate(RULE, Some(who), text);
@@ -179,7 +205,7 @@ async fn judge(stage: &Stage, memory: &MemoryLedger) {
         .world
         .invitations
         .iter()
-        .filter(|open| open.ours && open.expires > now)
+        .filter(|open| open.ours && !open.excused && open.expires > now)
         .map(|open| (open.who, open.token.clone()))
         .collect();
     for (who, token) in open {

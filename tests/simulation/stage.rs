@@ -16,7 +16,7 @@ use super::model::Model;
 use super::story::Story;
 use super::unknowns::{Delete, Unknowns};
 use super::weather::{Setup, Weather};
-use super::world::{Entry, Giver, Pending, Verdict, World};
+use super::world::{Entry, Giver, Lost, Pending, Verdict, World};
 
 /// A line of the story, told only when somebody listens.
 macro_rules! say {
@@ -64,6 +64,8 @@ pub(crate) struct Crash {
 pub(crate) struct Inner {
     pub(crate) now: Ms,
     pub(crate) wall: Timestamp,
+    /// What the wall clock showed when the run began.
+    start: Timestamp,
     pub(crate) cast: Cast,
     pub(crate) unknowns: Unknowns,
     pub(crate) weather: Weather,
@@ -114,6 +116,7 @@ impl Stage {
         let inner = Inner {
             now: 0,
             wall: clock.now(),
+            start: clock.now(),
             unknowns: Unknowns::draw(&mut Dice::new(seed, 1)),
             weather,
             setup,
@@ -236,9 +239,16 @@ impl Inner {
             }
             let what = entry.remove();
             self.now = at;
+            self.world.landed = at;
             let verdict = match what {
-                Pending::Write { kind, who, set } => self.write(kind, who, set),
-                Pending::Invite { who, lasts } => self.invite(who, lasts),
+                Pending::Write {
+                    kind,
+                    who,
+                    set,
+                    back,
+                    again,
+                } => self.write(kind, who, set, (back, again)),
+                Pending::Invite { who, lasts, again } => self.invite(who, lasts, again),
                 Pending::Cancel { token } => self.cancel(&token),
             };
             self.world.results.insert(number, verdict);
@@ -250,7 +260,13 @@ impl Inner {
     }
 
     /// A mutation takes effect, or is refused.
-    fn write(&mut self, kind: WriteKind, who: usize, set: Set) -> Verdict {
+    fn write(
+        &mut self,
+        kind: WriteKind,
+        who: usize,
+        set: Set,
+        (back, again): (Set, bool),
+    ) -> Verdict {
         let verdict = self.judge(kind, who, set);
         say!(
             self,
@@ -263,8 +279,8 @@ impl Inner {
             return verdict;
         }
         match kind {
-            WriteKind::Add => self.add(who, set),
-            WriteKind::Remove => self.remove(who, set),
+            WriteKind::Add => self.add(who, set, back),
+            WriteKind::Remove => self.remove(who, set, again),
         }
         self.world.keep(who, self.now);
         self.check(who);
@@ -333,19 +349,17 @@ impl Inner {
         Verdict::Done
     }
 
-    fn add(&mut self, who: usize, set: Set) {
+    fn add(&mut self, who: usize, set: Set, back: Set) {
         let now = self.now;
         for pair in each(set) {
             if self.world.deleted.contains(&self.cast.pairs[pair].target) {
                 continue;
             }
-            let was_lost = self.world.lost.remove(&(who, pair)).is_some();
-            // Undoing what somebody else did just now, where nobody could know better.
-            let put_back = was_lost || self.may_put_back(who, pair);
+            self.world.lost.remove(&(who, pair));
             let Some(person) = &mut self.world.people[who] else {
                 continue;
             };
-            let giver = if put_back && !self.model.wants(who, pair, self.wall) || was_lost {
+            let giver = if back & (1 << pair) != 0 {
                 Giver::Other
             } else {
                 Giver::Ours
@@ -358,7 +372,7 @@ impl Inner {
         }
     }
 
-    fn remove(&mut self, who: usize, set: Set) {
+    fn remove(&mut self, who: usize, set: Set, again: bool) {
         let now = self.now;
         let named = |pair: usize| set & (1 << pair) != 0;
         let gone: Set = each(self.world.set(who))
@@ -382,29 +396,40 @@ impl Inner {
             let Some(entry) = person.held.remove(&pair) else {
                 continue;
             };
+            if again {
+                // Carried out twice by upstream: to the connector this looks like somebody else's doing.
+                self.world.taken.insert((who, pair), now);
+            }
             if entry.giver == Giver::Ours {
+                if !named(pair) && !self.model.wants(who, pair, self.wall) {
+                    // It had to go anyway. A grant that wants it again before anybody looks is open: see
+                    // `docs/simulation.md`.
+                    self.world.taken.insert((who, pair), now);
+                }
                 continue;
             }
             self.world.other_gone.insert((who, pair), now);
             // Nobody can protect what was given after the last look, which is at most a minute ago.
-            let known =
-                entry.since + 75 * SECOND < now && now > self.excused[who].max(self.excused_all);
-            if entry.giver == Giver::Other && !named(pair) && known {
-                self.world.lost.insert((who, pair), now);
+            let owed = !again
+                && entry.since + 75 * SECOND < now
+                && now > self.excused[who].max(self.excused_all);
+            if !named(pair) && entry.giver == Giver::Other {
+                self.world.lost.insert((who, pair), Lost { at: now, owed });
             }
         }
     }
 
     /// Whether putting an assignment back may be what anybody would do: it was somebody else's a while ago.
     pub(crate) fn may_put_back(&self, who: usize, pair: usize) -> bool {
-        let echo = self.setup.look_after + 3 * MINUTE;
+        // While nothing can be read, what was there before counts: as long as the longest trouble.
+        let echo = self.setup.look_after + 25 * MINUTE;
         self.world
             .other_gone
             .get(&(who, pair))
             .is_some_and(|gone| *gone + echo > self.now)
     }
 
-    fn invite(&mut self, who: usize, lasts: Ms) -> Verdict {
+    fn invite(&mut self, who: usize, lasts: Ms, again: bool) -> Verdict {
         let now = self.now;
         if self.world.people[who].is_some() {
             return Verdict::Refused(400, "organization.user_organization_already_belongs");
@@ -427,7 +452,10 @@ impl Inner {
             }
             self.world.invitations.retain(|invited| !open(invited));
         }
-        let invited = self.world.invitation(who, now, lasts, true);
+        let mut invited = self.world.invitation(who, now, lasts, true);
+        // Whose it is shows by its time, when the clocks agree.
+        let skew = (self.wall - self.start).num_milliseconds() - now;
+        invited.excused = again || skew.abs() > 30 * SECOND;
         self.world.invitations.push(invited.clone());
         say!(
             self,

@@ -57,6 +57,8 @@ pub(crate) struct Invited {
     pub(crate) created: Ms,
     pub(crate) expires: Ms,
     pub(crate) ours: bool,
+    /// Upstream lied about it, or made it twice: it may stay, since it carries no roles.
+    pub(crate) excused: bool,
 }
 
 /// A request that is under way.
@@ -66,14 +68,27 @@ pub(crate) enum Pending {
         kind: WriteKind,
         who: usize,
         set: Set,
+        /// Those that are put back as somebody else's.
+        back: Set,
+        /// The connector cannot know that it may still take effect: it was answered before, or could not be recorded.
+        again: bool,
     },
     Invite {
         who: usize,
         lasts: Ms,
+        again: bool,
     },
     Cancel {
         token: String,
     },
+}
+
+/// An entry of somebody else that a removal of ours took along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) at: Ms,
+    /// Whether it has to be put back: it was known, and nothing else was wrong.
+    pub(crate) owed: bool,
 }
 
 /// What upstream decided about a request when it took effect.
@@ -103,6 +118,8 @@ pub(crate) struct World {
     pub(crate) pending: BTreeMap<(Ms, u64), Pending>,
     pub(crate) results: BTreeMap<u64, Verdict>,
     pub(crate) next: u64,
+    /// When something last took effect.
+    pub(crate) landed: Ms,
     pub(crate) invitations: Vec<Invited>,
     pub(crate) tokens: u32,
     pub(crate) invitations_sent: VecDeque<Ms>,
@@ -115,8 +132,8 @@ pub(crate) struct World {
     pub(crate) down_until: Ms,
     /// Calls of the present window.
     pub(crate) calls: VecDeque<Ms>,
-    /// Entries of others that a removal of ours took along, and when.
-    pub(crate) lost: BTreeMap<Spot, Ms>,
+    /// Entries of others that a removal of ours took along.
+    pub(crate) lost: BTreeMap<Spot, Lost>,
     /// When an entry of somebody else last went away.
     pub(crate) other_gone: BTreeMap<Spot, Ms>,
     /// When somebody else last took away an entry of ours.
@@ -131,6 +148,7 @@ impl World {
             pending: BTreeMap::new(),
             results: BTreeMap::new(),
             next: 0,
+            landed: 0,
             invitations: Vec::new(),
             tokens: 0,
             invitations_sent: VecDeque::new(),
@@ -204,6 +222,7 @@ impl World {
             created: at,
             expires: at + lasts,
             ours,
+            excused: false,
         }
     }
 }

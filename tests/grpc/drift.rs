@@ -138,6 +138,7 @@ async fn a_blocked_removal_is_tried_at_once_when_its_target_appears_or_changes()
     block().await;
     bed.provider
         .script(|org| org.deployments.retain(|one| one.id.as_str() != "a"));
+    bed.clock.advance(std::time::Duration::from_secs(1));
     bed.service.refresh_directory().await.expect("read");
     let due = |record: &MemberRecord| record.owned[0].blocked.as_ref().expect("blocked").retry_at;
     assert!(
@@ -146,12 +147,14 @@ async fn a_blocked_removal_is_tried_at_once_when_its_target_appears_or_changes()
     );
     bed.provider
         .script(|org| org.deployments.push(deployment("a")));
+    bed.clock.advance(std::time::Duration::from_secs(1));
     bed.service.refresh_directory().await.expect("read");
     let woken = record(&bed, "1").await;
     assert_eq!(due(&woken), bed.clock.now());
     let next = woken.due.expect("due");
     assert_eq!((next.at, next.kind), (bed.clock.now(), DueKind::Remove));
     block().await;
+    bed.clock.advance(std::time::Duration::from_secs(1));
     bed.service.refresh_directory().await.expect("read");
     assert!(
         due(&record(&bed, "1").await) > bed.clock.now(),

@@ -133,6 +133,8 @@ async fn a_blocked_removal_is_tried_at_once_when_its_target_appears_or_changes()
             isolate: false,
             attempts: 0,
         }];
+        // The engine has seen the grant active: nothing else is due.
+        record.due = None;
         store(&bed, record).await;
     };
     block().await;

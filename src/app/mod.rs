@@ -5,6 +5,7 @@
 
 mod adapters;
 mod adopt;
+pub mod bench;
 mod census;
 mod integration;
 mod integrity;
@@ -28,8 +29,9 @@ use crate::api;
 use crate::config::Config;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
+use crate::domain::member::MemberRecord;
 use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
-use crate::reconcile::{Observer, Reconciler};
+use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
     Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
 };
@@ -40,7 +42,6 @@ use crate::{elastic, reconcile, scheduler};
 
 use integration::Integration;
 
-pub use adapters::bare_commits;
 pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::{held, probe_witness, probes};
@@ -53,6 +54,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Overrides {
     /// Secret stores by integration.
     pub secrets: BTreeMap<IntegrationName, Arc<dyn SecretStore>>,
+    /// Ways of working that the bench compares with; none of them outside of it.
+    pub baseline: bench::Baseline,
 }
 
 /// A connector whose sockets are bound and whose ledger is open; nothing runs yet.
@@ -64,6 +67,8 @@ pub struct App {
     shutdown: Shutdown,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
+    /// Everything in the ledger, where the baseline of the bench keeps it in memory; else empty.
+    loaded: Vec<MemberRecord>,
     signals: Option<Caught>,
 }
 
@@ -99,7 +104,9 @@ impl App {
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
-        let (ledger, check) = adapters::open_ledger(&config.ledger, &shutdown, &mut tasks).await?;
+        let (ledger, check) =
+            adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
+                .await?;
         if let Some(check) = check {
             let (ready, stop) = (readiness.component("ledger file"), shutdown.clone());
             ready.set_ready();
@@ -112,6 +119,7 @@ impl App {
         recovery::raise(&steady, ledger.as_ref()).await?;
         let holds =
             recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
+        let loaded = bench::load_where_wanted(&overrides.baseline, &config, &ledger).await?;
 
         let mut waker = Waker::default();
         let mut wakes = BTreeMap::new();
@@ -153,12 +161,15 @@ impl App {
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
-                adapters::reconcile_settings(
-                    &config.engine,
-                    section.reapply,
-                    &config.service_level,
-                    provider.request_lifetime(),
-                ),
+                ReconcileSettings {
+                    one_pair_per_call: overrides.baseline.per_grant,
+                    ..adapters::reconcile_settings(
+                        &config.engine,
+                        section.reapply,
+                        &config.service_level,
+                        provider.request_lifetime(),
+                    )
+                },
             );
             if let Some(hold) = holds.get(&section.name) {
                 reconciler = reconciler.with_hold(Arc::clone(hold));
@@ -291,6 +302,7 @@ impl App {
             shutdown,
             ledger,
             clock,
+            loaded,
             signals: None,
         })
     }
@@ -331,9 +343,11 @@ impl App {
             tasks,
             ledger,
             clock,
+            loaded,
             signals: caught,
             ..
         } = self;
+        let _loaded = loaded;
         note(&ledger, clock.as_ref(), "started").await;
         if let Some(Caught(caught)) = caught {
             tasks.supervise(caught).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::adopt_access::AdoptAccessArgs;
+use super::bench::BenchArgs;
 use super::help::*;
 use super::overdue::{ForgetArgs, OverdueArgs};
 use super::proof::{ReceiptArgs, ReceiptsArgs};
@@ -110,7 +111,8 @@ pub enum HostCommand {
     /// Remove what is due without a running connector: the last resort
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(SweepArgs),
-    /// Measure accepts and revocations on this machine
+    /// Measure what the connector costs on this machine, against what it could cost at best
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
 }
 
@@ -268,17 +270,6 @@ pub struct ReleaseArgs {
         hide_default_value = true
     )]
     pub requester: String,
-}
-
-/// Arguments of `bench`.
-#[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
-    /// Rounds of each measurement, interleaved
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
-    /// Seconds of one round of a throughput measurement
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub seconds: u32,
 }
 
 /// What is asked for: shared by `grant` and `plan`.

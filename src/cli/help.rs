@@ -24,6 +24,20 @@ Examples:
   latchkey grant new@example.com viewer --on prod-logs --for 8h --invite --no-wait
   latchkey grant ada@example.com viewer --on security/soc --for 1h --as-roles t2_analyst,viewer";
 
+pub(super) const BENCH_EXAMPLES: &str = "\
+Every number is a ratio of two measurements of the same run, or a bound: a connector against what the machine allows
+at best, and against the same connector without the idea that makes it fast. Pairs are interleaved; the median decides,
+the worst pair is told. The upstream is simulated on loopback, and nothing leaves this machine. Needs Linux.
+
+With everything quiet it takes some eight minutes, 4 GiB of disk and 1 GiB of memory.
+
+Examples:
+  latchkey bench
+  latchkey bench --only accept,lateness
+  latchkey bench --only memory,idle,restart --grants 100000
+  latchkey bench --quick --enforce
+  latchkey bench --output json > bench.json";
+
 pub(super) const PLAN_EXAMPLES: &str = "\
 Reads Elastic Cloud and changes nothing. Shows the exact calls and the calls that undo them.
 

@@ -5,11 +5,10 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{BenchArgs, DoctorArgs, Global, HostCommand, ServeArgs};
+use super::args::{DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
 use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate, sweep};
@@ -35,14 +34,9 @@ pub(super) async fn run(
                 .await
                 .map_err(failed)
         }
-        HostCommand::Bench(BenchArgs { rounds, seconds }) => {
+        HostCommand::Bench(args) => {
             quiet();
-            let rounds = usize::try_from(rounds).unwrap_or(usize::MAX);
-            let plan = bench::Plan {
-                rounds,
-                round: Duration::from_secs(u64::from(seconds)),
-            };
-            bench::run(plan, &mut *streams.out).await.map_err(failed)
+            return bench::run(args, format, streams).await.map_err(failed);
         }
         HostCommand::Events(args) => {
             quiet();

@@ -329,6 +329,12 @@ impl Reconciler {
             later.add |= plan.add.len() > 1;
             plan.add.truncate(1);
         }
+        if self.settings.one_pair_per_call {
+            later.add |= plan.add.len() > 1;
+            later.remove |= plan.remove.len() > 1;
+            plan.add.truncate(1);
+            plan.remove.truncate(1);
+        }
         (plan, later)
     }
 

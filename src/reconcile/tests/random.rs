@@ -39,6 +39,7 @@ fn turmoil(
     standing: &mut BTreeSet<(&'static str, Assignment)>,
 ) {
     let owner = on("organization-admin", "");
+    let is_member = bench.world.look().people.contains_key(&user(name));
     match rng.random_range(0..14) {
         0 => bench
             .world

@@ -5,14 +5,19 @@
 //! opens a file that another process has.
 
 mod bench;
+mod census;
 mod errors;
 mod log;
 mod open;
 mod operations;
 mod read;
 mod recovery;
+mod together;
 mod write;
 mod writer;
+
+#[cfg(test)]
+mod plan_tests;
 
 use std::fmt;
 use std::future::Future;
@@ -26,7 +31,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::bench::{BareCommits, bench_bare_commits};
+pub use self::bench::{BareCommits, Filled, bench_bare_commits, bench_fill, bench_first_page};
 pub use self::open::{OpenError, Options};
 pub use self::recovery::Glance;
 use self::write::{Reply, Work};
@@ -383,7 +388,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {
-        read!(self, "counting", |conn, action| read::census(
+        read!(self, "counting", |conn, action| census::census(
             conn, now, action
         ))
     }

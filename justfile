@@ -44,9 +44,15 @@ advisories:
 buf:
     scripts/test proto
 
-# Measure accepts and lateness on this machine
+# Measure what the connector costs on this machine: some eight minutes, quiet machine wanted
 bench *args:
     cargo run --release -- bench {{ args }}
+
+# Instructions of a small bench of accepting, all its processes; needs valgrind
+callgrind:
+    cargo build --profile sim
+    valgrind --tool=callgrind --trace-children=yes --callgrind-out-file=target/callgrind.%p.out \
+        target/sim/latchkey bench --quick --only accept
 
 # Change every line of the core in turn and see whether a test notices (hours)
 mutants *args:

@@ -11,7 +11,7 @@
 //! * [`scheduler`] decides when a member is looked at, [`reconcile`] what is done then: the only path that changes
 //!   access.
 //! * [`domain`] is the vocabulary and its rules, [`ports`] what the core needs from the world.
-//! * [`elastic`], [`store`] and [`secrets`] are the adapters; they never know each other.
+//! * [`elastic`], [`store`], [`secrets`] and [`witness`] are the adapters; they never know each other.
 //! * [`config`], [`runtime`] and [`telemetry`] run the process; [`sim`] is a simulated Elastic Cloud that knows none of
 //!   the others.
 
@@ -31,3 +31,4 @@ pub mod service;
 pub mod sim;
 pub mod store;
 pub mod telemetry;
+pub mod witness;

@@ -19,10 +19,11 @@ service: domain policy ports runtime telemetry reconcile
 elastic: domain ports runtime
 store: domain ports runtime
 secrets: domain ports runtime
+witness: domain ports runtime
 api: service domain policy ports runtime telemetry
 sim:
 cli: app api config domain ports runtime telemetry
-app: api config domain elastic policy ports reconcile runtime scheduler secrets service store telemetry
+app: api config domain elastic policy ports reconcile runtime scheduler secrets service store telemetry witness
 main: app cli runtime telemetry
 lib: ";
 

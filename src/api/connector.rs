@@ -14,7 +14,7 @@ use crate::service::{Details, Health, IntegrationStatus, Result, Service, Servic
 use super::pb::connector_service_server::ConnectorService;
 use super::server::Options;
 use super::status::status;
-use super::{convert, pb, render, token};
+use super::{convert, hold, pb, render, token};
 
 /// The calls about the connector.
 #[derive(Debug)]
@@ -163,6 +163,40 @@ impl ConnectorService for ConnectorApi {
         .await
         .map_err(|error| self.status(&error))?;
         Ok(Response::new(pb::ConfirmReapplyResponse { members }))
+    }
+
+    async fn get_hold(
+        &self,
+        request: Request<pb::GetHoldRequest>,
+    ) -> std::result::Result<Response<pb::GetHoldResponse>, Status> {
+        let pb::GetHoldRequest { integration } = request.into_inner();
+        async {
+            let name = convert::integration("integration", integration)?;
+            self.service.get_hold(name.as_ref()).await
+        }
+        .await
+        .map(|plan| Response::new(hold::response(plan)))
+        .map_err(|error| self.status(&error))
+    }
+
+    async fn release_hold(
+        &self,
+        request: Request<pb::ReleaseHoldRequest>,
+    ) -> std::result::Result<Response<pb::ReleaseHoldResponse>, Status> {
+        let caller = request
+            .extensions()
+            .get::<CallerName>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("the caller has no name"))?;
+        async {
+            let (name, requester, reason) = hold::release(request.into_inner())?;
+            self.service
+                .release_hold(&caller, name.as_ref(), requester, reason)
+                .await
+        }
+        .await
+        .map(|was_held| Response::new(pb::ReleaseHoldResponse { was_held }))
+        .map_err(|error| self.status(&error))
     }
 }
 

@@ -453,6 +453,16 @@ pub(super) fn confirm_reapply(
     ))
 }
 
+/// Who asks, where the call is about the connector itself.
+pub(super) fn requester(value: String) -> Result<String> {
+    text("requester", value, MAX_REQUESTER)
+}
+
+/// Why, where that must be said.
+pub(super) fn required_reason(value: String) -> Result<String> {
+    required_text("reason", value, MAX_REASON)
+}
+
 /// The size of a page.
 pub(super) fn page_size(value: i32, default: usize) -> Result<usize> {
     const MAX: usize = 500;

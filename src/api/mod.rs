@@ -9,6 +9,7 @@ mod connector;
 mod convert;
 mod directory;
 mod guard;
+mod hold;
 mod listener;
 mod operations;
 pub mod pb;

@@ -85,6 +85,8 @@ fn code(error: &ServiceError) -> Code {
         | ServiceError::RequestClosed
         | ServiceError::KeyExpires { .. }
         | ServiceError::State(_)
+        | ServiceError::Held { .. }
+        | ServiceError::ClockSkew { .. }
         | ServiceError::Unfit { .. }
         | ServiceError::TooMany { .. } => Code::FailedPrecondition,
         ServiceError::OwnIdentity => Code::PermissionDenied,
@@ -93,7 +95,7 @@ fn code(error: &ServiceError) -> Code {
             Kind::Impossible => Code::InvalidArgument,
             Kind::Denied => Code::PermissionDenied,
         },
-        ServiceError::Draining => Code::Unavailable,
+        ServiceError::Draining | ServiceError::Unwitnessed => Code::Unavailable,
         ServiceError::Contended => Code::Aborted,
         ServiceError::Exhausted { .. } | ServiceError::TooLate { .. } => Code::ResourceExhausted,
         ServiceError::Upstream(ReadError::Unavailable { .. }) => Code::Unavailable,
@@ -257,6 +259,21 @@ mod tests {
                 Code::FailedPrecondition,
             ),
             (ServiceError::Draining, Code::Unavailable),
+            (ServiceError::Unwitnessed, Code::Unavailable),
+            (
+                ServiceError::Held {
+                    since: Timestamp::UNIX_EPOCH,
+                    reasons: vec!["ledger_behind".to_owned()],
+                },
+                Code::FailedPrecondition,
+            ),
+            (
+                ServiceError::ClockSkew {
+                    skew_ms: 31_000,
+                    limit: chrono::TimeDelta::seconds(30),
+                },
+                Code::FailedPrecondition,
+            ),
             (ServiceError::Contended, Code::Aborted),
             (
                 ServiceError::Exhausted {

@@ -3,33 +3,26 @@
 //! Owns the translation. Never chooses a default: those stand in the configuration, with their reasons.
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use chrono::TimeDelta;
 
+use super::bench::Baseline;
 use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
     Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
     Reapply, Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
 };
-use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
-use crate::domain::event::{AuditEvent, EventKind};
-use crate::domain::grant::{Certainty, Grant, GrantState, GrantedAssignment, Holding};
-use crate::domain::ids::{CallerName, DeploymentId, GrantId, IntegrationName, RequestId, UserId};
-use crate::domain::member::{Due, DueKind, Subject};
-use crate::domain::request::Fingerprint;
 use crate::domain::ttl::Ttl;
 use crate::elastic::{self, Elastic};
 use crate::policy::Rules;
-use crate::ports::ledger::Accept;
 use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::plan::Bounds;
 use crate::reconcile::{self, Settings as ReconcileSettings};
-use crate::runtime::{Shutdown, SystemClock, Tasks, limits};
-use crate::scheduler::Limits;
+use crate::runtime::{Shutdown, Tasks, limits};
+use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
 use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
@@ -42,6 +35,7 @@ pub(super) fn delta(period: Period) -> TimeDelta {
 /// that can be checked, where it is one.
 pub(super) async fn open_ledger(
     section: &LedgerSection,
+    baseline: &Baseline,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
 ) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>)> {
@@ -53,10 +47,13 @@ pub(super) async fn open_ledger(
             Ok((Arc::new(store::MemoryLedger::new()), None))
         }
         LedgerKind::Sqlite => {
-            let (ledger, writer) =
-                store::SqliteLedger::open(&section.path, store::SqliteOptions::default())
-                    .await
-                    .context("opening the ledger")?;
+            let mut options = store::SqliteOptions::default();
+            if baseline.commit_alone {
+                options.batch = 1;
+            }
+            let (ledger, writer) = store::SqliteLedger::open(&section.path, options)
+                .await
+                .context("opening the ledger")?;
             let ledger = Arc::new(ledger);
             let (closing, handle) = (shutdown.clone(), Arc::clone(&ledger));
             tasks.attend("ledger", async move {
@@ -206,6 +203,13 @@ pub(super) fn driver_limits(engine: &Engine) -> Limits {
     }
 }
 
+pub(super) fn suspicion(engine: &Engine) -> Suspicion {
+    Suspicion {
+        members: engine.jump_members as usize,
+        agreement: delta(engine.max_skew),
+    }
+}
+
 pub(super) fn rules(policy: &Policy) -> anyhow::Result<Rules> {
     let seconds = i64::try_from(policy.max_duration.get().as_secs()).unwrap_or(i64::MAX);
     Ok(Rules {
@@ -229,6 +233,7 @@ pub(super) fn service_settings(config: &Config) -> ServiceSettings {
     ServiceSettings {
         invitation_ttl: delta(config.engine.invitation_ttl),
         remember_requests: delta(config.ledger.retention.requests),
+        max_skew: delta(config.engine.max_skew),
         lateness: LatenessPolicy {
             bound: delta(config.lateness.bound),
             on_exceeded: match config.lateness.on_exceeded {
@@ -275,89 +280,5 @@ pub(super) fn grpc_options(config: &Config) -> anyhow::Result<api::Options> {
         keepalive_timeout: limits.keep_alive_timeout.get(),
         reflection: config.listen.reflection,
         ..api::Options::default()
-    })
-}
-
-/// Rows per second that the ledger's own engine commits in batches, with nothing around it: the bench's baseline.
-///
-/// # Errors
-/// When the ledger cannot be made at `path`.
-pub async fn bare_commits(path: &Path, batches: usize, per_batch: usize) -> anyhow::Result<f64> {
-    let clock = SystemClock;
-    let now = clock.now();
-    let grant = bench_grant(GrantId::new(now, clock.entropy()), now)?;
-    let make = |number: usize| {
-        let mut grant = grant.clone();
-        grant.id = GrantId::new(now, clock.entropy());
-        grant.request_id = RequestId::parse(format!("bare-{number}")).expect("printable ASCII");
-        let event = EventKind::GrantAccepted {
-            state: "scheduled".to_owned(),
-            assignments: grant
-                .assignments
-                .iter()
-                .map(|held| held.assignment.to_string())
-                .collect(),
-            duration_s: grant.duration.seconds(),
-            requester: String::new(),
-            justification: String::new(),
-        };
-        Accept {
-            audit: vec![AuditEvent::grant(now, &grant, event)],
-            grant,
-            fingerprint: Fingerprint([0; 32]),
-            remember_until: now + TimeDelta::days(7),
-            due: Due {
-                at: now + TimeDelta::days(1),
-                kind: DueKind::Grant,
-                weight: 20,
-            },
-        }
-    };
-    let bare = store::bench_bare_commits(path, batches, per_batch, make)
-        .await
-        .context("committing bare rows")?;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "counts of a bench are far below 2^52"
-    )]
-    let grants = bare.grants as f64;
-    Ok(grants / bare.elapsed.as_secs_f64())
-}
-
-fn bench_grant(id: GrantId, now: crate::domain::Timestamp) -> anyhow::Result<Grant> {
-    let deployment = DeploymentId::parse("0".repeat(32))?;
-    let assignment = Assignment {
-        role: "deployment-viewer".to_owned(),
-        target: Target::Deployment { id: deployment },
-        application_roles: ApplicationRoles::Mapped,
-    };
-    Ok(Grant {
-        id,
-        integration: IntegrationName::parse("bench")?,
-        subject: Subject::Member(UserId::parse("1")?),
-        caller: CallerName::parse("local")?,
-        request_id: RequestId::parse("bare")?,
-        beneficiary: "1".to_owned(),
-        requester: String::new(),
-        justification: String::new(),
-        assignments: vec![GrantedAssignment {
-            assignment,
-            holding: Holding::Undecided,
-        }],
-        duration: Ttl::from_seconds(3600)?,
-        starts_at: Some(now + TimeDelta::days(1)),
-        not_after: None,
-        created_at: now,
-        state: GrantState::Scheduled {
-            starts_at: now + TimeDelta::days(1),
-        },
-        version: 1,
-        certainty: Certainty::Unknown,
-        externally_modified: false,
-        invited: false,
-        attempts: 0,
-        last_error: None,
-        verified_at: None,
-        removal_sent_at: None,
     })
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::TimeDelta;
 use futures::StreamExt as _;
+use tokio::task::JoinSet;
 
-use super::{VERSION, adapters};
+use super::{VERSION, adapters, recovery};
 use crate::config::{Config, Integration as Section, LedgerKind};
 use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
@@ -157,12 +158,22 @@ async fn run(
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<SweepReport> {
     let mut report = SweepReport::default();
+    let mut witness = JoinSet::new();
+    // Before the first event: what the ledger gains by this run would hide that it was restored.
+    let holds = if ask.dry_run {
+        BTreeMap::new()
+    } else {
+        recovery::of_a_sweep(config, ledger, clock, &mut witness).await?
+    };
     if !ask.dry_run {
         note(ledger, clock.as_ref(), "sweep_started").await?;
     }
     let mut organizations = Vec::new();
     for section in &config.integrations {
-        let organization = build(config, section, ledger, clock)?;
+        let mut organization = build(config, section, ledger, clock)?;
+        if let Some(hold) = holds.get(&section.name) {
+            organization.reconciler = organization.reconciler.with_hold(Arc::clone(hold));
+        }
         if ask.dry_run {
             plan(&organization, ask, ledger, clock, &mut report).await?;
         } else {
@@ -190,6 +201,9 @@ async fn run(
         count_left(&organization.name, ledger, clock.now(), &mut report).await?;
     }
     note(ledger, clock.as_ref(), "sweep_ended").await?;
+    // The writer of the witness ends when nobody holds the witness any more.
+    drop((organizations, holds));
+    while witness.join_next().await.is_some() {}
     Ok(report)
 }
 

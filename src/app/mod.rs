@@ -4,12 +4,15 @@
 //! is the only place that names a port and its adapter together, and never decides anything about access.
 
 mod adapters;
+mod adopt;
+pub mod bench;
 mod census;
 mod integration;
 mod integrity;
 mod last_resort;
 mod objective;
 mod probe;
+mod recovery;
 mod sweeps;
 
 use std::collections::BTreeMap;
@@ -26,19 +29,22 @@ use crate::api;
 use crate::config::Config;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
+use crate::domain::member::MemberRecord;
 use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
-use crate::reconcile::{Observer, Reconciler};
-use crate::runtime::{Readiness, Shutdown, SystemClock, TaskError, Tasks, limits, shutdown};
-use crate::scheduler::{Driver, Waker, watchdog};
+use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
+use crate::runtime::{
+    Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
+};
+use crate::scheduler::{Driver, JumpWatch, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
 use crate::{elastic, reconcile, scheduler};
 
 use integration::Integration;
 
-pub use adapters::bare_commits;
+pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
-pub use probe::probes;
+pub use probe::{held, probe_witness, probes};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -48,6 +54,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Overrides {
     /// Secret stores by integration.
     pub secrets: BTreeMap<IntegrationName, Arc<dyn SecretStore>>,
+    /// Ways of working that the bench compares with; none of them outside of it.
+    pub baseline: bench::Baseline,
 }
 
 /// A connector whose sockets are bound and whose ledger is open; nothing runs yet.
@@ -59,6 +67,8 @@ pub struct App {
     shutdown: Shutdown,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
+    /// Everything in the ledger, where the baseline of the bench keeps it in memory; else empty.
+    loaded: Vec<MemberRecord>,
     signals: Option<Caught>,
 }
 
@@ -77,7 +87,11 @@ impl App {
     /// # Errors
     /// What could not be opened or bound, with its cause.
     pub async fn build(config: Config, overrides: Overrides) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let steady = Arc::new(SteadyClock::new(
+            Arc::new(SystemClock),
+            config.engine.jump_hold.get(),
+        ));
+        let clock: Arc<dyn Clock> = Arc::clone(&steady) as Arc<dyn Clock>;
         let shutdown = Shutdown::new(config.engine.drain.get());
         let readiness = Readiness::new(shutdown.clone());
         let mut tasks = Tasks::new(shutdown.clone());
@@ -90,7 +104,9 @@ impl App {
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
-        let (ledger, check) = adapters::open_ledger(&config.ledger, &shutdown, &mut tasks).await?;
+        let (ledger, check) =
+            adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
+                .await?;
         if let Some(check) = check {
             let (ready, stop) = (readiness.component("ledger file"), shutdown.clone());
             ready.set_ready();
@@ -100,6 +116,10 @@ impl App {
         ledger.check().await.context("writing to the ledger")?;
         ledger_ready.set_ready();
         nothing_left_out(&config, ledger.as_ref(), clock.as_ref()).await?;
+        recovery::raise(&steady, ledger.as_ref()).await?;
+        let holds =
+            recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
+        let loaded = bench::load_where_wanted(&overrides.baseline, &config, &ledger).await?;
 
         let mut waker = Waker::default();
         let mut wakes = BTreeMap::new();
@@ -134,20 +154,27 @@ impl App {
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
             ));
-            let reconciler = Arc::new(Reconciler::new(
+            let mut reconciler = Reconciler::new(
                 section.name.clone(),
                 Arc::clone(&provider),
                 Arc::clone(&observer),
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
-                adapters::reconcile_settings(
-                    &config.engine,
-                    section.reapply,
-                    &config.service_level,
-                    provider.request_lifetime(),
-                ),
-            ));
+                ReconcileSettings {
+                    one_pair_per_call: overrides.baseline.per_grant,
+                    ..adapters::reconcile_settings(
+                        &config.engine,
+                        section.reapply,
+                        &config.service_level,
+                        provider.request_lifetime(),
+                    )
+                },
+            );
+            if let Some(hold) = holds.get(&section.name) {
+                reconciler = reconciler.with_hold(Arc::clone(hold));
+            }
+            let reconciler = Arc::new(reconciler);
             let wakes = wakes
                 .remove(&section.name)
                 .context("integration names are unique")?;
@@ -186,14 +213,29 @@ impl App {
             integrations.push(integration);
         }
 
-        let service = Arc::new(Service::new(
+        let service = Service::new(
             Arc::clone(&ledger),
             Arc::clone(&clock),
             Arc::clone(&waker),
             parts,
             adapters::rules(&config.policy)?,
             adapters::service_settings(&config),
-        ));
+        );
+        let service = Arc::new(service.with_holds(&holds));
+        let jumps = JumpWatch::new(
+            steady,
+            Arc::clone(&ledger),
+            integrations
+                .iter()
+                .map(|integration: &Integration| Arc::clone(&integration.reconciler))
+                .collect(),
+            adapters::suspicion(&config.engine),
+        );
+        let stop = shutdown.soft_token();
+        tasks.spawn("clock", async move {
+            jumps.run(stop).await;
+            Ok(())
+        });
         let sweep_parts = sweeps::Parts {
             integrations,
             ledger: Arc::clone(&ledger),
@@ -260,6 +302,7 @@ impl App {
             shutdown,
             ledger,
             clock,
+            loaded,
             signals: None,
         })
     }
@@ -300,9 +343,11 @@ impl App {
             tasks,
             ledger,
             clock,
+            loaded,
             signals: caught,
             ..
         } = self;
+        let _loaded = loaded;
         note(&ledger, clock.as_ref(), "started").await;
         if let Some(Caught(caught)) = caught {
             tasks.supervise(caught).await?;
@@ -320,6 +365,8 @@ impl App {
 const DESCRIBE: &[fn()] = &[
     elastic::describe_metrics,
     reconcile::metrics::describe_metrics,
+    reconcile::hold::describe_metrics,
+    scheduler::jump::describe_metrics,
     scheduler::watchdog::describe_metrics,
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,

@@ -1,12 +1,15 @@
 //! What `doctor` looks at: each integration's adapters, without a running connector.
 //!
-//! Owns building them from the configuration. Never opens the ledger: a running process holds it.
+//! Owns building them from the configuration. Never opens the ledger for writing: a running process holds it.
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, LedgerKind};
+use crate::ports::ledger::HoldRecord;
 use crate::ports::{AccessProvider, Clock};
-use crate::service::doctor::IntegrationProbe;
+use crate::service::doctor::{IntegrationProbe, WitnessProbe};
+use crate::store::Glance;
+use crate::witness::inspect;
 
 use super::adapters;
 
@@ -33,4 +36,37 @@ pub async fn probes(
         });
     }
     Ok(probes)
+}
+
+/// What is known of the witness without opening it for writing; `None` when none is configured.
+#[must_use]
+pub fn probe_witness(config: &Config) -> Option<WitnessProbe> {
+    let section = config.witness.as_ref()?;
+    let volume = |path: &std::path::Path| {
+        let nearest = path.ancestors().find(|ancestor| ancestor.exists())?;
+        let found = std::fs::metadata(nearest).ok()?;
+        Some(std::os::unix::fs::MetadataExt::dev(&found))
+    };
+    let with_ledger = config.ledger.kind == LedgerKind::Sqlite
+        && volume(&section.path).is_some()
+        && volume(&section.path) == volume(&config.ledger.path);
+    Some(WitnessProbe {
+        place: section.path.display().to_string(),
+        found: inspect(&section.path).map(|(found, open)| (found.condition, open.len())),
+        with_ledger,
+    })
+}
+
+/// Integrations in hold, as far as the ledger can be read beside a running connector.
+pub async fn held(config: &Config) -> Vec<HoldRecord> {
+    if config.ledger.kind != LedgerKind::Sqlite || !config.ledger.path.is_file() {
+        return Vec::new();
+    }
+    let Ok(mut glance) = Glance::at(&config.ledger.path).await else {
+        return Vec::new();
+    };
+    // A ledger of an earlier release has no holds yet; one that cannot be read has findings of its own.
+    let holds = glance.holds().await.unwrap_or_default();
+    glance.close().await;
+    holds
 }

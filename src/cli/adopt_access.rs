@@ -5,6 +5,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::adopt::AdoptLedgerArgs;
 use super::connect::Connector;
 use super::exit::Failure;
 use super::help::ON_HELP;
@@ -18,28 +19,32 @@ use crate::api::pb;
 #[derive(Debug, Clone, Args)]
 pub struct AdoptAccessArgs {
     /// Whose access: e-mail address, display name or user id
-    #[arg(long, value_name = "MEMBER")]
-    pub member: String,
+    #[arg(long, value_name = "MEMBER", required_unless_present = "from")]
+    pub member: Option<String>,
     /// Role: canonical or short
-    #[arg(long, value_name = "ROLE")]
-    pub role: String,
+    #[arg(long, value_name = "ROLE", required_unless_present = "from")]
+    pub role: Option<String>,
     /// What it is held on
-    #[arg(long = "on", alias = "target", value_name = "TARGET", long_help = ON_HELP)]
-    pub target: String,
+    #[arg(long = "on", alias = "target", value_name = "TARGET", long_help = ON_HELP, required_unless_present = "from")]
+    pub target: Option<String>,
     /// Why it stays: who gave it for good
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
+    #[arg(long, value_name = "TEXT", required_unless_present = "from")]
+    pub reason: Option<String>,
     /// Who declares it
     #[arg(
         long,
         value_name = "WHO",
         env = "LATCHKEY_REQUESTER",
-        hide_env_values = true
+        hide_env_values = true,
+        required_unless_present = "from"
     )]
-    pub requester: String,
+    pub requester: Option<String>,
     /// Integration, when several are configured
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,
+    /// A lost ledger instead of one assignment.
+    #[command(flatten)]
+    pub ledger: AdoptLedgerArgs,
 }
 
 /// What became of it, as a document.
@@ -48,6 +53,11 @@ struct Adopted {
     #[serde(flatten)]
     assignment: Assignment,
     grant_ids: Vec<String>,
+}
+
+/// What clap has made sure of where no ledger is adopted.
+fn written(argument: &Option<String>) -> &str {
+    argument.as_deref().unwrap_or_default()
 }
 
 /// `latchkey adopt --member … --role … --on …`
@@ -60,15 +70,15 @@ pub(super) async fn adopt_access(
     let access = overdue::written(
         connector,
         args.integration.as_deref(),
-        &args.member,
-        &args.role,
-        &args.target,
+        written(&args.member),
+        written(&args.role),
+        written(&args.target),
     )
     .await?;
     let request = pb::AdoptAccessRequest {
         access: Some(access),
-        requester: args.requester.clone(),
-        reason: args.reason.clone(),
+        requester: written(&args.requester).to_owned(),
+        reason: written(&args.reason).to_owned(),
     };
     let answer = connector
         .call(request, |request| {

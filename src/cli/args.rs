@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::adopt_access::AdoptAccessArgs;
+use super::bench::BenchArgs;
 use super::help::*;
 use super::overdue::{ForgetArgs, OverdueArgs};
 use super::proof::{ReceiptArgs, ReceiptsArgs};
@@ -104,10 +105,14 @@ pub enum HostCommand {
     /// Check what the connector needs: secret store, key, Elastic Cloud, clock, ledger
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Print the audit events of the ledger as lines of JSON, also while the connector runs
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// Remove what is due without a running connector: the last resort
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(SweepArgs),
-    /// Measure accepts and revocations on this machine
+    /// Measure what the connector costs on this machine, against what it could cost at best
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
 }
 
@@ -141,6 +146,9 @@ pub enum ClientCommand {
     /// Refuse new grants, revoke everything, wait until nothing is left
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Show why the connector is in hold and what it withholds, or end it
+    #[command(after_help = HOLD_EXAMPLES, disable_help_subcommand = true)]
+    Hold(HoldArgs),
     /// Show the receipt of a grant that ended: what was given, removed and seen, and how sure that is
     #[command(after_help = RECEIPT_EXAMPLES)]
     Receipt(ReceiptArgs),
@@ -153,7 +161,7 @@ pub enum ClientCommand {
     /// Give up removing one overdue assignment; needs a second person
     #[command(after_help = FORGET_EXAMPLES)]
     Forget(ForgetArgs),
-    /// Declare access that a grant gave standing: it stays when the grant ends
+    /// Declare access that a grant gave standing, so that it stays; with --from: rebuild a lost ledger
     #[command(after_help = ADOPT_EXAMPLES)]
     Adopt(AdoptAccessArgs),
     /// Explain why a member holds each role now
@@ -217,15 +225,51 @@ pub struct DoctorArgs {
     pub config: PathBuf,
 }
 
-/// Arguments of `bench`.
+/// Arguments of `events`.
 #[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
-    /// Rounds of each measurement, interleaved
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
-    /// Seconds of one round of a throughput measurement
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub seconds: u32,
+pub struct EventsArgs {
+    /// Configuration file
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Only events after this sequence
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// Arguments of `hold`.
+#[derive(Debug, Clone, Args)]
+pub struct HoldArgs {
+    /// Integration, when several are configured
+    #[arg(long, global = true, value_name = "NAME")]
+    pub integration: Option<String>,
+    /// What to do instead of showing it.
+    #[command(subcommand)]
+    pub command: Option<HoldCommand>,
+}
+
+/// What can be done about a hold.
+#[derive(Debug, Clone, Subcommand)]
+pub enum HoldCommand {
+    /// End the hold: take the ledger at its word from now on
+    Release(ReleaseArgs),
+}
+
+/// Arguments of `hold release`.
+#[derive(Debug, Clone, Args)]
+pub struct ReleaseArgs {
+    /// Why it is safe, for the audit
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who decides, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
 }
 
 /// What is asked for: shared by `grant` and `plan`.

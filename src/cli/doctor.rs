@@ -10,9 +10,13 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
 
 use super::text;
+use crate::app;
 use crate::config::{Config, LedgerKind};
 use crate::ports::Clock;
-use crate::service::doctor::{Finding, IntegrationProbe, LedgerProbe, Level, examine, has_problem};
+use crate::service::doctor::{
+    Finding, IntegrationProbe, LedgerProbe, Level, examine, examine_holds, examine_witness,
+    has_problem,
+};
 
 /// How findings are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +46,8 @@ pub async fn run(
         "the configuration is valid",
     )];
     findings.extend(examine(probes, &probe_ledger(config), clock).await);
+    findings.extend(examine_witness(app::probe_witness(config).as_ref()));
+    findings.extend(examine_holds(&app::held(config).await));
     show(&findings, format, out)?;
     Ok(u8::from(has_problem(&findings)))
 }

@@ -5,14 +5,13 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{BenchArgs, DoctorArgs, Global, HostCommand, ServeArgs};
+use super::args::{DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
-use super::{Exit, Failure, Streams, bench, configuration, demo, doctor, simulate, sweep};
+use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate, sweep};
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
 
@@ -35,14 +34,13 @@ pub(super) async fn run(
                 .await
                 .map_err(failed)
         }
-        HostCommand::Bench(BenchArgs { rounds, seconds }) => {
+        HostCommand::Bench(args) => {
             quiet();
-            let rounds = usize::try_from(rounds).unwrap_or(usize::MAX);
-            let plan = bench::Plan {
-                rounds,
-                round: Duration::from_secs(u64::from(seconds)),
-            };
-            bench::run(plan, &mut *streams.out).await.map_err(failed)
+            return bench::run(args, format, streams).await.map_err(failed);
+        }
+        HostCommand::Events(args) => {
+            quiet();
+            return adopt::events(&args, streams).await;
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
         HostCommand::Sweep(args) => {
@@ -90,7 +88,7 @@ async fn examine(
 }
 
 /// Commands that tell a story of their own log only what is wrong.
-fn quiet() {
+pub(super) fn quiet() {
     // A log that cannot be set up is no reason not to tell the story.
     drop(logging::init(LogFormat::Text, "warn"));
 }

@@ -4,6 +4,7 @@
 //! in this process are handed to the composition root. It never touches an adapter, and prints only through
 //! [`streams::Streams`].
 
+pub mod adopt;
 mod adopt_access;
 pub mod args;
 pub mod bench;
@@ -19,6 +20,7 @@ mod explain;
 mod follow;
 mod grants;
 mod help;
+mod hold;
 mod host;
 mod inventory;
 mod overdue;
@@ -92,6 +94,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "limits",
             "schema",
             "drain",
+            "hold",
+            "events",
             "overdue",
             "forget",
             "adopt",
@@ -141,6 +145,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
     let outcome = match cli.command {
         Command::Host(command) => host::run(command, &cli.global, streams).await,
+        Command::Client(ClientCommand::Adopt(args)) if !args.ledger.from.is_empty() => {
+            host::quiet();
+            adopt::adopt(&args.ledger, cli.global.output, streams).await
+        }
         Command::Client(command) => ask(&cli.global, &command, streams)
             .await
             .map(|()| Exit::Done),
@@ -170,6 +178,7 @@ async fn ask(
         | ClientCommand::Extend(_)
         | ClientCommand::Revoke(_)
         | ClientCommand::RevokeAll(_)
+        | ClientCommand::Hold(_)
         | ClientCommand::Why(_)
         | ClientCommand::Drift(_)
         | ClientCommand::Receipt(_)
@@ -198,6 +207,7 @@ async fn ask(
         ClientCommand::RevokeAll(args) => bulk::revoke_all(connector, format, args, streams).await,
         ClientCommand::Drain(args) => bulk::drain(connector, format, args, streams).await,
         ClientCommand::Drift(args) => drift::drift(connector, format, args, streams).await,
+        ClientCommand::Hold(args) => hold::hold(connector, format, args, streams).await,
         ClientCommand::Why(args) => explain::why(connector, format, args, streams).await,
         ClientCommand::Receipt(args) => proof::receipt(connector, format, args, streams).await,
         ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,

@@ -177,7 +177,7 @@ pub(super) async fn overdue(
     let count = text::count(found.len(), "assignment", "assignments");
     Err(Failure::new(
         Exit::Overdue,
-        format!("{count} should be gone and still there, as far as anybody knows"),
+        format!("{count} should be gone and, as far as anybody knows, still there"),
         "removals are tried without end; change what the last error says, or look with `latchkey doctor`",
     ))
 }

@@ -45,6 +45,15 @@ pub struct Engine {
     /// provider.
     #[schemars(range(min = 1, max = 100_000))]
     pub reapply_max_members: u32,
+    /// Difference between our clock and Elastic's beyond which nothing is granted or extended: access would end at
+    /// the wrong time. Removals go on. Thirty seconds is what a machine without a time service drifts in weeks.
+    pub max_skew: Period,
+    /// How long a jump of the wall clock by more than a minute, which would end the access of many at once, waits for
+    /// Elastic's clock to agree. Then it is believed either way.
+    pub jump_hold: Period,
+    /// Members whose access may end at once by such a jump without waiting.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub jump_members: u32,
     /// How long stopping may take: what was begun is finished, nothing new is begun. Below the 30 s that
     /// orchestrators usually give.
     pub drain: Period,
@@ -66,6 +75,9 @@ impl Default for Engine {
             watch_ended: Period::seconds(24 * 3600),
             reapply_limit: 3,
             reapply_max_members: 10,
+            max_skew: Period::seconds(30),
+            jump_hold: Period::seconds(60),
+            jump_members: 20,
             drain: Period::seconds(25),
             stall_limit: Period::seconds(60),
         }
@@ -107,6 +119,8 @@ impl Engine {
         );
         within("member_poll", self.member_poll, second, hour);
         within("watch_ended", self.watch_ended, second * 60, hour * 24 * 30);
+        within("max_skew", self.max_skew, second, second * 600);
+        within("jump_hold", self.jump_hold, second, second * 600);
         within("drain", self.drain, second, second * 600);
         within("stall_limit", self.stall_limit, second * 3, second * 600);
         if self.stall_limit.get() < self.floor_poll.get() * 3 {

@@ -15,6 +15,7 @@ pub mod problem;
 pub mod service_level;
 pub mod sweeps;
 pub mod text;
+pub mod witness;
 
 mod schema;
 mod yaml;
@@ -42,6 +43,7 @@ pub use schema::{Setting, schema, settings};
 pub use service_level::ServiceLevel;
 pub use sweeps::{Reminders, Sweeps};
 pub use text::Period;
+pub use witness::Witness;
 
 use problem::Problems;
 
@@ -58,6 +60,10 @@ pub struct Config {
     /// The durable record.
     #[serde(default)]
     pub ledger: Ledger,
+    /// A second record of what was intended, apart from the ledger. Without it a restored or lost ledger is taken at
+    /// its word, and what it does not know is left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witness>,
     /// Limits of the gRPC surface.
     #[serde(default)]
     pub limits: Limits,
@@ -164,6 +170,7 @@ impl Config {
             listen,
             log: _,
             ledger,
+            witness,
             limits,
             policy,
             lateness,
@@ -175,6 +182,9 @@ impl Config {
         } = self;
         listen.check(problems);
         ledger.check(problems);
+        if let Some(witness) = witness {
+            witness.check(Some(ledger), problems);
+        }
         limits.check(problems);
         policy.check(problems);
         lateness.check(problems);
@@ -198,6 +208,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(ledger) = section::<Ledger>(value, "ledger") {
         ledger.check(problems);
+    }
+    if let Some(witness) = section::<Witness>(value, "witness") {
+        witness.check(section::<Ledger>(value, "ledger").as_ref(), problems);
     }
     if let Some(limits) = section::<Limits>(value, "limits") {
         limits.check(problems);

@@ -2,6 +2,8 @@
 //!
 //! Owns equality and coverage of assignments. Never decides whether one may be given or taken.
 
+mod text;
+
 use std::collections::BTreeSet;
 use std::fmt;
 

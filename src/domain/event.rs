@@ -294,6 +294,34 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// The ledger and the witness disagree: nothing is added until an operator has looked.
+    HoldBegan {
+        /// Codes of the reasons.
+        reasons: Vec<String>,
+    },
+    /// An operator looked and ended a hold.
+    HoldReleased {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An assignment that the ledger did not know was taken over from other evidence.
+    Recovered {
+        /// Which assignment.
+        assignment: String,
+        /// Until when it stays.
+        must_end_by: Option<Timestamp>,
+        /// `witness`, `audit` or both, joined by a plus.
+        source: String,
+    },
+    /// The wall clock was set while the connector ran.
+    ClockJumped {
+        /// Seconds that it moved beyond the time that passed.
+        seconds: i64,
+        /// What is done about it.
+        action: String,
+    },
     /// The connector started or stopped.
     Lifecycle {
         /// `started`, `stopped`, `sweep_started` or `sweep_ended`.
@@ -329,6 +357,10 @@ impl EventKind {
             Self::InvitationIntended { .. } => "invitation_intended",
             Self::InvitationChanged { .. } => "invitation_changed",
             Self::KeyChanged { .. } => "key_changed",
+            Self::HoldBegan { .. } => "hold_began",
+            Self::HoldReleased { .. } => "hold_released",
+            Self::Recovered { .. } => "recovered",
+            Self::ClockJumped { .. } => "clock_jumped",
             Self::ForgetProposed { .. } => "forget_proposed",
             Self::AccessForgotten { .. } => "access_forgotten",
             Self::AccessAdopted { .. } => "access_adopted",

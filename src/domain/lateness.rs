@@ -1,26 +1,28 @@
 //! How late removals may become, given when they fall due and how many calls upstream allows. Pure.
 //!
-//! Owns the forecast. It is the worst that can happen while upstream keeps to its limit: all other calls were made just
-//! before the first removal of a stretch fell due, and whoever asks goes last, because the strongest go first. Never
-//! looks at a clock and never forecasts what upstream does beyond its limit.
+//! Owns the forecast. It is the worst that can happen while upstream keeps to its limit, in whatever order removals go:
+//! once one has waited for a window, every other call of that window was a removal. Never looks at a clock and never
+//! forecasts what upstream does beyond its limit.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta};
 
 use super::Timestamp;
 
-/// Ends are counted by whole seconds, and a timer and a call take a moment as well.
-const SLACK_MS: i64 = 2_000;
+/// A timer and a call take a moment as well.
+const SLACK: TimeDelta = TimeDelta::seconds(2);
 /// Candidates looked at for an end that can be kept, at most.
 const CANDIDATES: usize = 512;
+/// Windows looked ahead, at most; whatever takes longer is said to take that long.
+const MOST_WINDOWS: i64 = 10_000;
 
 /// What removals can count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Removals per window while they wait; at least one.
     pub removals: u32,
-    /// Of those, how many find room at once, whatever else goes on.
+    /// How many removals find room at once, whatever else goes on.
     pub kept: u32,
     /// The window; at least a millisecond.
     pub window: TimeDelta,
@@ -30,11 +32,18 @@ pub struct Capacity {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endings(BTreeMap<i64, u64>);
 
-/// A time in which removals are waiting without a break.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stretch {
-    first_ms: i64,
-    last_ms: i64,
+/// Sums of what falls due, to count any span at once.
+struct Sums(Vec<(i64, u64)>);
+
+impl Sums {
+    /// How many fall due from `first` to before `end`.
+    fn between(&self, first: i64, end: i64) -> u64 {
+        let before = |second: i64| {
+            let place = self.0.partition_point(|(at, _)| *at < second);
+            place.checked_sub(1).map_or(0, |last| self.0[last].1)
+        };
+        before(end) - before(first)
+    }
 }
 
 impl Endings {
@@ -45,13 +54,38 @@ impl Endings {
         }
     }
 
-    /// How late the removals may become that fall due together with one more at `at`: the time from the first of them
-    /// to the last call.
+    /// How late a removal may become, its own or another, when one more falls due at `at`, given that the others keep
+    /// to `bound`.
     #[must_use]
-    pub fn lateness_with(&self, at: Timestamp, capacity: &Capacity) -> TimeDelta {
-        let second = at.timestamp();
-        let stretch = self.stretch_of(second, capacity);
-        TimeDelta::milliseconds(stretch.last_ms - stretch.first_ms + SLACK_MS)
+    pub fn lateness_with(&self, at: Timestamp, bound: TimeDelta, capacity: &Capacity) -> TimeDelta {
+        let extra = at.timestamp();
+        let window_ms = capacity.window.num_milliseconds().max(1);
+        // Calls of a window ago were for removals that fell due up to the bound before.
+        let reach = seconds_up(window_ms + bound.num_milliseconds()) + 1;
+        let sums = self.sums_with(extra);
+        let removals = u64::from(capacity.removals.max(1));
+        let nearby = sums
+            .0
+            .iter()
+            .map(|(second, _)| *second)
+            .filter(|second| (extra - reach..=extra + reach).contains(second));
+        let windows = nearby
+            .map(|first| {
+                // So few that all of them find the room that is kept free.
+                if sums.between(first - reach, first + 1) <= u64::from(capacity.kept) {
+                    return 0;
+                }
+                // Waiting that begins here is over when so many windows had room for all that came meanwhile.
+                (1..=MOST_WINDOWS)
+                    .find(|windows| {
+                        let end = first + seconds_up(windows * window_ms) + 1;
+                        sums.between(first, end) <= removals * windows.unsigned_abs()
+                    })
+                    .unwrap_or(MOST_WINDOWS)
+            })
+            .max()
+            .unwrap_or(0);
+        TimeDelta::milliseconds(windows * window_ms) + SLACK
     }
 
     /// The first end at or after `at`, to the second, that keeps everybody within `bound`. `None` when none was found
@@ -64,83 +98,34 @@ impl Endings {
         capacity: &Capacity,
     ) -> Option<Timestamp> {
         let mut second = at.timestamp();
-        let mut step = 1;
         for tried in 0..CANDIDATES {
             let candidate = DateTime::from_timestamp(second, 0)?.max(at);
-            if self.lateness_with(candidate, capacity) <= bound {
+            if self.lateness_with(candidate, bound, capacity) <= bound {
                 return Some(candidate);
             }
             // Close by to the second, further away in larger steps.
-            if tried >= CANDIDATES / 2 {
-                step = 60;
-            }
-            second += step;
+            second += if tried < CANDIDATES / 2 { 1 } else { 60 };
         }
         None
     }
 
-    /// The stretch that a removal falls into that is due in `extra` besides the others.
-    fn stretch_of(&self, extra: i64, capacity: &Capacity) -> Stretch {
-        let window = capacity.window.num_milliseconds().max(1);
-        let removals = u64::from(capacity.removals.max(1));
-        let kept = u64::from(capacity.kept).min(removals);
+    fn sums_with(&self, extra: i64) -> Sums {
+        let there = self.0.get(&extra).copied().unwrap_or(0);
         let before = self.0.range(..extra).map(|(at, count)| (*at, *count));
-        let there = self.0.get(&extra).copied().unwrap_or(0) + 1;
         let after = self.0.range(extra + 1..).map(|(at, count)| (*at, *count));
-        let mut arrivals = before
-            .chain(std::iter::once((extra, there)))
-            .chain(after)
-            .map(|(second, count)| (second * 1000, count))
-            .peekable();
-        // Our own calls of the window that has passed, and how many they are.
-        let mut own: VecDeque<(i64, u64)> = VecDeque::new();
-        let mut spent = 0;
-        while let Some((first, mut waiting)) = arrivals.next() {
-            let mut now = first;
-            loop {
-                while let Some((at, count)) = own.front().copied()
-                    && at + window <= now
-                {
-                    own.pop_front();
-                    spent -= count;
-                }
-                // Other calls hold their places for a window at most: while a removal waits, nobody else is let in.
-                let places = if now - first >= window {
-                    removals
-                } else {
-                    kept
-                };
-                let served = waiting.min(places.saturating_sub(spent));
-                if served > 0 {
-                    own.push_back((now, served));
-                    spent += served;
-                    waiting -= served;
-                }
-                if waiting == 0 {
-                    break;
-                }
-                let freed = own.front().map(|(at, _)| at + window);
-                let others = (now - first < window).then_some(first + window);
-                let next = arrivals.peek().map(|(at, _)| *at);
-                now = [freed, others, next]
-                    .into_iter()
-                    .flatten()
-                    .filter(|at| *at > now)
-                    .min()
-                    .unwrap_or(now + window);
-                while let Some((_, count)) = arrivals.next_if(|(at, _)| *at <= now) {
-                    waiting += count;
-                }
-            }
-            if now >= extra * 1000 {
-                return Stretch {
-                    first_ms: first,
-                    last_ms: now,
-                };
-            }
+        let mut sums = Vec::with_capacity(self.0.len() + 1);
+        let mut sum = 0;
+        for (second, count) in before.chain([(extra, there + 1)]).chain(after) {
+            sum += count;
+            sums.push((second, sum));
         }
-        unreachable!("the extra removal is one of the arrivals")
+        Sums(sums)
     }
+}
+
+/// Milliseconds as seconds, rounded up.
+fn seconds_up(ms: i64) -> i64 {
+    ms.div_euclid(1000) + i64::from(ms.rem_euclid(1000) > 0)
 }
 
 #[cfg(test)]
@@ -152,6 +137,7 @@ mod tests {
         kept: 10,
         window: TimeDelta::seconds(10),
     };
+    const MINUTE: TimeDelta = TimeDelta::seconds(60);
 
     fn at(second: i64) -> Timestamp {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -166,7 +152,8 @@ mod tests {
     }
 
     fn seconds(of: &Endings, second: i64) -> i64 {
-        of.lateness_with(at(second), &TEN_A_SECOND).num_seconds()
+        of.lateness_with(at(second), MINUTE, &TEN_A_SECOND)
+            .num_seconds()
     }
 
     #[test]
@@ -180,30 +167,34 @@ mod tests {
         assert_eq!(seconds(&endings(&[(0, 9)]), 0), 2);
         assert_eq!(seconds(&endings(&[(0, 10)]), 0), 12);
         assert_eq!(seconds(&endings(&[(0, 99)]), 0), 12);
-        assert_eq!(seconds(&endings(&[(0, 109)]), 0), 12);
-        assert_eq!(seconds(&endings(&[(0, 110)]), 0), 22);
+        assert_eq!(seconds(&endings(&[(0, 100)]), 0), 22);
+        assert_eq!(seconds(&endings(&[(0, 1_000)]), 0), 112);
     }
 
     #[test]
-    fn neighbouring_seconds_share_the_budget() {
+    fn neighbouring_seconds_share_the_budget_in_both_directions() {
         let storm = endings(&[(0, 300)]);
-        assert_eq!(seconds(&storm, 5), seconds(&storm, 0));
-        assert_eq!(seconds(&storm, 60), 2);
+        assert_eq!(seconds(&storm, 0), 42);
+        assert_eq!(seconds(&storm, -5), 32);
+        assert_eq!(seconds(&storm, 5), 42);
+        assert_eq!(seconds(&storm, 200), 2);
     }
 
     #[test]
-    fn calls_of_an_earlier_stretch_still_count_against_what_is_kept() {
-        assert_eq!(seconds(&endings(&[(0, 10)]), 3), 9, "free again at ten");
-        assert_eq!(seconds(&endings(&[(0, 10)]), 10), 2);
+    fn a_steady_stream_below_the_limit_waits_for_one_window_at_most() {
+        let stream: Vec<(i64, u64)> = (0..600).map(|second| (second, 8)).collect();
+        assert_eq!(seconds(&endings(&stream), 300), 12);
+        let flood: Vec<(i64, u64)> = (0..600).map(|second| (second, 11)).collect();
+        assert!(seconds(&endings(&flood), 300) > 60);
     }
 
     #[test]
     fn the_earliest_end_that_can_be_kept_lies_just_behind_the_storm() {
-        let storm = endings(&[(0, 400)]);
-        let bound = TimeDelta::seconds(30);
+        let storm = endings(&[(0, 300)]);
+        let bound = TimeDelta::seconds(40);
         let found = storm.earliest(at(0), bound, &TEN_A_SECOND).expect("near");
-        assert!(found > at(30) && found < at(60), "{found}");
-        assert!(storm.lateness_with(found, &TEN_A_SECOND) <= bound);
+        assert!(found > at(30) && found < at(120), "{found}");
+        assert!(storm.lateness_with(found, bound, &TEN_A_SECOND) <= bound);
         assert_eq!(storm.earliest(at(500), bound, &TEN_A_SECOND), Some(at(500)));
         let never = TimeDelta::seconds(1);
         assert_eq!(storm.earliest(at(0), never, &TEN_A_SECOND), None);

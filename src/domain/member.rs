@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 use super::assignment::{Assignment, total_weight};
 use super::drift::{DriftKind, OpenDrift, Reapplied, Watched};
+use super::evidence::Evidence;
 use super::grant::{Grant, GrantState};
 use super::ids::{Email, IntegrationName, InvalidId, InvitationToken, UserId};
-use super::receipt::Evidence;
 
 /// Whose access is decided together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

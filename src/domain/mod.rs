@@ -7,6 +7,7 @@ pub mod assignment;
 pub mod catalogue;
 pub mod drift;
 pub mod event;
+pub mod evidence;
 pub mod grant;
 pub mod ids;
 pub mod lateness;

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::domain::Timestamp;
@@ -315,6 +316,51 @@ impl Removals {
     }
 }
 
+/// Which ledger this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn once, when the ledger was made; copies share it.
+    pub id: String,
+    /// Rises with every start that found ledger and witness in agreement, and with every release of a hold.
+    pub generation: u64,
+    /// Whether a witness was in use when they last agreed.
+    pub witnessed: bool,
+}
+
+/// What may be taken away while an integration is in hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// What is due and the witness holds open.
+    Witness,
+    /// What the ledger says is due: there is no witness that could contradict it.
+    Ledger,
+    /// Nothing: the ledger was rebuilt from the audit alone, which may be older than the world.
+    Nothing,
+}
+
+/// Why an integration is in hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldReason {
+    /// Stable code: `ledger_behind`, `other_ledger`, `witness_missing`, `witness_damaged`, `adopted`.
+    pub code: String,
+    /// What was found, in words.
+    pub detail: String,
+}
+
+/// An integration in hold: durable, so that a restart does not end it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRecord {
+    /// Which integration.
+    pub integration: IntegrationName,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reasons: Vec<HoldReason>,
+    /// What may be taken away meanwhile.
+    pub evidence: Evidence,
+}
+
 /// The durable record.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
@@ -464,4 +510,24 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// Subjects of an integration with access that was given up and is watched for, in order.
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>>;
+
+    /// Which ledger this is.
+    async fn identity(&self) -> Result<Identity>;
+
+    /// Raises the generation, and notes whether a witness is in use. One that is not higher is refused as
+    /// [`LedgerError::Unavailable`].
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()>;
+
+    /// Integrations in hold, in order of name.
+    async fn holds(&self) -> Result<Vec<HoldRecord>>;
+
+    /// Puts an integration in hold, or changes why it is.
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()>;
+
+    /// Ends a hold; answers whether there was one. Without one nothing is written.
+    async fn end_hold(&self, integration: &IntegrationName, audit: Vec<AuditEvent>)
+    -> Result<bool>;
+
+    /// The latest instant among the newest events, which no later one should lie before; `None` without events.
+    async fn latest_instant(&self) -> Result<Option<Timestamp>>;
 }

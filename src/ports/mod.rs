@@ -1,4 +1,4 @@
-//! What the core needs from the world, as traits: time, ledger, access provider, secret store.
+//! What the core needs from the world, as traits: time, ledger, access provider, secret store, witness.
 //!
 //! Owns the contracts between the core and its adapters. Never contains an implementation that does I/O.
 
@@ -7,9 +7,11 @@ pub mod ledger;
 pub mod provider;
 pub mod secrets;
 pub mod wake;
+pub mod witness;
 
 pub use clock::Clock;
 pub use ledger::Ledger;
 pub use provider::AccessProvider;
 pub use secrets::SecretStore;
 pub use wake::Wake;
+pub use witness::Witness;

@@ -53,6 +53,7 @@ impl Reconciler {
             return Ok(report);
         }
         let next = self.next_due(&record, plan, later, now);
+        let next = self.at_hold_pace(next, plan, &record, now);
         report.next = next;
         report.failure = stop.filter(|_| !waits);
         let isolated = record.isolate_adds && plan.add.is_empty() && !later.add;

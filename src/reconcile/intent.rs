@@ -56,25 +56,27 @@ impl Draft {
                 wants
             });
         }
-        let ends_at = self
-            .record
-            .grants
+        // For each on its own: what comes along in the same call may be wanted for longer.
+        let ends: Vec<Option<Timestamp>> = assignments
             .iter()
-            .filter(|grant| {
-                grant
-                    .assignments
-                    .iter()
-                    .any(|held| assignments.contains(&held.assignment))
+            .map(|assignment| {
+                let wants = |grant: &&Grant| {
+                    grant
+                        .assignments
+                        .iter()
+                        .any(|held| held.assignment == *assignment)
+                };
+                let grants = self.record.grants.iter().filter(wants);
+                grants.filter_map(Grant::ends_at).max()
             })
-            .filter_map(Grant::ends_at)
-            .max();
+            .collect();
         let last_write = LastWrite {
             kind,
             at: now,
             outcome: WriteOutcome::InFlight,
         };
         let echo_until = Some(now + settings.unknown_look_after);
-        for assignment in assignments {
+        for (assignment, ends_at) in assignments.iter().zip(ends) {
             let mut must_survive: Vec<Survivor> = survivors
                 .iter()
                 .map(|survivor| Survivor {

@@ -125,6 +125,8 @@ impl Reconciler {
         let now = self.clock.now();
         let record = self.ledger.member(key).await?;
         match self.step(&record, now) {
+            // An invitation adds something.
+            Step::Invite | Step::Settle if self.is_held() => Ok(None),
             Step::Wait => Ok(None),
             Step::Forget => self.forget(key).await,
             Step::Invite => self.invite(key, email).await,
@@ -470,7 +472,9 @@ impl Reconciler {
             .backoff
             .as_ref()
             .map_or(now, |backoff| backoff.until.max(now));
-        let mut at = if record.backoff.is_some() || self.step(record, now) != Step::Wait {
+        let mut at = if record.backoff.is_some()
+            || (!self.is_held() && self.step(record, now) != Step::Wait)
+        {
             soonest.max(now + self.settings.retry_floor)
         } else {
             self.next_poll(now)

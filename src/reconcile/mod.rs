@@ -8,6 +8,7 @@ pub mod drift;
 mod due;
 mod explain;
 mod forgotten;
+pub mod hold;
 mod hurry;
 mod intent;
 mod invitee;
@@ -21,6 +22,7 @@ pub mod pass;
 pub mod plan;
 pub mod receipt;
 pub mod settle;
+mod skew;
 pub mod sweep;
 mod unrecorded;
 
@@ -31,6 +33,7 @@ use chrono::TimeDelta;
 pub use board::Board;
 pub use drift::Reapply;
 pub use forgotten::Watched;
+pub use hold::Hold;
 pub use observer::Observer;
 pub use pass::{Reconciler, Report};
 
@@ -61,6 +64,8 @@ pub struct Settings {
     pub blocked_retry: TimeDelta,
     /// Shortest pause before a further addition or invitation of the same member.
     pub retry_floor: TimeDelta,
+    /// One assignment in each call instead of all that are due: the baseline that the bench compares with.
+    pub one_pair_per_call: bool,
     /// How long ended access is looked for after it was seen gone; nothing is looked for when zero.
     pub watch: TimeDelta,
     /// How often members are read of whom nothing is held any more and something is watched.
@@ -95,6 +100,7 @@ impl Default for Settings {
             backoff_cap: TimeDelta::minutes(1),
             blocked_retry: TimeDelta::minutes(10),
             retry_floor: TimeDelta::milliseconds(200),
+            one_pair_per_call: false,
             watch: TimeDelta::hours(24),
             watch_every: TimeDelta::minutes(10),
             reapply: Reapply::Never,

@@ -43,6 +43,7 @@ pub struct Reconciler {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) wake: Arc<dyn Wake>,
     pub(super) settings: Settings,
+    pub(super) hold: Option<Arc<super::Hold>>,
     /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
     takes_only: bool,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner.
@@ -104,6 +105,7 @@ impl Reconciler {
             clock,
             wake,
             settings,
+            hold: None,
             takes_only: false,
             owner_writes: Mutex::default(),
             unrecorded: Unrecorded::default(),
@@ -289,6 +291,7 @@ impl Reconciler {
                 .is_some_and(|backoff| backoff.code.starts_with(READ_FAILURE)),
         };
         let mut plan = plan(&view, now, &self.settings.bounds);
+        self.restrain(&mut plan, record);
         // Once per pass: what was sent is not sent again, the next pass observes and decides. What failed before
         // waits for its pause.
         let waiting = record
@@ -325,6 +328,12 @@ impl Reconciler {
         if record.isolate_adds {
             later.add |= plan.add.len() > 1;
             plan.add.truncate(1);
+        }
+        if self.settings.one_pair_per_call {
+            later.add |= plan.add.len() > 1;
+            later.remove |= plan.remove.len() > 1;
+            plan.add.truncate(1);
+            plan.remove.truncate(1);
         }
         (plan, later)
     }
@@ -443,8 +452,15 @@ impl Reconciler {
         draft.intend(kind, assignments, now, &self.settings);
         draft.record.due = Some(self.due_now(&draft.record, now));
         let key = before.key.clone();
+        let intents = super::hold::intents(kind, &draft.record, assignments);
         match self.commit(draft).await {
             Ok(version) => {
+                if !self
+                    .witness(intents, &before, assignments, progress)
+                    .await?
+                {
+                    return Ok(());
+                }
                 // A grant or extension that was accepted since then is decided on before anything is sent.
                 if self.ledger.member(&key).await?.version != version {
                     return self.take_back(&before, assignments).await;
@@ -474,6 +490,9 @@ impl Reconciler {
         }
         if matches!(outcome, Outcome::Done(..)) {
             self.observer.board().note_done();
+        }
+        if matches!(outcome, Outcome::Refused(..)) {
+            self.unwitness(&before, assignments);
         }
         self.count_lateness(&before, kind, assignments, outcome.evidence().elapsed_ms);
         for assignment in assignments {
@@ -547,6 +566,7 @@ impl Reconciler {
         before: &MemberRecord,
         assignments: &[Assignment],
     ) -> Result<(), LedgerError> {
+        self.unwitness(before, assignments);
         self.update(&before.key, |draft, now| {
             draft.undo_intent(before, assignments, now)
         })
@@ -598,6 +618,7 @@ impl Reconciler {
             ..
         } = draft;
         super::receipt::keep(&mut record, &audit);
+        self.witness_ends(&record.key, &audit);
         let ended: Vec<_> = record
             .grants
             .iter()

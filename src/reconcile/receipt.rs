@@ -6,11 +6,11 @@
 
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::evidence::Evidence;
 use crate::domain::grant::{EndCause, Grant, GrantState, Holding};
 use crate::domain::member::{MemberRecord, Phase, Subject, WriteKind};
 use crate::domain::receipt::{
-    BlockedRemoval, Calls, Evidence, Gone, Line, Look, Receipt, SIGHTED, Sighting, Trail, ended,
-    fate,
+    BlockedRemoval, Calls, Gone, Line, Look, Receipt, SIGHTED, Sighting, Trail, ended, fate,
 };
 
 /// What a survivor's drift says when it is put back.
@@ -50,6 +50,10 @@ fn push(outbox: &mut Vec<Receipt>, receipt: Receipt) {
     outbox.push(receipt);
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other event says of a receipt what it says of a trail"
+)]
 fn take_in(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
     let at = event.at;
     begin(evidence, record, event);
@@ -81,6 +85,10 @@ fn take_in(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
 }
 
 /// Begins trails with the first call, and remembers what the member held before that.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other event begins anything"
+)]
 fn begin(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
     if let EventKind::Observed { gone, .. } = &event.kind {
         let ours = record.owned.iter().map(|row| &row.assignment);
@@ -146,6 +154,10 @@ fn sighting(record: &MemberRecord) -> Option<Sighting> {
 }
 
 /// What one event says about one assignment.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most events say nothing about an assignment"
+)]
 fn trace(trail: &mut Trail, record: &MemberRecord, event: &AuditEvent) {
     let at = event.at;
     let text = trail.assignment.to_string();
@@ -290,10 +302,13 @@ fn seal(evidence: &Evidence, record: &MemberRecord, grant: &Grant) -> Option<Rec
     let promised = known.and_then(|known| known.expires_at);
     let due_at = known
         .and_then(|known| known.due_at)
-        .or_else(|| match cause {
-            // Due and ended in one commit.
-            EndCause::Expired => promised.or(grant.not_after).map(|end| end.min(ended_at)),
-            _ => Some(ended_at),
+        .or_else(|| {
+            if *cause == EndCause::Expired {
+                // Due and ended in one commit.
+                promised.or(grant.not_after).map(|end| end.min(ended_at))
+            } else {
+                Some(ended_at)
+            }
         })
         .filter(|_| given);
     let gone = lines

@@ -7,10 +7,12 @@ pub mod clock;
 pub mod limits;
 pub mod readiness;
 pub mod shutdown;
+pub mod steady;
 pub mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::{ManualClock, SystemClock};
 pub use readiness::{Readiness, ReadinessHandle};
 pub use shutdown::Shutdown;
+pub use steady::SteadyClock;
 pub use tasks::{TaskError, TaskFailure, Tasks};

@@ -4,9 +4,11 @@
 //! hands a revocation to a cron job.
 
 pub mod driver;
+pub mod jump;
 pub mod queue;
 pub mod sweeps;
 pub mod watchdog;
 
 pub use driver::{Driver, Limits, Waker};
+pub use jump::{JumpWatch, Suspicion};
 pub use queue::DueQueue;

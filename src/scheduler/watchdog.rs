@@ -25,7 +25,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            every: Duration::from_secs(1),
+            every: Duration::from_millis(2500),
             complain_after: Duration::from_secs(10),
             give_up_after: Duration::from_secs(60),
         }
@@ -39,7 +39,7 @@ impl Patience {
     pub fn of(limit: Duration, floor_poll: Duration) -> Self {
         let second = Duration::from_secs(1);
         Self {
-            every: (limit / 6).min(second),
+            every: (limit / 6).min(Duration::from_millis(2500)),
             complain_after: (limit / 6).max(second).max(floor_poll * 2),
             give_up_after: limit,
         }

@@ -24,7 +24,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Most counts kept: more than an hour on either side of a few dozen ends.
 const MOST_CHUNKS: usize = 1024;
 /// How far around an end others are looked at, at least and at most.
-const AROUND: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::hours(1));
+const AROUND: (TimeDelta, TimeDelta) = (TimeDelta::minutes(2), TimeDelta::hours(1));
 
 /// What to do with a grant whose removal would be late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,7 +186,7 @@ impl Service {
             kept: rate.kept,
             window,
         };
-        let around = (bound * 4 + window * 4).clamp(AROUND.0, AROUND.1);
+        let around = ((bound + window) * 3).clamp(AROUND.0, AROUND.1);
         let now = self.clock.now();
         let (first, last) = (end - around, end + around);
         // Removals that are overdue already lie before any of these chunks.
@@ -194,7 +194,7 @@ impl Service {
         self.count(integration, first, last).await?;
         let outlook = &integration.outlook;
         let endings = outlook.endings(first.timestamp(), last.timestamp(), now);
-        let predicted = endings.lateness_with(end, &capacity);
+        let predicted = endings.lateness_with(end, bound, &capacity);
         if predicted <= bound {
             return Ok((None, Some(outlook.reserve(end))));
         }

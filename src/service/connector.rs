@@ -63,7 +63,10 @@ impl Service {
             items.push(IntegrationStatus {
                 name: integration.name.clone(),
                 details: integration.details.clone(),
-                health: health(&key, now, &engine(integration)),
+                health: match &integration.hold {
+                    Some(hold) if hold.record().is_some() => Health::Down("hold"),
+                    _ => health(&key, now, &engine(integration)),
+                },
                 key,
                 is_draining: *integration.draining.read().await,
             });

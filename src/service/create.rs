@@ -120,7 +120,9 @@ impl Service {
         if let Some(replayed) = self.replay(&request, fingerprint).await? {
             return Ok(replayed);
         }
+        self.check_hold(integration)?;
         let subject = self.admit(integration, &request).await?;
+        self.check_skew(integration)?;
         // Held until the grant is durable: a drain that begins now waits for it and then sees it.
         let draining = integration.draining.read().await;
         if *draining {

@@ -3,6 +3,8 @@
 //! Owns the findings: each has a level, and what is not well has a remedy. Changes nothing, neither upstream nor in
 //! the ledger, and never shows a key.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::{Incomplete, Interest};
 use crate::ports::provider::{KeyStatus, Organization, Priority, ReadError, Refusal};
 use crate::ports::{AccessProvider, Clock, SecretStore};
+
+pub use recovery::{WitnessProbe, examine_holds, examine_witness};
 
 /// How long the secret store may take before it counts as away.
 const SECRET_LIMIT: Duration = Duration::from_secs(20);

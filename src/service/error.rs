@@ -91,6 +91,35 @@ pub enum ServiceError {
     /// New grants are refused because the integration drains.
     #[error("the connector is draining and takes no new grants")]
     Draining,
+    /// Ledger and witness disagree: nothing is granted until an operator has looked.
+    #[error(
+        "the connector is in hold since {} ({}): its ledger may have been restored or lost, so nothing is granted or extended until an operator has looked: `latchkey hold`",
+        since.format("%Y-%m-%dT%H:%M:%SZ"),
+        reasons.join(", ")
+    )]
+    Held {
+        /// Since when.
+        since: Timestamp,
+        /// Codes of the reasons.
+        reasons: Vec<String>,
+    },
+    /// The witness cannot be written, so that an intent would be known to the ledger alone.
+    #[error(
+        "the connector's witness cannot be written, so nothing is granted; have its operator look at the volume of the witness"
+    )]
+    Unwitnessed,
+    /// Our clock and upstream's differ too much.
+    #[error(
+        "the connector's clock and Elastic Cloud's differ by {} s, more than the {} s allowed, so access would end at the wrong time; have its operator set the clock right",
+        skew_ms / 1000,
+        limit.num_seconds()
+    )]
+    ClockSkew {
+        /// Upstream's clock minus ours, in milliseconds.
+        skew_ms: i64,
+        /// What is allowed.
+        limit: TimeDelta,
+    },
     /// The connector owns no such assignment.
     #[error(
         "the connector owns no such assignment of this member; the list of overdue removals and ExplainAccess show what it owns"
@@ -171,6 +200,9 @@ impl ServiceError {
             Self::State(_) => "wrong_state",
             Self::TooMany { .. } => "too_many_members",
             Self::Draining => "draining",
+            Self::Held { .. } => "hold",
+            Self::Unwitnessed => "witness_unavailable",
+            Self::ClockSkew { .. } => "clock_skew",
             Self::NotOwned => "access_not_owned",
             Self::Unfit { code, .. } => code,
             Self::Contended => "contended",
@@ -206,12 +238,15 @@ impl ServiceError {
             | Self::KeyExpires { .. }
             | Self::State(_)
             | Self::TooMany { .. }
+            | Self::Held { .. }
+            | Self::ClockSkew { .. }
             | Self::NotOwned
             | Self::Unfit { .. }
             | Self::TooLate { .. }
             | Self::Draining => true,
             Self::InvalidField { .. }
             | Self::UnknownIntegration
+            | Self::Unwitnessed
             | Self::Contended
             | Self::Exhausted { .. }
             | Self::Upstream(_)

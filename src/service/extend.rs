@@ -123,6 +123,8 @@ impl Service {
             let from = expires_at;
             let to = grant.extend(gain, now)?;
             let integration = self.integration(Some(&grant.integration))?;
+            self.check_hold(integration)?;
+            self.check_skew(integration)?;
             if let Some(key_end) = integration.provider.key_status().expires_at
                 && to + ACTIVATION_ALLOWANCE >= key_end
             {
@@ -153,6 +155,7 @@ impl Service {
                     owned.must_end_by = owned.must_end_by.map(|bound| bound.max(to));
                 }
             }
+            let extended = integration.hold.clone().map(|hold| (hold, record.clone()));
             // The due time stays: the pass at the old end finds nothing to remove and looks further.
             let committed = self
                 .try_commit(MemberCommit {
@@ -170,6 +173,9 @@ impl Service {
                 })
                 .await?;
             if committed {
+                if let Some((hold, record)) = extended {
+                    hold.note_extension(&record, &wanted).await;
+                }
                 tracing::info!(grant.id = %grant_id, "Grant extended");
                 return self.own_grant(caller, grant_id).await;
             }

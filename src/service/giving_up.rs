@@ -8,13 +8,14 @@ use chrono::TimeDelta;
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::evidence::{Forgotten, Proposal};
 use crate::domain::grant::{Certainty, GrantState, Holding};
 use crate::domain::ids::{CallerName, GrantId, IntegrationName};
 use crate::domain::member::{
     Due, DueKind, MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind,
 };
 use crate::domain::overdue::{GRACE, removal_due_at};
-use crate::domain::receipt::{Forgotten, GivenUp, Proposal};
+use crate::domain::receipt::GivenUp;
 use crate::domain::request::Principal;
 use crate::ports::ledger::MemberCommit;
 use crate::ports::provider::Priority;

@@ -16,6 +16,7 @@ pub mod error;
 mod explain;
 mod extend;
 mod giving_up;
+mod hold;
 mod overdue;
 mod plan;
 mod read;
@@ -41,7 +42,7 @@ use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
-use crate::reconcile::{Observer, receipt};
+use crate::reconcile::{Hold, Observer, receipt};
 
 use admission::Outlook;
 use cache::{Listing, MemberCache};
@@ -56,6 +57,7 @@ pub use error::{Result, ServiceError};
 pub use explain::{Access, AccessKind, Explanation};
 pub use extend::{Extended, Extension};
 pub use giving_up::{AccessReference, Adopted, Forgetting};
+pub use hold::{HeldAction, HeldItem, HoldPlan};
 pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
@@ -81,6 +83,8 @@ pub struct Settings {
     pub max_members: usize,
     /// Longest silence on a watch before a proof of life.
     pub heartbeat: Duration,
+    /// Difference to upstream's clock beyond which nothing is granted or extended.
+    pub max_skew: TimeDelta,
     /// How late removals may become, as forecast when a grant is accepted.
     pub lateness: LatenessPolicy,
 }
@@ -95,6 +99,7 @@ impl Default for Settings {
             discovery_ttl: Duration::from_secs(60),
             max_members: 50,
             heartbeat: Duration::from_secs(30),
+            max_skew: TimeDelta::seconds(30),
             lateness: LatenessPolicy::default(),
         }
     }
@@ -139,6 +144,8 @@ struct Integration {
     outlook: Outlook,
     /// Read while a grant is accepted, written to begin draining: no grant slips in behind a drain.
     draining: tokio::sync::RwLock<bool>,
+    /// Whether it is in hold; absent where nobody watches for that.
+    hold: Option<Arc<Hold>>,
 }
 
 /// The use cases.
@@ -181,6 +188,7 @@ impl Service {
                     projects: std::array::from_fn(|_| Listing::default()),
                     outlook: Outlook::default(),
                     draining: tokio::sync::RwLock::new(false),
+                    hold: None,
                 };
                 (name, integration)
             })

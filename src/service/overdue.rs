@@ -7,11 +7,11 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::evidence::Proposal;
 use crate::domain::grant::{Grant, GrantState, LastError};
 use crate::domain::ids::{GrantId, IntegrationName};
 use crate::domain::member::{MemberRecord, Owned, Subject};
 use crate::domain::overdue::{GRACE, removal_due_at};
-use crate::domain::receipt::Proposal;
 use crate::ports::ledger::{LateCursor, Page};
 
 use super::Service;

@@ -10,7 +10,7 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{GrantId, IntegrationName};
 
 /// Removals that will fall due.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct EndingIndex {
     by_time: BTreeMap<IntegrationName, BTreeSet<(i64, String, GrantId)>>,
 }

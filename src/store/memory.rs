@@ -24,14 +24,15 @@ use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, R
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
 use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, Ledger, LedgerError,
-    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
+    LateCursor, Ledger, LedgerError, MemberCommit, Page, ReceiptCursor, ReceiptFilter,
+    RequestRecord, Result, StoredEvent,
 };
 
 /// Dues of one integration: by rank, then by instant, then by subject as text.
 type Dues = BTreeMap<i64, BTreeSet<(i64, String)>>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     grants: BTreeMap<GrantId, Grant>,
     /// Grants that have not ended, by whom they belong to.
@@ -44,12 +45,16 @@ struct State {
     receipts: BTreeMap<GrantId, Receipt>,
     events: Vec<StoredEvent>,
     organizations: BTreeMap<OrganizationId, IntegrationName>,
+    generation: u64,
+    witnessed: bool,
+    holds: BTreeMap<IntegrationName, HoldRecord>,
     closed: bool,
 }
 
 /// A ledger that forgets everything with the process.
 #[derive(Debug)]
 pub struct MemoryLedger {
+    id: String,
     state: Mutex<State>,
     last_sequence: watch::Sender<u64>,
 }
@@ -64,9 +69,32 @@ impl MemoryLedger {
     /// An empty ledger.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_id("memory")
+    }
+
+    /// An empty ledger that is told apart from others by its identity.
+    #[must_use]
+    pub fn with_id(id: impl Into<String>) -> Self {
         Self {
+            id: id.into(),
             state: Mutex::new(State::default()),
             last_sequence: watch::Sender::new(0),
+        }
+    }
+
+    /// A copy as it stands now, as a backup is one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let last = last_sequence(&state);
+        Self {
+            id: self.id.clone(),
+            state: Mutex::new(state),
+            last_sequence: watch::Sender::new(last),
         }
     }
 
@@ -682,5 +710,57 @@ impl Ledger for MemoryLedger {
     ) -> Result<Vec<(Timestamp, u64)>> {
         let state = self.lock("counting ends")?;
         Ok(state.endings.count(integration, from, until))
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        let state = self.lock("reading the identity")?;
+        Ok(Identity {
+            id: self.id.clone(),
+            generation: state.generation,
+            witnessed: state.witnessed,
+        })
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        const ACTION: &str = "raising the generation";
+        let mut state = self.lock(ACTION)?;
+        if generation <= state.generation {
+            return Err(unavailable(ACTION, rows::not_higher(generation)));
+        }
+        (state.generation, state.witnessed) = (generation, witnessed);
+        Ok(())
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        let state = self.lock("reading holds")?;
+        Ok(state.holds.values().cloned().collect())
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        let mut state = self.lock("putting an integration in hold")?;
+        state.holds.insert(hold.integration.clone(), hold);
+        state.append(audit);
+        self.publish(&state);
+        Ok(())
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let mut state = self.lock("ending a hold")?;
+        let ended = state.holds.remove(integration).is_some();
+        if ended {
+            state.append(audit);
+            self.publish(&state);
+        }
+        Ok(ended)
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        let state = self.lock("reading the latest instant")?;
+        let newest = state.events.iter().rev().take(rows::NEWEST);
+        Ok(newest.map(|stored| stored.event.at).max())
     }
 }

@@ -26,4 +26,4 @@ pub mod sqlite;
 mod tally;
 
 pub use memory::MemoryLedger;
-pub use sqlite::{Options as SqliteOptions, SqliteLedger, bench_bare_commits};
+pub use sqlite::{Glance, Options as SqliteOptions, SqliteLedger};

@@ -20,6 +20,16 @@ use crate::ports::ledger::{Accept, MemberCommit, Page, RequestRecord};
 /// Layout of the JSON bodies that this release writes, and the newest it reads.
 pub(crate) const FORMAT: i64 = 1;
 
+/// Newest events among which the latest instant is looked for.
+pub(crate) const NEWEST: usize = 64;
+
+/// Why a generation is refused.
+pub(crate) fn not_higher(generation: u64) -> IllegalWrite {
+    IllegalWrite(format!(
+        "generation {generation} is not higher than the last"
+    ))
+}
+
 /// Ranks below this one are removals.
 pub(crate) const REMOVALS_END: i64 = 1 << 32;
 

@@ -489,6 +489,7 @@ impl AccessService for Service {
                 ),
                 explained(pb::AccessKind::Standing, "d2", &[]),
             ],
+            drift: Vec::new(),
         }))
     }
 }

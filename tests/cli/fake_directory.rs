@@ -239,6 +239,55 @@ impl ConnectorService for Service {
         }))
     }
 
+    async fn get_hold(
+        &self,
+        request: Request<pb::GetHoldRequest>,
+    ) -> Result<Response<pb::GetHoldResponse>, Status> {
+        if request.into_inner().integration == "calm" {
+            return Ok(Response::new(pb::GetHoldResponse::default()));
+        }
+        let reason = pb::HoldReason {
+            code: "ledger_behind".to_owned(),
+            detail: "the witness knows more: it was restored".to_owned(),
+        };
+        let item = pb::HoldItem {
+            user_id: "u1".to_owned(),
+            assignment: Some(pb::Assignment {
+                role: "deployment-viewer".to_owned(),
+                target: Some(pb::Target {
+                    kind: Some(pb::target::Kind::Organization(pb::OrganizationTarget {})),
+                }),
+                application_roles: None,
+            }),
+            action: pb::HoldAction::Remove.into(),
+            is_proven: false,
+            ends_at: None,
+            was_seen: Some(true),
+        };
+        Ok(Response::new(pb::GetHoldResponse {
+            is_held: true,
+            since: None,
+            reasons: vec![reason],
+            evidence: pb::HoldEvidence::Witness.into(),
+            witness: "/w".to_owned(),
+            items: vec![item],
+            is_cut: false,
+        }))
+    }
+
+    async fn release_hold(
+        &self,
+        request: Request<pb::ReleaseHoldRequest>,
+    ) -> Result<Response<pb::ReleaseHoldResponse>, Status> {
+        let request = request.into_inner();
+        if request.reason.is_empty() {
+            return Err(Status::invalid_argument("a reason is required"));
+        }
+        Ok(Response::new(pb::ReleaseHoldResponse {
+            was_held: request.integration != "calm",
+        }))
+    }
+
     /// Two grants at first, nothing at the second look.
     async fn drain(
         &self,

@@ -206,6 +206,24 @@ async fn draining_waits_until_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn a_hold_is_shown_with_its_plan_and_released_with_a_reason() {
+    let fake = Fake::start().await;
+    let ran = run(&fake, &["hold"]).await;
+    assert_eq!(ran.exit, Exit::Done, "{ran:?}");
+    for words in ["In hold", "it was restored", "u1", "not proven"] {
+        assert!(ran.out.contains(words), "{words}: {ran:?}");
+    }
+    let ran = run(&fake, &["hold", "--output", "json"]).await;
+    let hold: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(hold["reasons"][0]["code"], "ledger_behind");
+    assert_eq!(hold["items"][0]["action"], "remove");
+    let ran = run(&fake, &["hold", "--integration", "calm"]).await;
+    assert_eq!(ran.out, "there is no hold\n");
+    let ran = run(&fake, &["hold", "release", "--reason", "looked"]).await;
+    assert!(ran.out.starts_with("released"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn why_names_the_reason_for_each_role() {
     let fake = Fake::start().await;
     let ran = run(&fake, &["why", "ada lovelace"]).await;

@@ -7,6 +7,7 @@ mod directory;
 mod drift;
 mod ending;
 mod following;
+mod holding;
 mod limits;
 mod operations;
 mod support;

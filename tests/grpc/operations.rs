@@ -273,7 +273,7 @@ async fn forgetting_takes_two_people_and_leaves_a_receipt_that_says_so() {
         (done.proposed_by.as_str(), done.confirmed_by.as_str()),
         ("grace", "ada@example.com")
     );
-    assert_eq!(done.ended_grant_ids, [id.clone()]);
+    assert_eq!(done.ended_grant_ids, std::slice::from_ref(&id));
     // Repeating it has no further effect.
     let repeated = operations(&bed)
         .forget_access(forget("ada@example.com"))
@@ -400,7 +400,7 @@ async fn adopted_access_is_standing_from_then_on_and_the_receipt_names_who_said_
         .await
         .expect("adopted")
         .into_inner();
-    assert_eq!(adopted.grant_ids, [id.clone()]);
+    assert_eq!(adopted.grant_ids, std::slice::from_ref(&id));
     let again = operations(&bed).adopt_access(adopt()).await;
     assert_eq!(again.expect("known").into_inner(), adopted);
     let grant = stored(&bed, &id).await;

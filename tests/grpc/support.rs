@@ -27,7 +27,7 @@ use latchkey::ports::provider::{
     Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
     Priority, Project, ProjectRole, ReadError, ReadResult,
 };
-use latchkey::ports::{AccessProvider, Clock, Ledger, Wake};
+use latchkey::ports::{AccessProvider, Clock, Ledger, Wake, Witness};
 use latchkey::reconcile::Observer;
 use latchkey::service::{Details, IntegrationParts, Service, Settings};
 use latchkey::store::MemoryLedger;
@@ -308,6 +308,8 @@ pub(crate) struct Setup {
     pub(crate) rules: Rules,
     pub(crate) settings: Settings,
     pub(crate) options: Options,
+    /// A witness that knows another ledger, and the integration that is in hold for it.
+    pub(crate) witness: Option<(Arc<dyn Witness>, IntegrationName)>,
 }
 
 impl Default for Setup {
@@ -320,6 +322,7 @@ impl Default for Setup {
                 ..Settings::default()
             },
             options: Options::default(),
+            witness: None,
         }
     }
 }
@@ -341,6 +344,15 @@ pub(crate) struct Bed {
 impl Bed {
     pub(crate) async fn start() -> Self {
         Self::with(Setup::default()).await
+    }
+
+    /// In hold, because its ledger is not the one that the witness knows.
+    pub(crate) async fn held(witness: Arc<dyn Witness>, name: &IntegrationName) -> Self {
+        let setup = Setup {
+            witness: Some((witness, name.clone())),
+            ..Setup::default()
+        };
+        Self::with(setup).await
     }
 
     pub(crate) async fn with(setup: Setup) -> Self {
@@ -395,14 +407,21 @@ impl Bed {
                 resource_owner: "search team".to_owned(),
             },
         };
-        let service = Arc::new(Service::new(
+        let mut service = Service::new(
             Arc::clone(&ledger) as Arc<dyn Ledger>,
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::clone(&bell) as Arc<dyn Wake>,
             BTreeMap::from([(name, parts)]),
             setup.rules,
             setup.settings,
-        ));
+        );
+        if let Some((witness, name)) = setup.witness {
+            let (ledger, clock): (Arc<dyn Ledger>, Arc<dyn Clock>) =
+                (Arc::clone(&ledger) as _, Arc::clone(&clock) as _);
+            let holds = super::holding::holds(witness, &ledger, &clock, &name).await;
+            service = service.with_holds(&holds);
+        }
+        let service = Arc::new(service);
         let ready = watch::Sender::new(true);
         let shutdown = CancellationToken::new();
         let mut serving = JoinSet::new();

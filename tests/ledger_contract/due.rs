@@ -166,6 +166,7 @@ async fn a_census_counts_what_is_open_owned_blocked_and_overdue(ledger: AnyLedge
             blocked: 1,
             overdue: 2,
             oldest_overdue: Some(at(15)),
+            late: Vec::new(),
             removals: vec![Removals {
                 integration: integration("main"),
                 owned: 2,

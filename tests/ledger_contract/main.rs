@@ -6,6 +6,7 @@ mod listing;
 mod members;
 mod model;
 mod receipts;
+mod recovery;
 mod requests;
 mod sqlite;
 mod support;

@@ -1,8 +1,9 @@
 //! Receipts, late removals and forgotten access: stored with their commit, listed in order, pruned with their grants.
 
+use latchkey::domain::evidence::Forgotten;
 use latchkey::domain::grant::{EndCause, Grant, GrantState};
 use latchkey::domain::member::{MemberRecord, Phase};
-use latchkey::domain::receipt::{Fate, Forgotten, Line, Look, Receipt, Trail};
+use latchkey::domain::receipt::{Fate, Line, Look, Receipt, Trail};
 use latchkey::ports::ledger::{LedgerError, ReceiptCursor, ReceiptFilter};
 
 use crate::support::*;

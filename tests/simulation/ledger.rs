@@ -17,8 +17,9 @@ use latchkey::domain::member::{MemberKey, MemberRecord};
 use latchkey::domain::receipt::Receipt;
 use latchkey::ports::Ledger;
 use latchkey::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, LedgerError,
-    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
+    LateCursor, LedgerError, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord,
+    Result, StoredEvent,
 };
 use latchkey::store::MemoryLedger;
 use tokio::sync::watch;
@@ -374,5 +375,51 @@ impl Ledger for Store {
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         self.reading(None).await?;
         self.inner.forgotten(integration).await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.reading(None).await?;
+        self.inner.identity().await
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        let fate = self.writing(None).await?;
+        if fate == Fate::Dropped {
+            return Err(unknown());
+        }
+        self.inner.agree(generation, witnessed).await?;
+        self.written(fate, ()).await
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        self.reading(None).await?;
+        self.inner.holds().await
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        let fate = self.writing(None).await?;
+        if fate == Fate::Dropped {
+            return Err(unknown());
+        }
+        self.inner.put_hold(hold, audit).await?;
+        self.written(fate, ()).await
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let fate = self.writing(None).await?;
+        if fate == Fate::Dropped {
+            return Err(unknown());
+        }
+        let ended = self.inner.end_hold(integration, audit).await?;
+        self.written(fate, ended).await
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        self.reading(None).await?;
+        self.inner.latest_instant().await
     }
 }

@@ -18,8 +18,9 @@ use crate::domain::member::{MemberKey, MemberRecord};
 use crate::domain::receipt::Receipt;
 use crate::ports::Ledger;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, LedgerError,
-    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
+    LateCursor, LedgerError, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord,
+    Result, StoredEvent,
 };
 use crate::store::MemoryLedger;
 
@@ -278,5 +279,36 @@ impl Ledger for Gated {
         until: Timestamp,
     ) -> Result<Vec<(Timestamp, u64)>> {
         self.inner.endings(integration, from, until).await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.inner.identity().await
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        self.writable()?;
+        self.inner.agree(generation, witnessed).await
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        self.inner.holds().await
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        self.writable()?;
+        self.inner.put_hold(hold, audit).await
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        self.writable()?;
+        self.inner.end_hold(integration, audit).await
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        self.inner.latest_instant().await
     }
 }

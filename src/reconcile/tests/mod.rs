@@ -6,6 +6,7 @@ mod crash;
 mod drift;
 mod faults;
 mod gated;
+mod hold;
 mod invitations;
 mod keys;
 mod ledger;

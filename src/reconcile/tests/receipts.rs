@@ -3,7 +3,8 @@
 
 use super::world::{Delete, Fault, Lands};
 use super::*;
-use crate::domain::receipt::{Assurance, Evidence, Fate, Forgotten, Line, Look, Receipt, Warning};
+use crate::domain::evidence::{Evidence, Forgotten};
+use crate::domain::receipt::{Assurance, Fate, Line, Look, Receipt, Warning};
 use crate::ports::ledger::ReceiptFilter;
 
 fn receipt(bench: &Bench, id: GrantId) -> Receipt {

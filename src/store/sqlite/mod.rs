@@ -5,13 +5,19 @@
 //! opens a file that another process has.
 
 mod bench;
+mod census;
 mod errors;
 mod log;
 mod open;
 mod operations;
 mod read;
+mod recovery;
+mod together;
 mod write;
 mod writer;
+
+#[cfg(test)]
+mod plan_tests;
 
 use std::fmt;
 use std::future::Future;
@@ -25,8 +31,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::bench::{BareCommits, bench_bare_commits};
+pub use self::bench::{BareCommits, Filled, bench_bare_commits, bench_fill, bench_first_page};
 pub use self::open::{OpenError, Options};
+pub use self::recovery::Glance;
 use self::write::{Reply, Work};
 use self::writer::{Command, Counters, Writer};
 use super::rows::{self, AcceptRows, CommitRows, EventRow, IllegalWrite, MemberRow, RequestRow};
@@ -38,8 +45,9 @@ use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, R
 use crate::domain::member::{MemberKey, MemberRecord};
 use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
-    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, LateCursor, Ledger,
-    MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result, StoredEvent,
+    Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
+    LateCursor, Ledger, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result,
+    StoredEvent,
 };
 
 /// Handle of the ledger; cloning it is cheap.
@@ -380,7 +388,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {
-        read!(self, "counting", |conn, action| read::census(
+        read!(self, "counting", |conn, action| census::census(
             conn, now, action
         ))
     }
@@ -449,5 +457,52 @@ impl Ledger for SqliteLedger {
             until,
             action
         ))
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        read!(self, "reading the identity", |conn, action| {
+            recovery::identity(conn, action)
+        })
+    }
+
+    async fn agree(&self, generation: u64, witnessed: bool) -> Result<()> {
+        self.write(Work::Agree {
+            generation,
+            witnessed,
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn holds(&self) -> Result<Vec<HoldRecord>> {
+        read!(self, "reading holds", |conn, action| recovery::holds(
+            conn, action
+        ))
+    }
+
+    async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
+        let row = recovery::HoldRow::new(&hold);
+        self.write(Work::PutHold(row, EventRow::all(&audit)))
+            .await
+            .map(drop)
+    }
+
+    async fn end_hold(
+        &self,
+        integration: &IntegrationName,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let work = Work::EndHold(integration.clone(), EventRow::all(&audit));
+        let action = work.action();
+        let Reply::Number(ended) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(ended > 0)
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        read!(self, "reading the latest instant", |conn, action| {
+            recovery::latest_instant(conn, action)
+        })
     }
 }

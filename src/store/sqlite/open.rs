@@ -20,6 +20,11 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr, query, query_scalar};
 use super::errors;
 use super::log::{self, Finding};
 
+/// Page cache of the connection that writes, in KiB. Negative numbers of the pragma are KiB.
+const WRITER_CACHE: &str = "-2048";
+/// Page cache of each connection that reads: the system's own cache holds the file, and this one must not grow with it.
+const READER_CACHE: &str = "-512";
+
 /// "LKEY" in the header of the file, so that another application's database is not taken for a ledger.
 const APPLICATION_ID: i64 = 0x4c4b_4559;
 
@@ -193,6 +198,8 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
         .create_if_missing(false)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5))
+        // Mapped pages would count as ours and grow with the file.
+        .pragma("mmap_size", "0")
         .disable_statement_logging()
 }
 
@@ -205,11 +212,19 @@ pub(super) fn writer_options(path: &Path, options: &Options) -> SqliteConnectOpt
         .pragma("fullfsync", "ON")
         .pragma("checkpoint_fullfsync", "ON")
         .pragma("journal_size_limit", "67108864")
+        .pragma("cache_size", WRITER_CACHE)
         .pragma("trusted_schema", "OFF");
     match options.max_pages {
         Some(pages) => settings.pragma("max_page_count", pages.to_string()),
         None => settings,
     }
+}
+
+/// Settings of a connection that only reads.
+pub(super) fn reader_options(path: &Path) -> SqliteConnectOptions {
+    connect_options(path)
+        .pragma("query_only", "ON")
+        .pragma("cache_size", READER_CACHE)
 }
 
 /// Connections that only read, each answer a snapshot.
@@ -219,7 +234,7 @@ pub(super) fn readers(path: &Path, options: &Options) -> SqlitePool {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_lazy_with(connect_options(path).pragma("query_only", "ON"))
+        .connect_lazy_with(reader_options(path))
 }
 
 /// Opens the writer's connection on a file that is whole, ours, and of a layout that is known or can be brought up.
@@ -375,10 +390,24 @@ fn migrations() -> Vec<Migration> {
             false,
         ),
         Migration::new(
+            3,
+            "recovery".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0003_recovery.sql").into_sql_str(),
+            false,
+        ),
+        Migration::new(
             4,
             "endings".into(),
             MigrationType::Simple,
             include_str!("../migrations/0004_endings.sql").into_sql_str(),
+            false,
+        ),
+        Migration::new(
+            5,
+            "census".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0005_census.sql").into_sql_str(),
             false,
         ),
         Migration::new(

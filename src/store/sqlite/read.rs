@@ -2,6 +2,8 @@
 //!
 //! Owns the SQL that reads. Outer errors are the database's; inner ones are rows that cannot be read. Never writes.
 
+use std::collections::BTreeSet;
+
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite, query, query_scalar};
 
@@ -12,10 +14,9 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{GrantId, IntegrationName, UserId};
 use crate::domain::member::{MemberKey, MemberRecord, Subject};
 use crate::ports::ledger::{
-    Census, DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
+    DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
 };
-use crate::store::rows::{self, REMOVALS_END, Unreadable, page};
-use crate::store::tally::Tally;
+use crate::store::rows::{self, Unreadable, page};
 
 /// A query's answer, or rows that cannot be read, or a database that cannot.
 pub(super) type Read<T> = std::result::Result<Result<T>, sqlx::Error>;
@@ -31,36 +32,35 @@ macro_rules! buckets {
     };
 }
 
-const BUCKETS: &str = concat!(
+/// The ranks that hold anybody who is due by `$2`: nothing, in one question, on most turns of the floor poll.
+pub(super) const BUCKETS: &str = concat!(
     buckets!(),
-    "SELECT due_rank FROM bucket WHERE due_rank IS NOT NULL"
+    "SELECT due_rank FROM bucket WHERE due_rank IS NOT NULL \
+     AND (SELECT MIN(m.due_at) FROM members m WHERE m.integration = $1 \
+     AND m.due_rank = bucket.due_rank AND m.due_at IS NOT NULL) <= $2"
 );
 
-const DUE: &str = "SELECT subject, due_at FROM members WHERE integration = $1 AND due_rank = $2 \
+pub(super) const DUE: &str = "SELECT subject, due_at FROM members WHERE integration = $1 AND due_rank = $2 \
      AND due_at IS NOT NULL AND due_at <= $3 ORDER BY due_at, subject LIMIT $4";
 
-const NEXT_DUE: &str = concat!(
+pub(super) const NEXT_DUE: &str = concat!(
     buckets!(),
     "SELECT MIN((SELECT MIN(m.due_at) FROM members m WHERE m.integration = $1 \
      AND m.due_rank = bucket.due_rank AND m.due_at IS NOT NULL AND m.due_at > $2)) \
      FROM bucket WHERE bucket.due_rank IS NOT NULL"
 );
 
-const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
+pub(super) const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
      WHERE integration = $1 AND subject = $2 \
      UNION ALL SELECT 1, id, version, format, body, NULL, NULL FROM grants \
      WHERE integration = $1 AND subject = $2 AND state <> 'ended' ORDER BY kind, id";
 
-const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
+pub(super) const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
      AND subject > $2 AND subject < 'user;' \
      UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
      AND subject > $2 AND subject < 'user;' \
      UNION SELECT subject FROM members WHERE integration = $1 AND watched > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
-
-const INTEGRATIONS: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(integration) FROM members \
-     UNION ALL SELECT (SELECT MIN(m.integration) FROM members m WHERE m.integration > known.name) \
-     FROM known WHERE known.name IS NOT NULL) SELECT name FROM known WHERE name IS NOT NULL";
 
 /// Passes an unreadable row on as the inner error.
 macro_rules! readable {
@@ -125,6 +125,33 @@ pub(super) async fn list_grants(
     limit: usize,
     action: &'static str,
 ) -> Read<Page<Grant, GrantId>> {
+    // A state at a time: each has an index in the order of the list, while of several only a part would be needed of
+    // all that would have to be sorted.
+    let states: Vec<Option<&str>> = if filter.states.is_empty() || filter.subject.is_some() {
+        vec![None]
+    } else {
+        let distinct: BTreeSet<&str> = filter.states.iter().map(String::as_str).collect();
+        distinct.into_iter().map(Some).collect()
+    };
+    let mut items = Vec::new();
+    for state in states {
+        let mut text = listing(filter, state, before, limit);
+        for row in text.build().fetch_all(&mut *conn).await? {
+            items.push(readable!(action, grant_at(&row, 0)?));
+        }
+    }
+    items.sort_by_key(|grant| std::cmp::Reverse(grant.id));
+    items.truncate(limit.saturating_add(1));
+    Ok(Ok(page(items, limit, |grant| grant.id)))
+}
+
+/// The newest grants that fit a filter, of one state where one is given.
+pub(super) fn listing(
+    filter: &GrantFilter,
+    state: Option<&str>,
+    before: Option<GrantId>,
+    limit: usize,
+) -> QueryBuilder<Sqlite> {
     let GrantFilter {
         caller,
         integration,
@@ -141,20 +168,20 @@ pub(super) async fn list_grants(
         text.push(" AND caller = ").push_bind(caller.to_string());
     }
     if let Some(integration) = integration {
-        text.push(" AND integration = ")
+        // The plus keeps an index of all grants of an integration from being sorted for the sake of one page.
+        text.push(" AND +integration = ")
             .push_bind(integration.to_string());
     }
-    if !states.is_empty() {
-        text.push(" AND state IN (");
+    if let Some(state) = state {
+        text.push(" AND state = ").push_bind(state.to_owned());
+    } else if !states.is_empty() {
+        // A subject has few grants, a state may have all of them.
+        text.push(" AND +state IN (");
         let mut list = text.separated(", ");
         for state in states {
             list.push_bind(state.clone());
         }
         text.push(")");
-        if states.iter().all(|state| state != "ended") {
-            // Lets the index of grants that have not ended be used.
-            text.push(" AND state <> 'ended'");
-        }
     }
     if let Some(subject) = subject {
         let subject = rows::comparable(subject);
@@ -167,11 +194,7 @@ pub(super) async fn list_grants(
     }
     text.push(" ORDER BY id DESC LIMIT ")
         .push_bind(rows::count(limit.saturating_add(1)));
-    let mut items = Vec::new();
-    for row in text.build().fetch_all(conn).await? {
-        items.push(readable!(action, grant_at(&row, 0)?));
-    }
-    Ok(Ok(page(items, limit, |grant| grant.id)))
+    text
 }
 
 pub(super) async fn member(
@@ -273,6 +296,7 @@ pub(super) async fn due(
 ) -> Read<Vec<DueMember>> {
     let ranks: Vec<i64> = query_scalar(BUCKETS)
         .bind(integration.to_string())
+        .bind(rows::micros(until))
         .fetch_all(&mut *conn)
         .await?;
     let mut found = Vec::new();
@@ -405,89 +429,13 @@ pub(super) async fn last_sequence(
     Ok(last.map_or(0, rows::uint))
 }
 
-pub(super) async fn census(
-    conn: &mut SqliteConnection,
-    now: Timestamp,
-    action: &'static str,
-) -> Read<Census> {
-    let mut census = Census::default();
-    let states = query(
-        "SELECT integration, state, COUNT(*) FROM grants WHERE state <> 'ended' \
-         GROUP BY integration, state ORDER BY integration, state",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    for row in states {
-        let (integration, state, count): (String, String, i64) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let integration = readable!(action, IntegrationName::parse(integration));
-        census.grants.push((integration, state, rows::uint(count)));
-    }
-    let mut tally = Tally::default();
-    let owning = query(
-        "SELECT integration, SUM(owned), SUM(blocked) FROM members WHERE owned > 0 GROUP BY integration",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    for row in owning {
-        let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
-        tally.owns(
-            &integration,
-            rows::uint(row.try_get(1)?),
-            rows::uint(row.try_get(2)?),
-        );
-    }
-    let integrations: Vec<String> = query_scalar(INTEGRATIONS).fetch_all(&mut *conn).await?;
-    for name in integrations {
-        match super::operations::late_removals(conn, &name, now, action).await? {
-            Ok(late) => census.late.extend(late),
-            Err(unreadable) => return Ok(Err(unreadable)),
-        }
-        let ranks: Vec<i64> = query_scalar(BUCKETS)
-            .bind(name.clone())
-            .fetch_all(&mut *conn)
-            .await?;
-        let integration = readable!(action, IntegrationName::parse(name.clone()));
-        for rank in ranks.into_iter().filter(|rank| *rank < REMOVALS_END) {
-            let row = query(
-                "SELECT COUNT(*), MIN(due_at) FROM members WHERE integration = $1 AND due_rank = $2 \
-                 AND due_at IS NOT NULL AND due_at <= $3",
-            )
-            .bind(name.clone())
-            .bind(rank)
-            .bind(rows::micros(now))
-            .fetch_one(&mut *conn)
-            .await?;
-            if let Some(first) = row.try_get::<Option<i64>, _>(1)? {
-                let first = readable!(action, rows::instant(first));
-                tally.overdue(&integration, rows::uint(row.try_get(0)?), first);
-            }
-        }
-    }
-    // The state stands in the index of what is open: only grants on their way out are opened.
-    let revoking = query(
-        "SELECT integration, MIN(json_extract(body, '$.state.since')) FROM grants \
-         WHERE state <> 'ended' AND state = 'revoking' GROUP BY integration",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    for row in revoking {
-        let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
-        let since: Option<String> = row.try_get(1)?;
-        if let Some(since) = since.and_then(|text| text.parse::<Timestamp>().ok()) {
-            tally.revoking(&integration, since);
-        }
-    }
-    tally.into_census(&mut census);
-    Ok(Ok(census))
-}
-
 /// The first row whose body does not fit its checksum, in words. Reads page by page, so that the log can be written
 /// back meanwhile.
 pub(super) async fn damaged_body(
     conn: &mut SqliteConnection,
 ) -> std::result::Result<Option<String>, sqlx::Error> {
-    const PAGE: i64 = 1000;
+    // Bodies of members may be large, and this must not be felt.
+    const PAGE: i64 = 100;
     let mut after = String::new();
     loop {
         let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")

@@ -8,6 +8,8 @@ use sqlx::{Connection, Row, query};
 
 use super::errors::{corrupt, unavailable};
 use super::read;
+use super::recovery::{self, HoldRow};
+use super::together::{EVENTS, GRANTS, REQUESTS, TOGETHER};
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
 use crate::store::rows::{
@@ -28,6 +30,12 @@ pub(super) enum Work {
         ended_before: i64,
         limit: i64,
     },
+    Agree {
+        generation: u64,
+        witnessed: bool,
+    },
+    PutHold(HoldRow, Vec<EventRow>),
+    EndHold(IntegrationName, Vec<EventRow>),
     Check,
 }
 
@@ -42,7 +50,33 @@ impl Work {
             Self::Append(_) => "appending audit events",
             Self::Claim(..) => "claiming an organization",
             Self::Prune { .. } => "pruning",
+            Self::Agree { .. } => "raising the generation",
+            Self::PutHold(..) => "putting an integration in hold",
+            Self::EndHold(..) => "ending a hold",
             Self::Check => "checking that the ledger can be written",
+        }
+    }
+}
+
+impl Work {
+    /// Whether a call upstream waits for it.
+    pub(super) fn is_intent(&self) -> bool {
+        matches!(self, Self::Commit(rows) if rows.events.iter().any(|event| event.kind == "call_intended"))
+    }
+
+    /// About how many rows it writes.
+    pub(super) fn rows(&self) -> usize {
+        let of = |rows: &CommitRows| 1 + rows.grants.len() + rows.events.len();
+        match self {
+            Self::Accept(rows) => 3 + rows.events.len(),
+            Self::Tombstone(_, events) => 1 + events.len(),
+            Self::Commit(rows) => of(rows),
+            Self::Rekey(_, rows) => 1 + of(rows),
+            Self::Append(events) => events.len(),
+            Self::PutHold(_, events) | Self::EndHold(_, events) => 1 + events.len(),
+            Self::Claim(..) | Self::Agree { .. } | Self::Check => 1,
+            // As many as the limit allows: nothing else should wait for it.
+            Self::Prune { .. } => usize::MAX >> 1,
         }
     }
 }
@@ -99,7 +133,7 @@ macro_rules! accept_member {
 // Several statements in one text are one round trip to the connection's thread, which is most of what a write costs.
 // The request id comes first and is unique: when it is taken the text stops there, before anything was written.
 const ACCEPT: &str = concat!(accept!(), accept_member!());
-const ACCEPT_WITH_EVENT: &str = concat!(
+pub(super) const ACCEPT_WITH_EVENT: &str = concat!(
     accept!(),
     accept_member!(),
     "; ",
@@ -112,9 +146,9 @@ pub(super) const BARE_ACCEPT: &str = concat!(
     insert_event!("$19, $20, $21, $22, $23, $24, $16, $25")
 );
 
-const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
+pub(super) const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
 
-const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
+pub(super) const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
 
 const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body, \
@@ -143,7 +177,7 @@ macro_rules! prunable {
 const PRUNE_RECEIPTS: &str = concat!("DELETE FROM receipts WHERE grant_id IN (", prunable!(), ")");
 const PRUNE_GRANTS: &str = concat!("DELETE FROM grants WHERE id IN (", prunable!(), ")");
 
-const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
+pub(super) const GRANT: &str = "INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
      expires_at, cause, ended_at, version, format, body, ends_by) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
      ON CONFLICT (id) DO UPDATE SET subject = excluded.subject, state = excluded.state, \
@@ -178,6 +212,14 @@ pub(super) async fn apply(conn: &mut SqliteConnection, work: &Work) -> Applied {
             ended_before,
             limit,
         } => prune(conn, *requests_before, *ended_before, *limit).await,
+        Work::Agree {
+            generation,
+            witnessed,
+        } => recovery::agree(conn, *generation, *witnessed, work.action()).await,
+        Work::PutHold(row, events) => recovery::put_hold(conn, row, events).await,
+        Work::EndHold(integration, events) => {
+            recovery::end_hold(conn, integration.as_str(), events).await
+        }
         Work::Check => {
             query(
                 "INSERT INTO meta (name, value) VALUES ('checks', 1) \
@@ -206,15 +248,15 @@ async fn savepoint(
     Ok(applied)
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+pub(super) type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 /// Binds the request and the grant of an accept: `$1` to `$18`.
 pub(super) fn bind_accept<'q>(
-    sql: &'static str,
+    query: Query<'q>,
     request: &RequestRow,
     grant: &GrantRow,
 ) -> Query<'q> {
-    query(sql)
+    query
         .bind(grant.caller.clone())
         .bind(grant.request_id.clone())
         .bind(request.fingerprint.clone())
@@ -246,15 +288,20 @@ pub(super) fn bind_event<'q>(query: Query<'q>, event: &EventRow) -> Query<'q> {
         .bind(event.kind)
 }
 
+/// Binds the request, the grant and the member of an accept: `$1` to `$21`.
+pub(super) fn bind_accepted<'q>(query: Query<'q>, rows: &AcceptRows) -> Query<'q> {
+    bind_accept(query, &rows.request, &rows.grant)
+        .bind(rows.member.due_at)
+        .bind(rows.member.due_rank)
+        .bind(rows.member.body.clone())
+}
+
 async fn accept(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static str) -> Applied {
     let (text, first, rest) = match rows.events.split_first() {
         Some((first, rest)) => (ACCEPT_WITH_EVENT, Some(first), rest),
         None => (ACCEPT, None, &[][..]),
     };
-    let mut statement = bind_accept(text, &rows.request, &rows.grant)
-        .bind(rows.member.due_at)
-        .bind(rows.member.due_rank)
-        .bind(rows.member.body.clone());
+    let mut statement = bind_accepted(query(text), rows);
     if let Some(event) = first {
         statement = bind_event(statement, event).bind(event.body.clone());
     }
@@ -268,7 +315,7 @@ async fn accept(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static
     }
 }
 
-fn is_taken_request(error: &sqlx::Error) -> bool {
+pub(super) fn is_taken_request(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         error.is_unique_violation() && error.message().contains("requests.request_id")
     })
@@ -301,20 +348,38 @@ async fn replay(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static
     Ok(Ok(Reply::Accepted(Box::new(accepted))))
 }
 
-async fn insert_request(
-    conn: &mut SqliteConnection,
-    row: &RequestRow,
-) -> std::result::Result<bool, sqlx::Error> {
-    let done = query(REQUEST)
+fn bind_request<'q>(query: Query<'q>, row: &RequestRow) -> Query<'q> {
+    query
         .bind(row.caller.clone())
         .bind(row.request_id.clone())
         .bind(row.kind)
         .bind(row.fingerprint.clone())
         .bind(row.grant_id.clone())
         .bind(row.remember_until)
-        .execute(conn)
-        .await?;
+}
+
+async fn insert_request(
+    conn: &mut SqliteConnection,
+    row: &RequestRow,
+) -> std::result::Result<bool, sqlx::Error> {
+    let done = bind_request(query(REQUEST), row).execute(conn).await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Writes request ids down; those that are taken stay what they were.
+pub(super) async fn requests(
+    conn: &mut SqliteConnection,
+    rows: &[RequestRow],
+) -> std::result::Result<(), sqlx::Error> {
+    let (many, rest) = rows.as_chunks::<TOGETHER>();
+    for rows in many {
+        let statement = rows.iter().fold(query(REQUESTS.as_str()), bind_request);
+        statement.execute(&mut *conn).await?;
+    }
+    for row in rest {
+        insert_request(conn, row).await?;
+    }
+    Ok(())
 }
 
 async fn tombstone(
@@ -331,16 +396,22 @@ async fn tombstone(
     Ok(found.map(Reply::Request))
 }
 
-async fn events(
+pub(super) async fn events(
     conn: &mut SqliteConnection,
     rows: &[EventRow],
 ) -> std::result::Result<(), sqlx::Error> {
-    for row in rows {
-        bind_event(query(EVENT), row)
+    let bind = |statement, row: &EventRow| {
+        bind_event(statement, row)
             .bind(FORMAT)
             .bind(row.body.clone())
-            .execute(&mut *conn)
-            .await?;
+    };
+    let (many, rest) = rows.as_chunks::<TOGETHER>();
+    for rows in many {
+        let statement = rows.iter().fold(query(EVENTS.as_str()), bind);
+        statement.execute(&mut *conn).await?;
+    }
+    for row in rest {
+        bind(query(EVENT), row).execute(&mut *conn).await?;
     }
     Ok(())
 }
@@ -391,26 +462,13 @@ async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
         // The same call got there first: whoever loads again finds its request id.
         return Ok(Err(conflict(&rows.member)));
     }
-    for grant in &rows.grants {
-        query(GRANT)
-            .bind(grant.id.clone())
-            .bind(grant.integration.clone())
-            .bind(grant.subject.clone())
-            .bind(grant.caller.clone())
-            .bind(grant.request_id.clone())
-            .bind(grant.state)
-            .bind(grant.beneficiary.clone())
-            .bind(grant.targets.clone())
-            .bind(grant.created_at)
-            .bind(grant.expires_at)
-            .bind(grant.cause)
-            .bind(grant.ended_at)
-            .bind(grant.version.max(1))
-            .bind(FORMAT)
-            .bind(grant.body.clone())
-            .bind(grant.ends_by)
-            .execute(&mut *conn)
-            .await?;
+    let (many, rest) = rows.grants.as_chunks::<TOGETHER>();
+    for grants in many {
+        let statement = grants.iter().fold(query(GRANTS.as_str()), bind_grant);
+        statement.execute(&mut *conn).await?;
+    }
+    for grant in rest {
+        bind_grant(query(GRANT), grant).execute(&mut *conn).await?;
     }
     for receipt in &rows.receipts {
         query(RECEIPT)
@@ -428,6 +486,26 @@ async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
     }
     events(conn, &rows.events).await?;
     Ok(Ok(Reply::Number(rows::uint(rows.member.version) + 1)))
+}
+
+fn bind_grant<'q>(query: Query<'q>, grant: &GrantRow) -> Query<'q> {
+    query
+        .bind(grant.id.clone())
+        .bind(grant.integration.clone())
+        .bind(grant.subject.clone())
+        .bind(grant.caller.clone())
+        .bind(grant.request_id.clone())
+        .bind(grant.state)
+        .bind(grant.beneficiary.clone())
+        .bind(grant.targets.clone())
+        .bind(grant.created_at)
+        .bind(grant.expires_at)
+        .bind(grant.cause)
+        .bind(grant.ended_at)
+        .bind(grant.version.max(1))
+        .bind(FORMAT)
+        .bind(grant.body.clone())
+        .bind(grant.ends_by)
 }
 
 async fn rekey(

@@ -4,6 +4,7 @@
 //! nobody is answered before the commit returned. A connection that failed to commit is closed and opened anew,
 //! never asked again.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::errors;
 use super::open::{self, Lock, Options};
 use super::read;
+use super::together::{self, TOGETHER};
 use super::write::{self, Reply, Work};
 use crate::ports::ledger::Result;
 
@@ -46,31 +48,83 @@ pub(super) struct Writer {
     pub(super) lock: Lock,
 }
 
+/// Rows in one commit, beyond which the rest waits for the next one: an intent that comes now is not kept waiting by
+/// everybody who fell due at the same instant.
+const ROWS: usize = 512;
+
+/// Writes that wait for a commit. Intents go first: upstream is asked the sooner, and each is the second step of
+/// something whose first one is done.
+#[derive(Debug, Default)]
+struct Waiting {
+    intents: VecDeque<(Work, oneshot::Sender<Result<Reply>>)>,
+    others: VecDeque<(Work, oneshot::Sender<Result<Reply>>)>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.intents.len() + self.others.len()
+    }
+
+    fn push(&mut self, work: Work, reply: oneshot::Sender<Result<Reply>>) {
+        if work.is_intent() {
+            self.intents.push_back((work, reply));
+        } else {
+            self.others.push_back((work, reply));
+        }
+    }
+
+    /// The writes of the next commit: at least one if any waits, at most so many.
+    fn next(&mut self, most: usize) -> Vec<(Work, oneshot::Sender<Result<Reply>>)> {
+        let mut batch = Vec::new();
+        let mut rows = 0;
+        while batch.len() < most.max(1)
+            && rows < ROWS
+            && let Some(next) = self.intents.pop_front().or_else(|| self.others.pop_front())
+        {
+            rows += next.0.rows();
+            batch.push(next);
+        }
+        batch
+    }
+}
+
 /// What became of each write of a batch, before anybody is told.
 type Outcomes = Vec<Result<Reply>>;
 
 impl Writer {
     /// Runs until the ledger is closed or every handle is gone.
     pub(super) async fn run(mut self) {
-        let mut batch = Vec::with_capacity(self.options.batch);
+        let mut arrived = Vec::with_capacity(self.options.batch);
+        let mut waiting = Waiting::default();
         let mut closing = Vec::new();
-        while closing.is_empty()
-            && self
-                .commands
-                .recv_many(&mut batch, self.options.batch.max(1))
-                .await
-                > 0
-        {
-            self.serve(&mut batch, &mut closing).await;
-        }
-        self.commands.close();
-        while self
-            .commands
-            .recv_many(&mut batch, self.options.batch.max(1))
-            .await
-            > 0
-        {
-            self.serve(&mut batch, &mut closing).await;
+        loop {
+            if waiting.is_empty() {
+                let limit = self.options.batch.max(1);
+                if self.commands.recv_many(&mut arrived, limit).await == 0 {
+                    break;
+                }
+            }
+            while arrived.len() + waiting.len() < self.options.batch {
+                match self.commands.try_recv() {
+                    Ok(command) => arrived.push(command),
+                    Err(_) => break,
+                }
+            }
+            for command in arrived.drain(..) {
+                match command {
+                    Command::Write(work, reply) => waiting.push(work, reply),
+                    Command::Close(done) => closing.push(done),
+                }
+            }
+            if !closing.is_empty() {
+                // What was sent before is still received and served; nothing more can be sent.
+                self.commands.close();
+            }
+            self.serve(waiting.next(self.options.batch)).await;
         }
         // Readers first: the last connection to close writes the log back into the file and removes it.
         self.readers.close().await;
@@ -84,21 +138,11 @@ impl Writer {
         }
     }
 
-    async fn serve(&mut self, batch: &mut Vec<Command>, closing: &mut Vec<oneshot::Sender<()>>) {
-        let mut works = Vec::with_capacity(batch.len());
-        let mut replies = Vec::with_capacity(batch.len());
-        for command in batch.drain(..) {
-            match command {
-                Command::Write(work, reply) => {
-                    works.push(work);
-                    replies.push(reply);
-                }
-                Command::Close(done) => closing.push(done),
-            }
-        }
-        if works.is_empty() {
+    async fn serve(&mut self, batch: Vec<(Work, oneshot::Sender<Result<Reply>>)>) {
+        if batch.is_empty() {
             return;
         }
+        let (works, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.transact(&works).await;
         self.publish().await;
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -201,8 +245,28 @@ async fn together(
 ) -> std::result::Result<Outcomes, sqlx::Error> {
     query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
     let mut outcomes = Vec::with_capacity(works.len());
-    for work in works {
-        outcomes.push(write::apply(conn, work).await?);
+    let mut rest = works;
+    while let Some((work, others)) = rest.split_first() {
+        // Each text is a round trip to the connection's thread, which costs more than the text itself.
+        let accepts: Vec<_> = rest
+            .iter()
+            .take(TOGETHER)
+            .map_while(together::plain_accept)
+            .collect();
+        if accepts.len() < TOGETHER {
+            outcomes.push(write::apply(conn, work).await?);
+            rest = others;
+            continue;
+        }
+        let (these, others) = rest.split_at(TOGETHER);
+        if together::accepts(conn, &accepts).await? {
+            outcomes.extend(these.iter().map(|_| Ok(Reply::Created)));
+        } else {
+            for work in these {
+                outcomes.push(write::apply(conn, work).await?);
+            }
+        }
+        rest = others;
     }
     Ok(outcomes)
 }
@@ -251,5 +315,82 @@ async fn rolled_back(conn: &mut SqliteConnection) -> bool {
             }
             ended
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::{AuditEvent, EventKind};
+    use crate::domain::ids::{IntegrationName, UserId};
+    use crate::domain::member::{MemberKey, MemberRecord, Subject, WriteKind};
+    use crate::ports::ledger::MemberCommit;
+    use crate::store::rows::CommitRows;
+
+    fn commit(name: u32, events: usize, is_intent: bool) -> Work {
+        let key = MemberKey {
+            integration: IntegrationName::parse("main").expect("valid"),
+            subject: Subject::Member(UserId::parse(name.to_string()).expect("valid")),
+        };
+        let at = crate::domain::Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let kind = if is_intent {
+            EventKind::CallIntended {
+                write: WriteKind::Remove,
+                assignments: Vec::new(),
+                must_survive: Vec::new(),
+            }
+        } else {
+            EventKind::Lifecycle {
+                action: "test".to_owned(),
+                version: String::new(),
+            }
+        };
+        Work::Commit(Box::new(CommitRows::new(MemberCommit {
+            record: MemberRecord::new(key.clone()),
+            audit: vec![AuditEvent::member(at, &key, kind); events],
+            request: None,
+        })))
+    }
+
+    fn names(batch: &[(Work, oneshot::Sender<Result<Reply>>)]) -> Vec<String> {
+        batch
+            .iter()
+            .map(|(work, _)| {
+                let Work::Commit(rows) = work else {
+                    panic!("{work:?}");
+                };
+                rows.member.subject.clone()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_intent_goes_before_what_waits_and_no_commit_takes_all_of_a_storm() {
+        let mut waiting = Waiting::default();
+        for name in 0..100 {
+            waiting.push(commit(name, 20, false), oneshot::channel().0);
+        }
+        waiting.push(commit(100, 1, true), oneshot::channel().0);
+        let first = waiting.next(512);
+        let order = names(&first);
+        assert_eq!(order[..2], ["user:100", "user:0"]);
+        assert!((2..=30).contains(&order.len()), "{order:?}");
+        let mut rest = order.len();
+        while !waiting.is_empty() {
+            let batch = waiting.next(512);
+            assert!(!batch.is_empty());
+            rest += batch.len();
+        }
+        assert_eq!(rest, 101, "nothing is lost");
+    }
+
+    #[test]
+    fn a_write_larger_than_a_commit_should_be_goes_alone_and_one_at_a_time_means_one() {
+        let mut waiting = Waiting::default();
+        waiting.push(commit(1, 10_000, false), oneshot::channel().0);
+        waiting.push(commit(2, 1, false), oneshot::channel().0);
+        waiting.push(commit(3, 1, false), oneshot::channel().0);
+        assert_eq!(names(&waiting.next(512)), ["user:1"]);
+        assert_eq!(names(&waiting.next(1)), ["user:2"]);
     }
 }

@@ -1,0 +1,402 @@
+//! Sections 3 to 5: a ledger of a million grants: how it starts, what it holds in memory, what it does when idle.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use tokio::time::Instant;
+
+use super::load::{self, Subjects, Times, millis, number};
+use super::proc::{Usage, usage};
+use super::report::{Goal, Line, Unit, median, ratios};
+use super::stage::{PATIENCE, Process, Server, Stage, connector, integration, until};
+use super::{Plan, Section};
+use crate::api::pb;
+use crate::app::bench::{Fill, fill, make_overdue};
+
+/// Grants of each member.
+const EACH: usize = 20;
+/// Grants of the small ledger that a start is compared with.
+const SMALL: usize = 1_000;
+/// One in so many members is overdue at a start.
+const OVERDUE: usize = 33;
+/// A nightly sweep: what reads upstream and compares everybody is measured by itself.
+const NO_DRIFT: &str = "sweeps:\n  drift: \"0 0 3 * * *\"\n";
+/// Sweeps for drift as often as can be seen.
+const OFTEN: &str = "sweeps:\n  drift: \"*/5 * * * * *\"\n";
+/// Members whose grants come and go before memory is measured.
+const CHURN: usize = 4;
+
+/// An organization and a full ledger of it.
+struct Large {
+    stage: Stage,
+    ledger: PathBuf,
+    grants: usize,
+}
+
+pub(super) async fn measure(
+    plan: &Plan,
+    directory: &Path,
+    wanted: &dyn Fn(Section) -> bool,
+    show: &mut (dyn FnMut(Section, Vec<Line>) -> anyhow::Result<()> + Send),
+) -> anyhow::Result<()> {
+    let members = (plan.grants / EACH).max(CHURN + 1);
+    let unlimited = ["rate_limit=0"];
+    let stage = Stage::new(directory, members, EACH, true, &unlimited).await?;
+    let ledger = stage.ledger()?;
+    let end = stage.now() + TimeDelta::hours(10);
+    let whole = Fill {
+        integration: integration(),
+        users: stage.users.clone(),
+        deployments: stage.deployments.clone(),
+        // Apart from each other, so that no second is due for all of them.
+        ends: (0..members)
+            .map(|place| end + TimeDelta::seconds(i64::try_from(place).unwrap_or(0)))
+            .collect(),
+    };
+    let started = Instant::now();
+    let grants = usize::try_from(fill(&ledger, &whole).await?).unwrap_or(usize::MAX);
+    let size = std::fs::metadata(&ledger).map_or(0, |file| file.len()) >> 20;
+    let took = started.elapsed();
+    let large = Large {
+        stage,
+        ledger,
+        grants,
+    };
+    if wanted(Section::Memory) {
+        let mut lines = vec![Line {
+            what: "filling the ledger, grants per second",
+            unit: Unit::Count,
+            pairs: vec![(number(grants) / took.as_secs_f64()).round()],
+            goal: Goal::Shown,
+            sides: format!("{grants} grants in {took:.1?}, a file of {size} MiB"),
+        }];
+        lines.extend(memory(plan, directory, &large).await?);
+        show(Section::Memory, lines)?;
+    }
+    if wanted(Section::Idle) {
+        show(Section::Idle, idle(plan, &large).await?)?;
+    }
+    if wanted(Section::Restart) {
+        show(Section::Restart, restart(plan, &large).await?)?;
+    }
+    large.stage.close().await;
+    Ok(())
+}
+
+/// What a million grants add to the memory of a connector of the same organization, after some came and went.
+async fn memory(plan: &Plan, directory: &Path, large: &Large) -> anyhow::Result<Vec<Line>> {
+    let rounds = plan.rounds.min(3);
+    let stage = &large.stage;
+    let (mut added, mut full, mut none) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peaks = Vec::new();
+    for _ in 0..rounds {
+        let loaded = churned(stage, &large.ledger, NO_DRIFT, plan).await?;
+        let empty = churned(stage, &stage.ledger()?, NO_DRIFT, plan).await?;
+        added.push(loaded.resident - empty.resident);
+        full.push(loaded.resident);
+        none.push(empty.resident);
+        peaks.push(empty.peak);
+    }
+    let small = Stage::new(directory, CHURN + 1, EACH, true, &["rate_limit=0"]).await?;
+    let mut few = Vec::new();
+    for _ in 0..rounds {
+        few.push(
+            churned(&small, &small.ledger()?, NO_DRIFT, plan)
+                .await?
+                .peak,
+        );
+    }
+    small.close().await;
+    let reading: Vec<f64> = peaks
+        .iter()
+        .zip(&few)
+        .map(|(many, few)| many - few)
+        .collect();
+    let mut sweeps = Vec::new();
+    for _ in 0..rounds.min(1) {
+        sweeps.push(swept(stage, &large.ledger).await?);
+    }
+    let sweep_cpu: Vec<f64> = sweeps.iter().map(|(_, ticks)| ticks * 10.0).collect();
+    let sweep_peak: Vec<f64> = sweeps
+        .iter()
+        .map(|(peak, _)| peak - median(&full))
+        .collect();
+    Ok(vec![
+        Line {
+            what: "memory of all active grants: full ledger - empty ledger",
+            unit: Unit::Mebibytes,
+            pairs: added,
+            goal: Goal::AtMost(8.0),
+            sides: format!(
+                "{:.1} MiB with {} active grants against {:.1} MiB with none, {} members both times",
+                median(&full),
+                large.grants,
+                median(&none),
+                stage.users.len()
+            ),
+        },
+        Line {
+            what: "reading the members of a large organization, peak",
+            unit: Unit::Mebibytes,
+            pairs: reading,
+            goal: Goal::AtMost(16.0),
+            sides: format!(
+                "{:.1} MiB with {} members against {:.1} MiB with {}",
+                median(&peaks),
+                stage.users.len(),
+                median(&few),
+                CHURN + 1
+            ),
+        },
+        Line {
+            what: "one sweep for drift over the full ledger: memory on top",
+            unit: Unit::Mebibytes,
+            pairs: sweep_peak,
+            goal: Goal::Shown,
+            sides: "peak while everybody who holds access is compared with upstream".to_owned(),
+        },
+        Line {
+            what: "one sweep for drift over the full ledger: processor time",
+            unit: Unit::Millis,
+            pairs: sweep_cpu,
+            goal: Goal::Shown,
+            sides: "reading and comparing everybody, by default once a minute".to_owned(),
+        },
+    ])
+}
+
+/// A connector's memory after grants of some members came and went.
+async fn churned(
+    stage: &Stage,
+    ledger: &Path,
+    sections: &str,
+    plan: &Plan,
+) -> anyhow::Result<Usage> {
+    let server = Server::connector(&stage.configure(ledger, sections)?, &[]).await?;
+    let channel = server.channel().await?;
+    // A role that nobody holds: it is added and taken away again.
+    let who = Subjects::of(stage).with_role("deployment-editor");
+    let (times, rounds) = (
+        Times {
+            seconds: 1,
+            ..Times::default()
+        },
+        if plan.quick { 1 } else { 5 },
+    );
+    for round in 0..rounds {
+        for user in 0..CHURN {
+            let request = who.request_for(user, round, times, pb::GrantWait::Active);
+            load::create(channel.clone(), request).await?;
+        }
+    }
+    // The last grants end, are seen gone, and what was needed for it is let go.
+    tokio::time::sleep(if plan.quick {
+        Duration::from_secs(1)
+    } else {
+        Duration::from_secs(5)
+    })
+    .await;
+    let usage = usage(server.pid())?;
+    server.stop().await?;
+    Ok(usage)
+}
+
+/// Peak memory and processor time of one sweep for drift.
+async fn swept(stage: &Stage, ledger: &Path) -> anyhow::Result<(f64, f64)> {
+    let server = Server::connector(&stage.configure(ledger, OFTEN)?, &[]).await?;
+    let http = server.http.context("a connector has a page of metrics")?;
+    let url = format!("http://{http}/metrics");
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .context("making an HTTP client")?;
+    let before = usage(server.pid())?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let text = client.get(&url).send().await?.text().await?;
+        let done = text
+            .lines()
+            .any(|line| line.contains("sweep=\"drift\"") && line.contains("outcome=\"done\""));
+        if done {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < end, "no sweep ended in {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let after = usage(server.pid())?;
+    server.stop().await?;
+    Ok((after.peak, after.ticks - before.ticks))
+}
+
+/// What a connector does while nothing is due, against a server that serves nothing.
+async fn idle(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
+    let stage = &large.stage;
+    let (settle, window) = if plan.quick {
+        (Duration::from_millis(500), Duration::from_secs(1))
+    } else {
+        // The look through the ledger begins five seconds after the start.
+        (Duration::from_secs(7), Duration::from_secs(20))
+    };
+    let (mut resident, mut bare, mut ticks, mut switches) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut bare_ticks, mut bare_switches) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds.min(2) {
+        let ours = Server::connector(&stage.configure(&large.ledger, NO_DRIFT)?, &[]).await?;
+        let empty = Server::empty().await?;
+        for server in [&ours, &empty] {
+            load::empty(server.channel().await?).await.ok();
+        }
+        tokio::time::sleep(settle).await;
+        quiet(ours.pid()).await?;
+        let (began, base) = (usage(ours.pid())?, usage(empty.pid())?);
+        tokio::time::sleep(window).await;
+        let (ended, idle) = (usage(ours.pid())?, usage(empty.pid())?);
+        let seconds = window.as_secs_f64();
+        ticks.push((ended.ticks - began.ticks) * 5.0 / seconds);
+        switches.push((ended.switches - began.switches) / seconds);
+        bare_ticks.push((idle.ticks - base.ticks) * 5.0 / seconds);
+        bare_switches.push((idle.switches - base.switches) / seconds);
+        resident.push(ended.resident);
+        bare.push(idle.resident);
+        empty.stop().await?;
+        ours.stop().await?;
+    }
+    let grants = large.grants;
+    Ok(vec![
+        Line {
+            what: "resident memory / an empty server of the same binary",
+            unit: Unit::Times,
+            pairs: ratios(&resident, &bare),
+            goal: Goal::AtMost(2.5),
+            sides: format!(
+                "{:.1} MiB with {grants} active grants against {:.1} MiB",
+                median(&resident),
+                median(&bare)
+            ),
+        },
+        Line {
+            what: "processor time, ticks of 10 ms in 5 s",
+            unit: Unit::Count,
+            goal: Goal::AtMost(1.0),
+            sides: format!("the empty server {:.2}", median(&bare_ticks)),
+            pairs: ticks,
+        },
+        Line {
+            what: "voluntary context switches per second",
+            unit: Unit::Count,
+            goal: Goal::AtMost(5.0),
+            sides: format!("the empty server {:.2}", median(&bare_switches)),
+            pairs: switches,
+        },
+    ])
+}
+
+/// Waits until a process does next to nothing: after a start it looks through the whole ledger once.
+async fn quiet(pid: u32) -> anyhow::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    let mut before = usage(pid)?.ticks;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = usage(pid)?.ticks;
+        if now - before <= 2.0 {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < end, "not quiet after {PATIENCE:?}");
+        before = now;
+    }
+}
+
+/// From the start of the process to the first overdue removal on the wire.
+async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
+    let stage = &large.stage;
+    let overdue = (stage.users.len() / OVERDUE).max(2);
+    let past = stage.now() - TimeDelta::minutes(5);
+    let late: Vec<_> = stage.users.iter().take(overdue).cloned().collect();
+    make_overdue(&large.ledger, &integration(), &late, past).await?;
+    let config = stage.configure(&large.ledger, "")?;
+    let (mut ours, mut bare, mut small, mut whole) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        ours.push(first_removal(stage, &config, &[]).await?);
+        let text = config.to_str().context("paths of the bench are text")?;
+        let (spent, process) = to_first_removal(stage, || {
+            Process::start(&["bench", "bare-start", "--config", text])
+        })
+        .await?;
+        process.finish().await?;
+        bare.push(spent);
+        let members = (SMALL / EACH).min(stage.users.len());
+        let few = Fill {
+            integration: integration(),
+            users: stage.users.iter().take(members).cloned().collect(),
+            deployments: stage.deployments.clone(),
+            ends: vec![past; members],
+        };
+        let ledger = stage.ledger()?;
+        fill(&ledger, &few).await?;
+        let few = stage.configure(&ledger, "")?;
+        small.push(first_removal(stage, &few, &[]).await?);
+        // The slowest of them by far, and the farthest from its bound.
+        if round < 2 {
+            whole.push(first_removal(stage, &config, &["--full-load"]).await?);
+        }
+    }
+    let lines = |values: &[f64]| format!("{:.0} ms", median(values));
+    Ok(vec![
+        Line {
+            what: "start to first overdue removal / the least a start must do",
+            unit: Unit::Times,
+            pairs: ratios(&ours, &bare),
+            goal: Goal::AtMost(2.0),
+            sides: format!(
+                "{} with {} active grants, {} of them overdue, against {}",
+                lines(&ours),
+                large.grants,
+                overdue * EACH,
+                lines(&bare)
+            ),
+        },
+        Line {
+            what: "the same / a start with a thousand grants",
+            unit: Unit::Times,
+            pairs: ratios(&ours, &small),
+            goal: Goal::AtMost(1.3),
+            sides: format!("{} against {}", lines(&ours), lines(&small)),
+        },
+        Line {
+            what: "loading everything first / the same",
+            unit: Unit::Times,
+            pairs: ratios(&whole, &ours),
+            goal: Goal::AtLeast(8.0),
+            sides: format!("{} against {}", lines(&whole), lines(&ours)),
+        },
+    ])
+}
+
+async fn first_removal(stage: &Stage, config: &Path, switches: &[&str]) -> anyhow::Result<f64> {
+    let (spent, process) = to_first_removal(stage, || connector(config, switches)).await?;
+    process.crash()?;
+    Ok(spent)
+}
+
+/// Milliseconds from just before a process starts to the arrival of its first removal.
+async fn to_first_removal(
+    stage: &Stage,
+    start: impl FnOnce() -> anyhow::Result<Process>,
+) -> anyhow::Result<(f64, Process)> {
+    stage.handle().reset_calls();
+    let began = stage.now();
+    let process = start()?;
+    let arrived = until("the first removal", || {
+        let calls = stage.handle().calls();
+        Ok(calls
+            .log
+            .iter()
+            .find(|call| call.kind == "role_assignments.remove")
+            .map(|call| call.at))
+    })
+    .await?;
+    Ok((millis(arrived - began), process))
+}

@@ -1,0 +1,175 @@
+//! What a member aggregate remembers for receipts and for its operators.
+//!
+//! Owns the evidence of what is ours now, the proposals to give something up, and what was given up. Never decides about
+//! access.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::assignment::Assignment;
+use super::ids::GrantId;
+use super::receipt::{GivenUp, Look, Receipt, Sighting, Trail};
+
+/// What is remembered of a grant that has not ended, for its receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantTrail {
+    /// Which grant.
+    pub id: GrantId,
+    /// What the member held before anything was added for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Sighting>,
+    /// The end that was last promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When its removal became due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// Times its end was moved.
+    #[serde(default)]
+    pub extensions: u32,
+}
+
+/// A proposal to give an assignment up, waiting for a second person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Which.
+    pub assignment: Assignment,
+    /// Who proposes, as told by the caller.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+    /// Until when somebody else can confirm it.
+    pub expires_at: Timestamp,
+}
+
+/// An assignment that was given up and is watched for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Which.
+    pub assignment: Assignment,
+    /// When.
+    pub at: Timestamp,
+    /// Who proposed it.
+    pub by: String,
+    /// Who confirmed it.
+    pub confirmed_by: String,
+    /// Why.
+    pub reason: String,
+    /// When it was last reported as still there.
+    #[serde(default)]
+    pub reported_at: Option<Timestamp>,
+}
+
+/// What a member aggregate remembers for receipts and for its operators.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// Of assignments that are ours, or that a grant which has not ended names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trails: Vec<Trail>,
+    /// Of grants that have not ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<GrantTrail>,
+    /// Receipts that are written and still owe a second look.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<Receipt>,
+    /// Proposals to give something up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proposals: Vec<Proposal>,
+    /// What was given up and is watched for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<Forgotten>,
+    /// Receipts to write with the next commit. Like grants that ended, they leave the aggregate with it.
+    #[serde(skip)]
+    pub outbox: Vec<Receipt>,
+}
+
+impl Evidence {
+    /// Whether there is nothing to remember.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The trail of an assignment.
+    #[must_use]
+    pub fn trail(&self, assignment: &Assignment) -> Option<&Trail> {
+        self.trails
+            .iter()
+            .find(|trail| trail.assignment == *assignment)
+    }
+
+    /// The trail of an assignment, begun where there is none.
+    pub fn trail_mut(&mut self, assignment: &Assignment) -> &mut Trail {
+        let known = self
+            .trails
+            .iter()
+            .position(|trail| trail.assignment == *assignment);
+        let index = known.unwrap_or_else(|| {
+            self.trails.push(Trail::new(assignment.clone()));
+            self.trails.len() - 1
+        });
+        &mut self.trails[index]
+    }
+
+    /// What is remembered of a grant.
+    #[must_use]
+    pub fn grant(&self, id: GrantId) -> Option<&GrantTrail> {
+        self.grants.iter().find(|grant| grant.id == id)
+    }
+
+    /// What is remembered of a grant, begun where there is nothing.
+    pub fn grant_mut(&mut self, id: GrantId) -> &mut GrantTrail {
+        let known = self.grants.iter().position(|grant| grant.id == id);
+        let index = known.unwrap_or_else(|| {
+            self.grants.push(GrantTrail {
+                id,
+                before: None,
+                expires_at: None,
+                due_at: None,
+                extensions: 0,
+            });
+            self.grants.len() - 1
+        });
+        &mut self.grants[index]
+    }
+
+    /// The proposal to give an assignment up that still counts at `now`.
+    #[must_use]
+    pub fn proposal(&self, assignment: &Assignment, now: Timestamp) -> Option<&Proposal> {
+        self.proposals
+            .iter()
+            .find(|proposal| proposal.assignment == *assignment && proposal.expires_at > now)
+    }
+
+    /// What is known of an assignment that was given up.
+    #[must_use]
+    pub fn forgotten(&self, assignment: &Assignment) -> Option<&Forgotten> {
+        self.forgotten
+            .iter()
+            .find(|forgotten| forgotten.assignment == *assignment)
+    }
+
+    /// Ownership ends without a removal: on its trail, and on receipts that still wait for it.
+    pub fn give_up(&mut self, assignment: &Assignment, how: &GivenUp) {
+        self.proposals
+            .retain(|proposal| proposal.assignment != *assignment);
+        self.trail_mut(assignment).given_up = Some(how.clone());
+        for receipt in &mut self.open {
+            let mut changed = false;
+            for line in &mut receipt.lines {
+                if line.trail.assignment == *assignment && line.trail.look.is_open() {
+                    line.fate = how.fate();
+                    line.trail.given_up = Some(how.clone());
+                    line.trail.look = Look::NotOwed;
+                    changed = true;
+                }
+            }
+            if changed {
+                self.outbox.push(receipt.clone());
+            }
+        }
+    }
+}

@@ -121,7 +121,8 @@ proptest! {
         }
         // A budget smaller than one request in ten seconds cannot promise a read in ten seconds.
         let slot = if core.budget() == 1 { core.window() } else { Duration::ZERO };
-        let promise = (seconds(10) + slot).max(core.window() * 2) + seconds(1);
+        // A read that falls due when its window is spent is the first of the next one.
+        let promise = (seconds(10) + slot + core.window()).max(core.window() * 2) + seconds(1);
         core.enqueue(Priority::Verify);
         while now < seconds(200) {
             for went in drain(&mut core, now).0 {

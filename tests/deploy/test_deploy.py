@@ -7,7 +7,7 @@ import re
 import promql_parser
 import pytest
 import yaml
-from harness import ROOT, run
+from harness import ROOT, eventually, run
 
 RULES = ROOT / "deploy" / "prometheus" / "latchkey.rules.yaml"
 BOARD = ROOT / "deploy" / "grafana" / "latchkey.json"
@@ -211,7 +211,8 @@ def test_a_real_scrape_shows_the_promise_and_its_objective(make_bench):
     assert connector.metric("latchkey_revocation_seconds_bucket", le="60") == 1
     assert connector.metric("latchkey_activation_seconds_count", integration="elastic") == 1
     assert connector.metric("latchkey_ledger_writable") == 1
-    assert connector.metric("latchkey_integration_up", integration="elastic") == 1
+    # Counted every few seconds.
+    eventually(lambda: connector.metric("latchkey_integration_up", integration="elastic") == 1, seconds=30)
     families = {
         line.split()[2] for line in connector.metrics().splitlines() if line.startswith("# TYPE latchkey_")
     }

@@ -71,7 +71,7 @@ def test_yesterdays_ledger_touches_nothing_that_it_cannot_prove(make_bench, tmp_
     client.wait_for(unknown, "ACTIVE")
     eventually(lambda: "second_look" in [event["kind"] for event in bench.connector.events(bob)], seconds=60)
     standing = {"deployment": [{"role_id": "deployment-viewer", "deployment_ids": [first]}]}
-    cloud.control("POST", f"members/{bob.user_id}/assignments", {"role_assignments": standing})
+    cloud.control("POST", f"members/{bob.user_id}/assignments", standing)
     bench.kill()
 
     lose_ledger(bench)

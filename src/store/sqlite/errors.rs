@@ -11,6 +11,7 @@ const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
 const SQLITE_READONLY: i32 = 8;
 const SQLITE_IOERR: i32 = 10;
+const SQLITE_IOERR_SHORT_READ: i32 = SQLITE_IOERR | (2 << 8);
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CONSTRAINT: i32 = 19;
@@ -28,6 +29,8 @@ fn primary(error: &sqlx::Error) -> Option<i32> {
 /// Whether the error says that what is stored cannot be read.
 pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
     matches!(primary(error), Some(SQLITE_CORRUPT | SQLITE_NOTADB))
+        // The file ends before a page of it: it was cut.
+        || code(error) == Some(SQLITE_IOERR_SHORT_READ)
         || matches!(
             error,
             sqlx::Error::ColumnDecode { .. }

@@ -50,7 +50,8 @@ def template(name=None, changes=None, kubernetes=None, extra=()):
 
 
 @functools.cache
-def _rendered(name, kubernetes):
+def text(name, kubernetes=None):
+    """What helm prints for a set of values."""
     done = template(name, kubernetes=kubernetes)
     assert done.returncode == 0, f"{name}: {done.stderr}"
     return done.stdout
@@ -58,7 +59,7 @@ def _rendered(name, kubernetes):
 
 def rendered(name, kubernetes=None):
     """The objects of a set of values."""
-    return [each for each in yaml.safe_load_all(_rendered(name, kubernetes)) if each]
+    return [each for each in yaml.safe_load_all(text(name, kubernetes)) if each]
 
 
 def changed(name, **changes):

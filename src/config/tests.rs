@@ -84,9 +84,9 @@ fn unknown_keys_are_refused_with_the_key_that_was_meant() {
         "known here: `allow_all_targets`",
     );
     refused_integration(
-        "name: a, secret: {vault: {}, file: {path: /a}}",
+        "name: a, secret: {valt: {}, file: {path: /a}}",
         "integrations[0].secret",
-        "known here: `aws_secrets_manager`, `env`, `file`",
+        "`valt` is not a known key; write `vault`",
     );
 }
 
@@ -310,6 +310,26 @@ fn integrations_are_checked_one_by_one_and_against_each_other() {
         "name: a, secret: {env: {}}",
         &at("secret.env.name"),
         "is missing",
+    );
+    refused_integration(
+        "name: a, secret: {vault: {address: 'http://vault.internal', path: a, auth: {token: {file: /a}}}}",
+        &at("secret.vault.address"),
+        "write https",
+    );
+    refused_integration(
+        "name: a, secret: {vault: {address: 'https://vault.internal', path: a/../b, auth: {token: {file: /a}}}}",
+        &at("secret.vault.path"),
+        "..",
+    );
+    refused_integration(
+        "name: a, secret: {vault: {address: 'https://vault.internal', path: a, auth: {approle: {role_id: r, secret_id_file: s}}}}",
+        &at("secret.vault.auth.approle.secret_id_file"),
+        "absolute",
+    );
+    refused_integration(
+        "name: a, secret: {kubernetes: {name: A_b}}",
+        &at("secret.kubernetes.name"),
+        "lower-case",
     );
     refused_integration(
         "name: a, secret: {aws_secrets_manager: {secret_id: 'a b'}}",

@@ -20,6 +20,8 @@ from .render import changed, connector, matrix, one, rendered
 
 # Settings that the chart offers and the program may get later: a program that does not know them may say so.
 TO_COME = {"callers", "law", "url", "password_file", "ca_file", "max_connections", "oidc", "tls"}
+# Variables of the command line that come with it being able to speak TLS.
+VARIABLES_TO_COME = {"LATCHKEY_TLS_CA", "LATCHKEY_TLS_CERTIFICATE", "LATCHKEY_TLS_KEY"}
 
 
 def entrypoint():
@@ -262,3 +264,14 @@ def test_every_command_that_a_pod_runs_exists(name, latchkey_bin):
                 told = run(latchkey_bin, command, "--help").stdout
                 for option in (word for word in container["args"] if word.startswith("--")):
                     assert option in told, (command, option)
+
+
+def test_variables_of_the_hooks_are_those_of_the_command_line(latchkey_bin):
+    told = run(latchkey_bin, "drain", "--help").stdout
+    known = set(re.findall(r"\[env: (\w+)", told))
+    [hook] = one(rendered("everything"), "Job", "-drain")["spec"]["template"]["spec"]["containers"]
+    used = {each["name"] for each in hook["env"]}
+    assert {"LATCHKEY_SERVER", "LATCHKEY_REQUESTER"} <= used & known
+    unknown = used - known
+    # All of them or none: a program that speaks TLS knows them by these names.
+    assert not unknown or (unknown == VARIABLES_TO_COME and not re.search("--tls|certificate", told)), unknown

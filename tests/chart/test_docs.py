@@ -13,7 +13,8 @@ DOCS = ROOT / "docs"
 
 def blocks(page):
     """The YAML of a page, in order."""
-    return [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", (DOCS / page).read_text(), re.M | re.S)]
+    found = re.findall(r"^```yaml\n(.*?)^```$", (DOCS / page).read_text(), re.M | re.S)
+    return [yaml.safe_load(text) for text in found]
 
 
 def test_the_values_of_the_installation_render_alone():

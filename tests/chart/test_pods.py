@@ -68,6 +68,13 @@ def test_a_breach_would_be_noticed(changes, breach):
     assert any(breach in each for each in found), found
 
 
+def test_a_cluster_that_chooses_users_itself_is_let():
+    nothing = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    for place, _, spec in pods(changed("smallest", podSecurityContext=nothing)):
+        assert not [name for name in nothing if spec["securityContext"].get(name) is not None], place
+        assert not breaches(spec), "it is as restricted as before"
+
+
 def test_every_container_has_a_read_only_root_and_bounds():
     for place, _, spec in every_pod():
         for container in containers(spec):

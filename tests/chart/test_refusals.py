@@ -97,6 +97,7 @@ CONTRADICTIONS = {
         {"config": {"listen": {"oidc": [{"issuer": "https://login.example.com", "audience": "a"}]}}},
         ["would send tokens in the clear"],
     ),
+    "nobody may call": ("sqlite-mtls", {"config": {"callers": []}}, ["config.callers is empty, so nobody could call"]),
     "everybody may call": (
         "smallest",
         {"config": {"listen": {"grpc": "0.0.0.0:7443"}}},

@@ -21,7 +21,7 @@ SNAPSHOTS = ROOT / "tests" / "chart" / "snapshots"
 # Kept whole; the others are kept as what differs from the first.
 WHOLE = ("smallest", "ha", "sqlite-mtls", "everything")
 # Kinds that are no part of Kubernetes: test_objects.py looks at them.
-FOREIGN = {"Certificate", "ServiceMonitor", "PrometheusRule"}
+FOREIGN = {"Certificate", "PrometheusRule", "SecretProviderClass", "ServiceMonitor"}
 RENEW = "run the tests with UPDATE_SNAPSHOTS=1 and review what changes"
 
 

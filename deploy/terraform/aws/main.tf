@@ -79,7 +79,7 @@ data "aws_iam_policy_document" "read" {
     }
 
     condition {
-      test     = "StringLike"
+      test     = "StringEquals"
       variable = "kms:EncryptionContext:SecretARN"
       values   = [aws_secretsmanager_secret.elastic.arn]
     }

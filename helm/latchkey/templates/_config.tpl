@@ -167,7 +167,6 @@ Everything below works on a copy; `include "latchkey.config" . | fromYaml` gives
 {{- $texts = append $texts (dig "base_url" "" .) -}}
 {{- $texts = append $texts (dig "upstream" "proxy" "" .) -}}
 {{- $texts = append $texts (dig "secret" "vault" "address" "" .) -}}
-{{- $texts = append $texts (dig "secret" "azure_key_vault" "vault_url" "" .) -}}
 {{- $texts = append $texts (dig "secret" "aws_secrets_manager" "endpoint_url" "" .) -}}
 {{- end -}}
 {{- range (dig "listen" "oidc" list .Values.config) -}}

@@ -199,6 +199,14 @@ configMap:
 {{- define "latchkey.operatorEnv" -}}
 - name: LATCHKEY_SERVER
   value: {{ printf "%s://%s-headless.%s.svc:%s" (ternary "https" "http" (eq (include "latchkey.hasTls" .) "true")) (include "latchkey.fullname" .) .Release.Namespace (include "latchkey.grpcPort" .) }}
+{{- if .Values.operator.tlsSecretName }}
+- name: LATCHKEY_TLS_CA
+  value: /etc/latchkey/operator/ca.crt
+- name: LATCHKEY_TLS_CERTIFICATE
+  value: /etc/latchkey/operator/tls.crt
+- name: LATCHKEY_TLS_KEY
+  value: /etc/latchkey/operator/tls.key
+{{- end }}
 {{- with .Values.operator.extraEnv }}
 {{ toYaml . }}
 {{- end }}

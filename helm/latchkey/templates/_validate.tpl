@@ -77,11 +77,14 @@ like is the business of values.schema.json.
 {{- if and (or .Values.tls.revocationList.secretName .Values.tls.revocationList.configMapName) (not (include "latchkey.clientCa" .)) -}}
 {{- $said = append $said "tls.revocationList is set, but no client certificates are accepted: set tls.clientCa, or remove it" -}}
 {{- end -}}
-{{- if and (dig "oidc" "" $listen) (not (include "latchkey.hasTls" .)) (not .Values.tls.offloaded) -}}
-{{- $said = append $said "config.listen.oidc without TLS would send tokens in the clear: set tls.secretName or tls.certManager.enabled, or tls.offloaded where a mesh ends TLS in front of the pod" -}}
+{{- if and (dig "oidc" "" $listen) (not (include "latchkey.hasTls" .)) -}}
+{{- $said = append $said "config.listen.oidc without TLS would send tokens in the clear: set tls.secretName or tls.certManager.enabled" -}}
 {{- end -}}
 {{- if and (eq (include "latchkey.reachable" .) "true") (ne (include "latchkey.tellsCallers" .) "true") -}}
 {{- $said = append $said "config.listen.grpc can be reached from other pods, and callers cannot be told apart: set tls.clientCa or config.listen.oidc, or leave config.listen.grpc out to stay on loopback inside the pod" -}}
+{{- end -}}
+{{- if and (eq (include "latchkey.tellsCallers" .) "true") (not $config.callers) -}}
+{{- $said = append $said "callers are told apart, and config.callers is empty, so nobody could call: name each with its role and its certificate or token" -}}
 {{- end -}}
 {{- $http := dig "http" "" $listen -}}
 {{- if or (hasPrefix "127." $http) (hasPrefix "[::1]" $http) -}}

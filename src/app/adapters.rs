@@ -308,6 +308,7 @@ pub(super) fn schedules(section: &Sweeps) -> Schedules {
         reminders: text(&section.reminders),
         retention: text(&section.retention),
         secret_refresh: text(&section.secret_refresh),
+        audit_seal: text(&section.audit_seal),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns every setting with its default and reason, and complaints that say what to write instead, all at once. Never
 //! holds a secret: only where one is. Never expands variables.
 
+pub mod audit;
 pub mod engine;
 pub mod integration;
 pub mod lateness;
@@ -31,6 +32,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use audit::Audit;
 pub use engine::Engine;
 pub use integration::{Integration, Reapply, Upstream};
 pub use lateness::{Lateness, OnExceeded};
@@ -66,6 +68,9 @@ pub struct Config {
     /// its word, and what it does not know is left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<Witness>,
+    /// Seals over the audit. Without them whoever can write to the ledger can rewrite what it says happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Limits of the gRPC surface.
     #[serde(default)]
     pub limits: Limits,
@@ -173,6 +178,7 @@ impl Config {
             log: _,
             ledger,
             witness,
+            audit,
             limits,
             policy,
             lateness,
@@ -186,6 +192,9 @@ impl Config {
         ledger.check(problems);
         if let Some(witness) = witness {
             witness.check(Some(ledger), problems);
+        }
+        if let Some(audit) = audit {
+            audit.check(Some(ledger), problems);
         }
         limits.check(problems);
         policy.check(problems);
@@ -213,6 +222,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(witness) = section::<Witness>(value, "witness") {
         witness.check(section::<Ledger>(value, "ledger").as_ref(), problems);
+    }
+    if let Some(audit) = section::<Audit>(value, "audit") {
+        audit.check(section::<Ledger>(value, "ledger").as_ref(), problems);
     }
     if let Some(limits) = section::<Limits>(value, "limits") {
         limits.check(problems);

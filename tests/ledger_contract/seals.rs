@@ -102,12 +102,18 @@ async fn a_block_that_is_not_the_next_one_is_refused() {
     };
     // Two sealers that ran at once: the second finds its number taken.
     let again = ledger.add_block(first.clone()).await;
-    assert!(matches!(again, Err(LedgerError::Unavailable { .. })), "{again:?}");
+    assert!(
+        matches!(again, Err(LedgerError::Unavailable { .. })),
+        "{again:?}"
+    );
     let mut far = first.clone();
     far.number = 3;
     far.last = 9;
     assert!(ledger.add_block(far).await.is_err());
-    assert_eq!(ledger.last_block().await.expect("readable").as_ref(), Some(first));
+    assert_eq!(
+        ledger.last_block().await.expect("readable").as_ref(),
+        Some(first)
+    );
     file.close().await;
 }
 
@@ -127,18 +133,32 @@ async fn a_rewritten_ledger_is_found_out_by_its_own_export() {
     sealer.run(at(0)).await.expect("sealed");
     file.close().await;
 
-    for text in ["UPDATE events SET body = '{}' WHERE sequence = 7", "DELETE FROM audit_blocks"] {
+    for text in [
+        "UPDATE events SET body = '{}' WHERE sequence = 7",
+        "DELETE FROM audit_blocks",
+    ] {
         assert!(direct(&path, text).await.is_err(), "{text} is not allowed");
     }
     // Whoever owns the file can drop what forbids it.
-    direct(&path, "DROP TRIGGER events_stay_as_written").await.expect("dropped");
-    direct(&path, "UPDATE events SET body = replace(body, 'event 6', 'event X') WHERE sequence = 7")
+    direct(&path, "DROP TRIGGER events_stay_as_written")
         .await
-        .expect("rewritten");
+        .expect("dropped");
+    direct(
+        &path,
+        "UPDATE events SET body = replace(body, 'event 6', 'event X') WHERE sequence = 7",
+    )
+    .await
+    .expect("rewritten");
     let file = File::open(&path, Options::default()).await;
     let found = verified(&key, &exported(&file.ledger).await).expect_err("rewritten");
     assert!(
-        matches!(found, VerifyError::Finding(Finding::Changed { sequence: 7, line: 7 })),
+        matches!(
+            found,
+            VerifyError::Finding(Finding::Changed {
+                sequence: 7,
+                line: 7
+            })
+        ),
         "{found}"
     );
     file.close().await;

@@ -46,7 +46,8 @@ pub(super) async fn run(
         }
         HostCommand::Audit(args) => {
             quiet();
-            return audit::audit(&args, format, streams).await;
+            // Reading a ledger's file makes a large future, and this command is rare.
+            return Box::pin(audit::audit(&args, format, streams)).await;
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
         HostCommand::Sweep(args) => {

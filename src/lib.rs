@@ -11,12 +11,13 @@
 //! * [`scheduler`] decides when a member is looked at, [`reconcile`] what is done then: the only path that changes
 //!   access.
 //! * [`domain`] is the vocabulary and its rules, [`ports`] what the core needs from the world.
-//! * [`elastic`], [`store`], [`secrets`] and [`witness`] are the adapters; they never know each other.
+//! * [`elastic`], [`store`], [`secrets`], [`witness`] and [`audit`] are the adapters; they never know each other.
 //! * [`config`], [`runtime`] and [`telemetry`] run the process; [`sim`] is a simulated Elastic Cloud that knows none of
 //!   the others.
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod domain;

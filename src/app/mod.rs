@@ -5,6 +5,7 @@
 
 mod adapters;
 mod adopt;
+mod audit;
 pub mod bench;
 mod census;
 mod integration;
@@ -43,6 +44,7 @@ use crate::{elastic, reconcile, scheduler};
 use integration::Integration;
 
 pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
+pub use audit::{AuditExport, audit_head, export_audit};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::{held, probe_witness, probes};
 
@@ -107,6 +109,7 @@ impl App {
         let (ledger, check) =
             adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
                 .await?;
+        let sealer = audit::sealer(&config, check.as_ref()).await?;
         if let Some(check) = check {
             let (ready, stop) = (readiness.component("ledger file"), shutdown.clone());
             ready.set_ready();
@@ -245,6 +248,7 @@ impl App {
             remind_before: adapters::reminders(&config.reminders),
             reminded_at: Arc::new(Mutex::new(None)),
             keep_ended: adapters::delta(config.ledger.retention.ended_grants),
+            sealer,
         };
         let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
         let stop = shutdown.soft_token();
@@ -370,6 +374,7 @@ const DESCRIBE: &[fn()] = &[
     scheduler::watchdog::describe_metrics,
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,
+    crate::audit::describe_metrics,
     objective::describe_metrics,
     api::describe_metrics,
 ];

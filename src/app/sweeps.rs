@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 
 use super::integration::Integration;
+use crate::audit::Sealer;
 use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::GrantState;
@@ -28,6 +29,8 @@ pub(super) struct Parts {
     pub(super) reminded_at: Arc<Mutex<Option<Timestamp>>>,
     /// How long ended grants stay.
     pub(super) keep_ended: TimeDelta,
+    /// Seals the audit, where that is configured.
+    pub(super) sealer: Option<Arc<Sealer>>,
 }
 
 /// When each sweep runs, as cron expressions with seconds in UTC.
@@ -41,6 +44,7 @@ pub(super) struct Schedules {
     pub(super) reminders: String,
     pub(super) retention: String,
     pub(super) secret_refresh: String,
+    pub(super) audit_seal: String,
 }
 
 /// Late by more than this, a member is handed to its driver again.
@@ -65,6 +69,7 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
         reminders,
         retention,
         secret_refresh,
+        audit_seal,
     } = schedules;
     vec![
         sweep("directory", directory, parts, |parts| async move {
@@ -94,6 +99,9 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
             parts,
             |parts| async move { refresh_secrets(&parts).await },
         ),
+        sweep("audit_seal", audit_seal, parts, |parts| async move {
+            seal(&parts).await
+        }),
     ]
 }
 
@@ -111,6 +119,16 @@ where
         name,
         schedule,
         run: Arc::new(move || Box::pin(work(parts.clone()))),
+    }
+}
+
+async fn seal(parts: &Parts) -> Result<String, String> {
+    let Some(sealer) = &parts.sealer else {
+        return Ok("not configured".to_owned());
+    };
+    match sealer.run(parts.clock.now()).await {
+        Ok(sealed) => Ok(format!("{} records", sealed.records)),
+        Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
     }
 }
 

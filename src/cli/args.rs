@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::adopt_access::AdoptAccessArgs;
+use super::audit::AuditArgs;
 use super::bench::BenchArgs;
 use super::help::*;
 use super::overdue::{ForgetArgs, OverdueArgs};
@@ -108,6 +109,9 @@ pub enum HostCommand {
     /// Print the audit events of the ledger as lines of JSON, also while the connector runs
     #[command(after_help = EVENTS_EXAMPLES)]
     Events(EventsArgs),
+    /// Seal, export and verify the audit
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(AuditArgs),
     /// Remove what is due without a running connector: the last resort
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(SweepArgs),

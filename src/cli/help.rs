@@ -116,6 +116,14 @@ Examples:
   latchkey events --config /etc/latchkey/config.yaml > events.jsonl
   latchkey events --config /etc/latchkey/config.yaml --after 1200 >> events.jsonl";
 
+pub(super) const AUDIT_EXAMPLES: &str = "\
+Verifying needs the export and the public key, no connector and no ledger.
+
+Examples:
+  latchkey audit keygen
+  latchkey audit export --config /etc/latchkey/config.yaml > audit.jsonl
+  latchkey audit verify audit.jsonl --key \"$PUBLIC_KEY\" --head \"$HEAD\"";
+
 pub(super) const RECEIPT_EXAMPLES: &str = "\
 A receipt is written in the transaction that ends its grant, and again when the second look is done.
 

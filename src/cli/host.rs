@@ -11,7 +11,9 @@ use serde_json::json;
 use super::args::{DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
-use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate, sweep};
+use super::{
+    Exit, Failure, Streams, adopt, audit, bench, configuration, demo, doctor, simulate, sweep,
+};
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
 
@@ -41,6 +43,10 @@ pub(super) async fn run(
         HostCommand::Events(args) => {
             quiet();
             return adopt::events(&args, streams).await;
+        }
+        HostCommand::Audit(args) => {
+            quiet();
+            return audit::audit(&args, format, streams).await;
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
         HostCommand::Sweep(args) => {

@@ -7,6 +7,7 @@
 pub mod adopt;
 mod adopt_access;
 pub mod args;
+pub mod audit;
 pub mod bench;
 mod bulk;
 mod configuration;
@@ -96,6 +97,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "drain",
             "hold",
             "events",
+            "audit",
             "overdue",
             "forget",
             "adopt",

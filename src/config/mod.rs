@@ -3,6 +3,7 @@
 //! Owns every setting with its default and reason, and complaints that say what to write instead, all at once. Never
 //! holds a secret: only where one is. Never expands variables.
 
+pub mod audit;
 pub mod engine;
 pub mod integration;
 pub mod lateness;
@@ -12,6 +13,7 @@ pub mod listen;
 pub mod log;
 pub mod policy;
 pub mod problem;
+pub mod secret;
 pub mod service_level;
 pub mod sweeps;
 pub mod text;
@@ -30,8 +32,9 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use audit::Audit;
 pub use engine::Engine;
-pub use integration::{Integration, Reapply, Secret, SecretSource, Upstream};
+pub use integration::{Integration, Reapply, Upstream};
 pub use lateness::{Lateness, OnExceeded};
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;
@@ -40,6 +43,7 @@ pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
+pub use secret::{KubernetesSource, Secret, SecretSource, VaultSource, VaultWay};
 pub use service_level::ServiceLevel;
 pub use sweeps::{Reminders, Sweeps};
 pub use text::Period;
@@ -64,6 +68,9 @@ pub struct Config {
     /// its word, and what it does not know is left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<Witness>,
+    /// Seals over the audit. Without them whoever can write to the ledger can rewrite what it says happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Limits of the gRPC surface.
     #[serde(default)]
     pub limits: Limits,
@@ -171,6 +178,7 @@ impl Config {
             log: _,
             ledger,
             witness,
+            audit,
             limits,
             policy,
             lateness,
@@ -184,6 +192,9 @@ impl Config {
         ledger.check(problems);
         if let Some(witness) = witness {
             witness.check(Some(ledger), problems);
+        }
+        if let Some(audit) = audit {
+            audit.check(Some(ledger), problems);
         }
         limits.check(problems);
         policy.check(problems);
@@ -211,6 +222,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(witness) = section::<Witness>(value, "witness") {
         witness.check(section::<Ledger>(value, "ledger").as_ref(), problems);
+    }
+    if let Some(audit) = section::<Audit>(value, "audit") {
+        audit.check(section::<Ledger>(value, "ledger").as_ref(), problems);
     }
     if let Some(limits) = section::<Limits>(value, "limits") {
         limits.check(problems);

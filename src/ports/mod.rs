@@ -2,6 +2,7 @@
 //!
 //! Owns the contracts between the core and its adapters. Never contains an implementation that does I/O.
 
+pub mod audit;
 pub mod clock;
 pub mod ledger;
 pub mod provider;

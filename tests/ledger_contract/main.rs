@@ -8,5 +8,6 @@ mod model;
 mod receipts;
 mod recovery;
 mod requests;
+mod seals;
 mod sqlite;
 mod support;

@@ -4,6 +4,7 @@
 //! The writer runs in the task that the caller gives it. Never answers a write before its commit returned, and never
 //! opens a file that another process has.
 
+mod audit;
 mod bench;
 mod census;
 mod errors;

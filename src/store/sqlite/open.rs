@@ -417,6 +417,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0009_watched.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            10,
+            "audit blocks".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0010_audit_blocks.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

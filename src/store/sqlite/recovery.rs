@@ -7,11 +7,13 @@ use std::path::Path;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row, query};
 
+use super::audit;
 use super::errors::{self, corrupt, unavailable};
 use super::open::OpenError;
 use super::read::{self, Read};
 use super::write::{Applied, Reply};
 use crate::domain::Timestamp;
+use crate::ports::audit::{AuditBlock, AuditRecord};
 use crate::ports::ledger::{EventFilter, HoldRecord, Identity, Result, StoredEvent};
 use crate::store::rows::{self, EventRow, FORMAT, IllegalWrite};
 
@@ -210,6 +212,39 @@ impl Glance {
         read::events(&mut self.conn, &EventFilter::default(), after, PAGE, ACTION)
             .await
             .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
+    }
+
+    /// The next audit records after a sequence, up to another one, as they are stored; none at the end.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn records(&mut self, after: u64, up_to: u64) -> Result<Vec<AuditRecord>> {
+        let mut records = audit::records(&mut self.conn, after, PAGE)
+            .await
+            .map_err(|error| errors::of_statement("reading the audit", error))?;
+        records.retain(|record| record.sequence <= up_to);
+        Ok(records)
+    }
+
+    /// A block of the audit.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn block(&mut self, number: u64) -> Result<Option<AuditBlock>> {
+        let found = audit::blocks(&mut self.conn, number, 1)
+            .await
+            .map_err(|error| errors::of_statement("reading a block of the audit", error))?;
+        Ok(found.into_iter().find(|block| block.number == number))
+    }
+
+    /// The newest block of the audit.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn last_block(&mut self) -> Result<Option<AuditBlock>> {
+        audit::last(&mut self.conn)
+            .await
+            .map_err(|error| errors::of_statement("reading the newest block of the audit", error))
     }
 
     /// Lets go of the file.

@@ -76,6 +76,7 @@ pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
         | Work::Agree { .. }
         | Work::PutHold(..)
         | Work::EndHold(..)
+        | Work::Seal(_)
         | Work::Check => None,
     }
 }

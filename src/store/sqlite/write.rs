@@ -6,11 +6,13 @@
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Connection, Row, query};
 
+use super::audit;
 use super::errors::{corrupt, unavailable};
 use super::read;
 use super::recovery::{self, HoldRow};
 use super::together::{EVENTS, GRANTS, REQUESTS, TOGETHER};
 use crate::domain::ids::{IntegrationName, OrganizationId};
+use crate::ports::audit::AuditBlock;
 use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
 use crate::store::rows::{
     self, AcceptRows, CommitRows, EventRow, FORMAT, GrantRow, IllegalWrite, MemberRow, RequestRow,
@@ -36,6 +38,7 @@ pub(super) enum Work {
     },
     PutHold(HoldRow, Vec<EventRow>),
     EndHold(IntegrationName, Vec<EventRow>),
+    Seal(Box<AuditBlock>),
     Check,
 }
 
@@ -53,6 +56,7 @@ impl Work {
             Self::Agree { .. } => "raising the generation",
             Self::PutHold(..) => "putting an integration in hold",
             Self::EndHold(..) => "ending a hold",
+            Self::Seal(_) => "sealing the audit",
             Self::Check => "checking that the ledger can be written",
         }
     }
@@ -74,7 +78,7 @@ impl Work {
             Self::Rekey(_, rows) => 1 + of(rows),
             Self::Append(events) => events.len(),
             Self::PutHold(_, events) | Self::EndHold(_, events) => 1 + events.len(),
-            Self::Claim(..) | Self::Agree { .. } | Self::Check => 1,
+            Self::Claim(..) | Self::Agree { .. } | Self::Seal(_) | Self::Check => 1,
             // As many as the limit allows: nothing else should wait for it.
             Self::Prune { .. } => usize::MAX >> 1,
         }
@@ -220,6 +224,7 @@ pub(super) async fn apply(conn: &mut SqliteConnection, work: &Work) -> Applied {
         Work::EndHold(integration, events) => {
             recovery::end_hold(conn, integration.as_str(), events).await
         }
+        Work::Seal(block) => audit::add(conn, block, work.action()).await,
         Work::Check => {
             query(
                 "INSERT INTO meta (name, value) VALUES ('checks', 1) \

@@ -401,7 +401,7 @@ pub trait Ledger: Debug + Send + Sync {
     async fn commit(&self, commit: MemberCommit) -> Result<u64>;
 
     /// Moves the grants of an invitee to the member who joined, in one transaction: `from` must still be at its
-    /// version and becomes quiet, `into` is stored like a commit.
+    /// version and becomes quiet but for the invitation that it carries, `into` is stored like a commit.
     async fn rekey(&self, from: MemberRecord, into: MemberCommit) -> Result<u64>;
 
     /// Members due at or before `until`, removals first, then by power, then by time; at most `limit`.

@@ -6,8 +6,9 @@ use super::pass::Reconciler;
 use super::settle::Draft;
 use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
-use crate::domain::grant::{EndCause, GrantState};
-use crate::domain::member::{MemberKey, MemberRecord};
+use crate::domain::grant::{EndCause, Grant, GrantState};
+use crate::domain::ids::GrantId;
+use crate::domain::member::{MemberKey, Owned};
 use crate::ports::ledger::{LedgerError, MemberCommit};
 
 impl Reconciler {
@@ -67,7 +68,12 @@ impl Reconciler {
             .filter(|event| event.kind.name() == "grant_changed")
             .cloned()
             .collect();
-        let meant = record.clone();
+        let meant = Meant {
+            key: record.key.clone(),
+            version: record.version,
+            owned: record.owned.clone(),
+            grants: record.grants.iter().map(state_of).collect(),
+        };
         let commit = MemberCommit {
             record,
             audit,
@@ -93,11 +99,7 @@ impl Reconciler {
     }
 
     /// Reads back what a commit of unknown outcome left: the version if it is there, a conflict if it is not.
-    async fn find_committed(
-        &self,
-        meant: &MemberRecord,
-        error: LedgerError,
-    ) -> Result<u64, LedgerError> {
+    async fn find_committed(&self, meant: &Meant, error: LedgerError) -> Result<u64, LedgerError> {
         let Ok(found) = self.ledger.member(&meant.key).await else {
             return Err(error);
         };
@@ -107,20 +109,25 @@ impl Reconciler {
             });
         }
         // Grants that ended have left the aggregate, and the ledger numbers versions itself.
-        let mut expected = meant.clone();
-        expected.version = found.version;
-        expected.grants.retain(|grant| !grant.state.is_ended());
+        let open = || meant.grants.iter().filter(|(_, state)| !state.is_ended());
         let ours = found.version == meant.version + 1
-            && expected.owned == found.owned
-            && expected.grants.len() == found.grants.len()
-            && expected.grants.iter().all(|grant| {
-                found
-                    .grants
-                    .iter()
-                    .any(|other| other.id == grant.id && other.state == grant.state)
-            });
+            && meant.owned == found.owned
+            && open().count() == found.grants.len()
+            && open().all(|grant| found.grants.iter().any(|other| state_of(other) == *grant));
         if ours { Ok(found.version) } else { Err(error) }
     }
+}
+
+/// What a commit means to store, as far as it is compared when its outcome is unknown.
+struct Meant {
+    key: MemberKey,
+    version: u64,
+    owned: Vec<Owned>,
+    grants: Vec<(GrantId, GrantState)>,
+}
+
+fn state_of(grant: &Grant) -> (GrantId, GrantState) {
+    (grant.id, grant.state.clone())
 }
 
 /// One line for each change of the state of access.

@@ -42,7 +42,21 @@ impl Reconciler {
     ) -> Result<Report, LedgerError> {
         let mut report = Report::default();
         let record = self.ledger.member(key).await?;
-        if record.version == 0 || record.is_quiet() {
+        if record.version == 0 {
+            return Ok(report);
+        }
+        if record.is_quiet() {
+            // Whoever made it quiet may have died before it was written that nothing is due any more.
+            if record.due.is_some() {
+                self.update(key, |draft, _| {
+                    if draft.record.is_quiet() {
+                        draft.changed |= draft.record.due.take().is_some();
+                    } else {
+                        report.next = draft.record.due;
+                    }
+                })
+                .await?;
+            }
             return Ok(report);
         }
         self.update(key, |draft, now| {
@@ -69,11 +83,9 @@ impl Reconciler {
             Ok(read) => {
                 let found: Vec<&ObservedMember> = read.by_email(email).collect();
                 match found.as_slice() {
-                    [member] if !read.members.is_empty() => {
-                        self.hand_over(key, member).await?;
-                        return Ok(report);
-                    }
-                    [] => {}
+                    // Without grants there is nothing to hand over, only an invitation to be done with.
+                    [member] if self.hand_over(key, member).await? => return Ok(report),
+                    [] | [_] => {}
                     _ => report.failure = Some("ambiguous_members".to_owned()),
                 }
                 if !read.is_complete() {
@@ -226,10 +238,9 @@ impl Reconciler {
                     at: now,
                 };
                 self.update(key, |draft, now| {
-                    // One that exists after all may be the earlier one of ours that was not answered.
-                    draft.record.invitation = unsettled
-                        .clone()
-                        .filter(|earlier| exists && earlier.token.is_none());
+                    // The earlier one that was not answered may exist after all, or still appear.
+                    draft.record.invitation =
+                        unsettled.clone().filter(|earlier| earlier.token.is_none());
                     note(draft, now, made("refused", evidence.clone()));
                     draft.each_grant(now, |grant| {
                         grant.last_error = Some(error.clone());
@@ -337,8 +348,9 @@ impl Reconciler {
         };
         let listed = self.find_open(email, now).await;
         let mut tokens = vec![token.clone()];
+        // Without a call of ours that was not answered, every other one is an administrator's.
         for open in listed.iter().flatten() {
-            if is_ours(open, &known) && open.token != *token {
+            if known.echo_until.is_some() && is_ours(open, &known) && open.token != *token {
                 tokens.push(open.token.clone());
             }
         }
@@ -351,14 +363,7 @@ impl Reconciler {
             return Ok(Some(code));
         }
         self.update(key, |draft, now| {
-            let late = known.echo_until.filter(|until| *until > now);
-            // What was sent without an answer can still land: it is looked for until it cannot any more.
-            draft.record.invitation = late.map(|_| Invitation {
-                token: None,
-                expires_at: None,
-                outcome: WriteOutcome::Unknown,
-                ..known.clone()
-            });
+            draft.record.invitation = unanswered(known.clone(), now, &self.settings);
             draft.changed = true;
         })
         .await?;
@@ -405,15 +410,28 @@ impl Reconciler {
         Ok((!gone).then(|| "invitation_not_cancelled".to_owned()))
     }
 
-    /// The person joined: waiting grants move to the member in one transaction.
-    async fn hand_over(&self, key: &MemberKey, member: &ObservedMember) -> Result<(), LedgerError> {
+    /// The person joined: waiting grants move to the member in one transaction. An invitation that was not answered can
+    /// still appear, once the person left again, and stays with the address until it cannot. Answers whether there was
+    /// anything to move.
+    async fn hand_over(
+        &self,
+        key: &MemberKey,
+        member: &ObservedMember,
+    ) -> Result<bool, LedgerError> {
         let into_key = MemberKey {
             integration: key.integration.clone(),
             subject: Subject::Member(member.user_id.clone()),
         };
         loop {
             let now = self.clock.now();
-            let from = self.ledger.member(key).await?;
+            let mut from = self.ledger.member(key).await?;
+            if from.grants.is_empty() {
+                return Ok(false);
+            }
+            from.invitation = from
+                .invitation
+                .filter(|invitation| invitation.ours)
+                .and_then(|invitation| unanswered(invitation, now, &self.settings));
             let mut into = Draft::new(self.ledger.member(&into_key).await?);
             match into.record.member_since {
                 // What is known of an earlier membership ends before the waiting grants join it.
@@ -456,7 +474,7 @@ impl Reconciler {
             match self.ledger.rekey(from, commit).await {
                 Ok(_) => {
                     self.wake.wake(&into_key, due);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(LedgerError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -505,6 +523,21 @@ impl Reconciler {
 /// is taken for ours only if it came with our call.
 fn is_ours(open: &ObservedInvitation, invitation: &Invitation) -> bool {
     invitation.ours && open.created_at + TimeDelta::seconds(60) >= invitation.intended_at
+}
+
+/// What was sent without an answer can still land: what is left of an invitation is looked for until it cannot any more.
+fn unanswered(known: Invitation, now: Timestamp, settings: &super::Settings) -> Option<Invitation> {
+    let until = match known.token {
+        Some(_) => known.echo_until?,
+        None => may_land_until(&known, settings),
+    };
+    (until > now).then_some(Invitation {
+        token: None,
+        expires_at: None,
+        outcome: WriteOutcome::Unknown,
+        echo_until: Some(until),
+        ..known
+    })
 }
 
 fn may_land_until(invitation: &Invitation, settings: &super::Settings) -> Timestamp {

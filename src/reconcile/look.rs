@@ -4,6 +4,7 @@
 //! could be settled by it.
 
 use super::explain::{explain_incomplete, explain_read};
+use super::owners::without_role;
 use super::pass::{Progress, Reconciler};
 use super::plan::{Plan, Snapshot};
 use super::settle::Draft;
@@ -23,21 +24,29 @@ impl Reconciler {
     /// Makes or joins a read if one would settle something. Answers whether it changed what is known.
     pub(super) async fn observe(
         &self,
-        record: MemberRecord,
+        record: &MemberRecord,
         plan: &Plan,
         user: &UserId,
         progress: &mut Progress,
         now: Timestamp,
     ) -> Result<bool, LedgerError> {
+        // A read that this pass made too late to be too early, and that cannot confirm anything, is not repeated at once.
+        let is_in_vain = |at: &Timestamp| {
+            progress
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| !snapshot.complete && snapshot.started_at >= *at)
+        };
         let absent_due = record
             .absent_since
-            .map(|since| since + self.settings.absence_confirm);
+            .map(|since| since + self.settings.absence_confirm)
+            .filter(|at| !is_in_vain(at));
         let wanted = [plan.observe_at, absent_due, record.check_at]
             .into_iter()
             .flatten()
             .min();
         let due = progress.must_read || wanted.is_some_and(|at| at <= now);
-        if !due || plan.blind || progress.stop.is_some() || self.nothing_to_look_at(&record) {
+        if !due || plan.blind || progress.stop.is_some() || self.nothing_to_look_at(record) {
             return Ok(false);
         }
         progress.must_read = false;
@@ -46,13 +55,14 @@ impl Reconciler {
         } else {
             Priority::Verify
         };
-        let read = self
-            .observer
-            .observe(Interest::user(user.clone()), priority)
-            .await;
+        let doubtful = self.owners_in_doubt(record, user, now).await;
+        let mut interest = Interest::user(user.clone());
+        interest.users.extend(doubtful.iter().cloned());
+        let read = self.observer.observe(interest, priority).await;
         progress.report.reads += 1;
         match read {
             Ok(read) => {
+                progress.not_owners = without_role(doubtful, &read);
                 progress.snapshot = self.take_in(&record.key, user, &read).await?;
                 Ok(true)
             }

@@ -3,14 +3,15 @@
 //! Owns what may be counted as an owner that is left: nobody whose own removal was sent since the read, or may still
 //! land. Never counts by anything but a complete read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::pass::{Progress, Reconciler};
 use super::plan::OWNER_ROLE;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::ids::UserId;
-use crate::domain::member::{Subject, WriteKind};
+use crate::domain::member::{MemberRecord, Owned, Subject, WriteKind};
+use crate::domain::observation::MembersRead;
 use crate::ports::ledger::LedgerError;
 use crate::ports::provider::Outcome;
 
@@ -60,6 +61,21 @@ impl OwnerWrites {
     }
 }
 
+/// Those of some members whom a complete read does not count among the owners.
+pub(super) fn without_role(some: BTreeSet<UserId>, read: &MembersRead) -> BTreeSet<UserId> {
+    let is_owner = |user: &UserId| {
+        read.member(user).is_some_and(|member| {
+            member
+                .assignments
+                .iter()
+                .any(|held| held.role == OWNER_ROLE)
+        })
+    };
+    some.into_iter()
+        .filter(|user| read.is_complete() && !is_owner(user))
+        .collect()
+}
+
 pub(super) fn concerns_owners(assignments: &[Assignment]) -> bool {
     assignments
         .iter()
@@ -91,8 +107,11 @@ impl Reconciler {
             unknown => unknown.insert(self.doubtful_owners(now).await?),
         };
         doubtful.retain(|_, until| *until > now);
-        // Whoever is in doubt may be among those that the read counted.
-        let in_doubt = doubtful.keys().filter(|other| *other != user).count();
+        // Whoever is in doubt may be among those that the read counted, unless it showed otherwise.
+        let in_doubt = doubtful
+            .keys()
+            .filter(|other| *other != user && !progress.not_owners.contains(*other))
+            .count();
         let others = progress
             .snapshot
             .as_ref()
@@ -103,6 +122,32 @@ impl Reconciler {
         } else {
             Quorum::Last
         })
+    }
+
+    /// Whom a read has to show so that it tells who of them is no owner any more: those besides a member whose removal
+    /// may still land. Nobody where the member owns no such role, or while another owner is being removed.
+    pub(super) async fn owners_in_doubt(
+        &self,
+        record: &MemberRecord,
+        user: &UserId,
+        now: Timestamp,
+    ) -> BTreeSet<UserId> {
+        let is_owner = |row: &Owned| row.assignment.role == OWNER_ROLE;
+        if !record.owned.iter().any(is_owner) {
+            return BTreeSet::new();
+        }
+        let Ok(mut owners) = self.owner_writes.try_lock() else {
+            return BTreeSet::new();
+        };
+        if owners.doubtful.is_none() {
+            // Whoever counts them asks again, and tells what went wrong.
+            owners.doubtful = self.doubtful_owners(now).await.ok();
+        }
+        let doubtful = owners.doubtful.iter().flatten();
+        doubtful
+            .filter(|(other, until)| *other != user && **until > now)
+            .map(|(other, _)| other.clone())
+            .collect()
     }
 
     /// Removals of an earlier process that may still land.

@@ -45,7 +45,7 @@ pub struct Reconciler {
     /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
     takes_only: bool,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner.
-    owner_writes: Mutex<OwnerWrites>,
+    pub(super) owner_writes: Mutex<OwnerWrites>,
     /// What was sent while the ledger could not be written.
     pub(super) unrecorded: Unrecorded,
     /// The key that members were last woken for.
@@ -73,6 +73,8 @@ pub struct Report {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) snapshot: Option<Snapshot>,
+    /// Members whose removal as an owner may still land, and whom that read does not count among the owners.
+    pub(super) not_owners: BTreeSet<UserId>,
     pub(super) sent: BTreeSet<(WriteKind, Assignment)>,
     pub(super) refused_alone: BTreeMap<Assignment, String>,
     pub(super) removed_one: bool,
@@ -264,7 +266,7 @@ impl Reconciler {
             let now = self.clock.now();
             let (plan, later) = self.plan(&record, &progress, now);
             if self
-                .observe(record.clone(), &plan, user, &mut progress, now)
+                .observe(&record, &plan, user, &mut progress, now)
                 .await?
             {
                 continue;
@@ -291,7 +293,7 @@ impl Reconciler {
             expected: &expected,
             owned: &record.owned,
             snapshot: progress.snapshot.as_ref(),
-            last_seen: record.last_seen.as_ref().map(|seen| &seen.assignments),
+            last_seen: record.last_seen.as_ref(),
             reads_fail: record
                 .backoff
                 .as_ref()

@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::grant::GrantState;
-use crate::domain::member::{MemberRecord, Owned, Phase, WriteKind, WriteOutcome};
+use crate::domain::member::{LastSeen, MemberRecord, Owned, Phase, WriteKind, WriteOutcome};
 
 /// Role whose last holder must not lose it.
 pub const OWNER_ROLE: &str = "organization-admin";
@@ -151,6 +151,8 @@ pub struct Plan {
     pub lost: Vec<Assignment>,
     /// Rows whose calls of unknown outcome can no longer land.
     pub echo_over: Vec<Assignment>,
+    /// Ours, wanted, and taken away by a removal of ours: added again, also when nothing recalls the removal any more.
+    pub taken_along: Vec<Assignment>,
     /// A read that starts at or after this instant would settle something.
     pub observe_at: Option<Timestamp>,
     /// A vanished neighbour is put back once more from this instant on.
@@ -181,7 +183,13 @@ impl Plan {
             && self.last_owner.is_empty()
             && self.survived.is_empty()
             && self.lost.is_empty()
-            && self.echo_over.is_empty())
+            && self.echo_over.is_empty()
+            && self.taken_along.is_empty())
+    }
+
+    fn echoed(&mut self, assignment: &Assignment) {
+        self.add.push(assignment.clone());
+        self.taken_along.push(assignment.clone());
     }
 
     /// With nothing else to remove, the least tried of those that were held back goes, alone.
@@ -239,7 +247,7 @@ pub struct View<'a> {
     /// The read of this pass, if one was made.
     pub snapshot: Option<&'a Snapshot>,
     /// What an earlier read showed, for neighbours only.
-    pub last_seen: Option<&'a BTreeSet<Assignment>>,
+    pub last_seen: Option<&'a LastSeen>,
     /// Reads have failed: removals do not wait for one any longer.
     pub reads_fail: bool,
 }
@@ -310,8 +318,14 @@ fn plan_expected(
         }
         return;
     };
-    // After our own removal the pair is simply wanted again, whatever an early read shows.
+    // After our own removal the pair is simply wanted again, whatever an early read shows. Added sooner than reads may
+    // lag, it would be taken as seen by one that shows what was there before the removal.
     if row.last_write.kind == WriteKind::Remove || matches!(row.phase, Phase::Closing { .. }) {
+        let settled = row.last_write.at + bounds.read_staleness;
+        if row.last_write.kind == WriteKind::Remove && now < settled {
+            plan.look(settled);
+            return;
+        }
         plan.add.push(assignment.clone());
         return;
     }
@@ -331,22 +345,29 @@ fn plan_expected(
             }
         }
         Seen::No if !row.seen => plan.add.push(assignment.clone()),
-        Seen::No if is_own_echo(view, row, assignment) => plan.add.push(assignment.clone()),
+        Seen::No if is_own_echo(view, row, assignment, bounds) => plan.echoed(assignment),
         Seen::No => plan.missing.push(assignment.clone()),
     }
 }
 
 /// Whether the absence of a pair can be the late effect of a call of ours: an earlier removal of unknown outcome, of
 /// the pair or of a neighbour, or the removal of a neighbour that took it along. An addition takes nothing away.
-fn is_own_echo(view: &View<'_>, row: &Owned, assignment: &Assignment) -> bool {
+fn is_own_echo(view: &View<'_>, row: &Owned, assignment: &Assignment, bounds: &Bounds) -> bool {
     // Written down until a complete read has shown what came of it: it may have landed since the read before.
     let may_land = |removal: &Owned| removal.removal_echo_until.is_some();
+    // What nobody wanted then needed no protection, and was last seen before the neighbour was removed.
+    let took_along = |removal: &Owned| {
+        removal.last_write.kind == WriteKind::Remove
+            && view.last_seen.is_some_and(|seen| {
+                seen.assignments.contains(assignment)
+                    && seen.at < removal.last_write.at + bounds.read_staleness
+            })
+    };
     may_land(row)
         || owed_to_neighbours(view, assignment)
-        || view
-            .owned
-            .iter()
-            .any(|other| other.assignment.is_neighbour_of(assignment) && may_land(other))
+        || view.owned.iter().any(|other| {
+            other.assignment.is_neighbour_of(assignment) && (may_land(other) || took_along(other))
+        })
 }
 
 /// Whether a removal of ours still has to prove that it did not take this pair along.
@@ -419,7 +440,8 @@ fn plan_removal(plan: &mut Plan, view: &View<'_>, row: &Owned, now: Timestamp) {
     let stale_neighbours = view.snapshot.is_none()
         && !view.reads_fail
         && view.last_seen.is_some_and(|seen| {
-            seen.iter()
+            seen.assignments
+                .iter()
                 .any(|held| held.is_neighbour_of(&row.assignment) && is_standing(view, held))
         });
     if stale_neighbours {

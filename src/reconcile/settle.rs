@@ -94,7 +94,7 @@ impl Draft {
         settings: &Settings,
     ) {
         if let Some(snapshot) = snapshot {
-            self.remember(snapshot);
+            self.remember(snapshot, settings);
             self.settle_rows(plan, snapshot, now, settings);
         }
         self.settle_survivors(plan, now);
@@ -108,7 +108,7 @@ impl Draft {
         self.forget_reapplied();
     }
 
-    fn remember(&mut self, snapshot: &Snapshot) {
+    fn remember(&mut self, snapshot: &Snapshot, settings: &Settings) {
         if !snapshot.shown {
             return;
         }
@@ -118,9 +118,15 @@ impl Draft {
             // A filtered read adds to what is known to be there and takes nothing from it.
             assignments.extend(earlier.assignments.iter().cloned());
         }
-        if earlier.is_none_or(|seen| seen.assignments != assignments) {
-            self.changed = true;
-        }
+        // Stored when it shows something else, or for the first time what certainly came of a write.
+        let is_news = earlier.is_none_or(|seen| {
+            let settles = |row: &Owned| {
+                let landed = landed_by(row, settings);
+                seen.at <= landed && landed < snapshot.started_at
+            };
+            seen.assignments != assignments || self.record.owned.iter().any(settles)
+        });
+        self.changed |= is_news;
         self.record.last_seen = Some(LastSeen {
             at: snapshot.started_at,
             assignments,
@@ -136,9 +142,12 @@ impl Draft {
     ) {
         let mut present = Vec::new();
         for assignment in &plan.present {
-            if let Some(row) = self.record.owned_mut(assignment)
-                && !row.seen
-            {
+            let Some(row) = self.record.owned_mut(assignment) else {
+                continue;
+            };
+            // What was refused earlier does not hold up the next removal of what is wanted again.
+            self.changed |= row.blocked.take().is_some();
+            if !row.seen {
                 row.seen = true;
                 row.attempts = 0;
                 present.push(assignment.to_string());
@@ -206,6 +215,13 @@ impl Draft {
         for assignment in &plan.resurrected {
             if let Some(row) = self.record.owned_mut(assignment) {
                 row.phase = Phase::Live;
+                self.changed = true;
+            }
+        }
+        for assignment in &plan.taken_along {
+            // As if it had never been seen: it is added also when the removal that took it along is closed meanwhile.
+            if let Some(row) = self.record.owned_mut(assignment) {
+                row.seen = false;
                 self.changed = true;
             }
         }
@@ -382,7 +398,8 @@ impl Draft {
     }
 
     /// The member left and came back. Ownership belonged to the earlier membership: what the new one holds was given
-    /// by somebody else, unless a call of unknown outcome of ours may have landed in it.
+    /// by somebody else, unless a call of ours may have landed in it: one of unknown outcome, or one that was sent so
+    /// shortly before the earlier membership was last seen that upstream may still have carried it out afterwards.
     pub fn member_rejoined(
         &mut self,
         read_started_at: Timestamp,
@@ -390,6 +407,13 @@ impl Draft {
         now: Timestamp,
         settings: &Settings,
     ) {
+        let may_land: BTreeSet<Assignment> = self
+            .record
+            .owned
+            .iter()
+            .filter(|row| self.may_land_after_sight(row, settings))
+            .map(|row| row.assignment.clone())
+            .collect();
         self.member_left(read_started_at, member_since, now, settings);
         self.record.member_since = Some(member_since);
         let (kept, dropped): (Vec<Owned>, Vec<Owned>) = std::mem::take(&mut self.record.owned)
@@ -399,6 +423,7 @@ impl Draft {
                 row.since >= member_since
                     || row.echo_until.is_some()
                     || (row.last_write.kind == WriteKind::Add && row.last_write.at >= member_since)
+                    || may_land.contains(&row.assignment)
             });
         self.record.owned = kept;
         for row in dropped {
@@ -406,6 +431,21 @@ impl Draft {
             self.note(now, EventKind::SecondLook { assignment });
         }
     }
+
+    /// Whether upstream may have carried out the last write of a row after the earlier membership was last seen, or the
+    /// row seen gone. Both instants are of our own clock, which need not agree with the one that dates memberships.
+    fn may_land_after_sight(&self, row: &Owned, settings: &Settings) -> bool {
+        let seen = match row.phase {
+            Phase::Closing { gone_at, .. } => Some(gone_at),
+            Phase::Live => self.record.last_seen.as_ref().map(|seen| seen.at),
+        };
+        seen.is_none_or(|seen| landed_by(row, settings) >= seen)
+    }
+}
+
+/// When the last write of a row has been carried out for the last time, if it was answered.
+fn landed_by(row: &Owned, settings: &Settings) -> Timestamp {
+    row.last_write.at + settings.bounds.request_lifetime + settings.bounds.read_staleness
 }
 
 impl Draft {

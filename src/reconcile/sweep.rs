@@ -14,7 +14,7 @@ use super::settle::Draft;
 use crate::domain::Timestamp;
 use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
 use crate::domain::ids::UserId;
-use crate::domain::member::{Due, DueKind, MemberRecord, Subject};
+use crate::domain::member::{Due, DueKind, LastSeen, MemberRecord, Subject};
 use crate::domain::observation::{Interest, MembersRead};
 use crate::ports::ledger::LedgerError;
 use crate::ports::provider::Priority;
@@ -204,6 +204,16 @@ impl Reconciler {
                 .is_some_and(|since| since < member.member_since)
         });
         let plan = plan(&view, now, &self.settings.bounds);
+        // Standing access beside ours has to be known before ours goes.
+        let unknown_neighbour = snapshot.assignments.iter().any(|held| {
+            let known = |seen: &LastSeen| seen.assignments.contains(held);
+            record.owned(held).is_none()
+                && !record.last_seen.as_ref().is_some_and(known)
+                && record
+                    .owned
+                    .iter()
+                    .any(|row| held.is_neighbour_of(&row.assignment))
+        });
         // The marks of a login are told from one read to the next, so the last one has to be known.
         let changed = self.settings.reapply != Reapply::Never
             && holds(record)
@@ -212,7 +222,11 @@ impl Reconciler {
                 .last_seen
                 .as_ref()
                 .is_some_and(|seen| seen.assignments != snapshot.assignments);
-        rejoined || changed || (snapshot.complete && !snapshot.shown) || !plan.is_quiet()
+        rejoined
+            || changed
+            || unknown_neighbour
+            || (snapshot.complete && !snapshot.shown)
+            || !plan.is_quiet()
     }
 
     /// The pass looks for itself: a member is marked as owing a look now.

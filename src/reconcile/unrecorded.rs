@@ -145,6 +145,7 @@ impl Reconciler {
             let interest = Interest::user(user.clone());
             if let Ok(read) = self.observer.observe(interest, Priority::Revoke).await {
                 progress.snapshot = Some(snapshot_of(user, &read));
+                progress.not_owners.clear();
                 plan = self.plan(record, progress, self.clock.now()).0;
             }
         }

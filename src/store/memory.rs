@@ -4,6 +4,7 @@
 //! where a promise must survive a restart.
 
 mod prune;
+mod queries;
 mod receipts;
 mod state;
 
@@ -15,12 +16,11 @@ use tokio::sync::watch;
 
 use super::endings::EndingIndex;
 use super::filter::{concerns, matches, names};
-use super::rows::{self, IllegalWrite, REMOVALS_END, page};
-use super::tally::Tally;
+use super::rows::{self, IllegalWrite, page};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
-use crate::domain::grant::{Grant, GrantState};
+use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
 use crate::domain::receipt::Receipt;
@@ -127,11 +127,6 @@ fn unavailable(
         action,
         source: source.into(),
     }
-}
-
-fn open_grants(state: &State) -> impl Iterator<Item = &Grant> {
-    let open = state.open.values().flatten();
-    open.filter_map(|id| state.grants.get(id))
 }
 
 fn last_sequence(state: &State) -> u64 {
@@ -365,36 +360,7 @@ impl Ledger for MemoryLedger {
         limit: usize,
     ) -> Result<Page<MemberRecord, UserId>> {
         let state = self.lock("listing members")?;
-        let owning = state
-            .members
-            .values()
-            .filter(|record| {
-                !(record.owned.is_empty() && record.watched.is_empty() && record.drifts.is_empty())
-            })
-            .map(|record| &record.key);
-        let ids: BTreeSet<&UserId> = state
-            .open
-            .keys()
-            .chain(owning)
-            .filter(|key| key.integration == *integration)
-            .filter_map(|key| match &key.subject {
-                Subject::Member(id) => Some(id),
-                Subject::Invitee(_) => None,
-            })
-            .filter(|id| after.is_none_or(|after| *id > after))
-            .collect();
-        let ids = ids.into_iter().take(limit.saturating_add(1)).collect();
-        let Page { items, next } = page(ids, limit, |id: &&UserId| (*id).clone());
-        let items = items
-            .into_iter()
-            .map(|id| {
-                state.assembled(&MemberKey {
-                    integration: integration.clone(),
-                    subject: Subject::Member(id.clone()),
-                })
-            })
-            .collect();
-        Ok(Page { items, next })
+        Ok(queries::members(&state, integration, after, limit))
     }
 
     async fn subjects(
@@ -494,42 +460,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn census(&self, now: Timestamp) -> Result<Census> {
-        let state = self.lock("counting")?;
-        let mut grants: BTreeMap<(IntegrationName, String), u64> = BTreeMap::new();
-        for grant in open_grants(&state) {
-            let key = (grant.integration.clone(), grant.state.name().to_owned());
-            *grants.entry(key).or_default() += 1;
-        }
-        let mut census = Census {
-            grants: grants
-                .into_iter()
-                .map(|((integration, state), count)| (integration, state, count))
-                .collect(),
-            ..Census::default()
-        };
-        let mut tally = Tally::default();
-        for (key, record) in &state.members {
-            if !record.owned.is_empty() {
-                let blocked = rows::blocked(record) as u64;
-                tally.owns(&key.integration, record.owned.len() as u64, blocked);
-            }
-        }
-        for (integration, dues) in &state.dues {
-            let due = dues.range(..REMOVALS_END).flat_map(|(_, bucket)| bucket);
-            for (at, _) in due.filter(|(at, _)| State::is_overdue(*at, now)) {
-                if let Ok(at) = rows::instant(*at) {
-                    tally.overdue(integration, 1, at);
-                }
-            }
-        }
-        for grant in open_grants(&state) {
-            if let GrantState::Revoking { since, .. } = grant.state {
-                tally.revoking(&grant.integration, since);
-            }
-        }
-        tally.into_census(&mut census);
-        census.late = receipts::late_removals(&state, now);
-        Ok(census)
+        Ok(queries::census(&*self.lock("counting")?, now))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

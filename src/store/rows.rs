@@ -201,6 +201,9 @@ pub(crate) fn rekeyed(
         .extend(from.evidence.grants.iter().cloned());
     let mut quiet = MemberRecord::new(from.key.clone());
     quiet.version = from.version;
+    // What of the invitation is still to be watched stays with the address.
+    quiet.invitation = from.invitation.clone();
+    quiet.due = quiet.invitation.as_ref().and(from.due);
     Ok(quiet)
 }
 

@@ -179,6 +179,10 @@ pub(crate) fn bit(index: usize) -> Set {
 }
 
 /// The members of a set.
-pub(crate) fn each(set: Set) -> impl Iterator<Item = usize> {
-    (0..64).filter(move |index| set & bit(*index) != 0)
+pub(crate) fn each(mut set: Set) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (set != 0).then(|| set.trailing_zeros() as usize);
+        set &= set.wrapping_sub(1);
+        lowest
+    })
 }

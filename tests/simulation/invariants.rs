@@ -2,8 +2,11 @@
 //!
 //! Owns the bounds: how late is late, and which faults excuse it for how long. Never changes the world.
 
-use latchkey::domain::event::AuditEvent;
-use latchkey::domain::member::{MemberRecord, WriteKind};
+use latchkey::domain::assignment::Assignment;
+use latchkey::domain::event::EventKind;
+use latchkey::domain::grant::Grant;
+use latchkey::domain::member::{MemberRecord, Subject, WriteKind};
+use latchkey::ports::ledger::MemberCommit;
 
 use super::cast::{Set, each};
 use super::clock::{MINUTE, Ms, SECOND};
@@ -20,6 +23,39 @@ pub(crate) const BACK: Ms = 100 * SECOND;
 pub(crate) const PAUSE: Ms = 90 * SECOND;
 /// Loads of one record in a minute that are still no busy loop.
 pub(crate) const LOADS: u32 = 1_200;
+
+/// What a commit changes, as far as the model wants to know.
+#[derive(Debug)]
+pub(crate) struct News {
+    subject: Subject,
+    owned: Vec<Assignment>,
+    grants: Vec<Grant>,
+    /// What is told of calls.
+    calls: Vec<EventKind>,
+}
+
+impl News {
+    pub(crate) fn of(commit: &MemberCommit) -> Self {
+        let MemberCommit { record, audit, .. } = commit;
+        let is_call = |kind: &&EventKind| {
+            matches!(
+                kind,
+                EventKind::CallIntended { .. } | EventKind::CallEnded { .. }
+            )
+        };
+        let calls = audit.iter().map(|event| &event.kind).filter(is_call);
+        Self {
+            subject: record.key.subject.clone(),
+            owned: record
+                .owned
+                .iter()
+                .map(|row| row.assignment.clone())
+                .collect(),
+            grants: record.grants.clone(),
+            calls: calls.cloned().collect(),
+        }
+    }
+}
 
 impl Inner {
     /// Checks everything about everybody.
@@ -272,18 +308,16 @@ impl Inner {
     }
 
     /// The ledger stored a member.
-    pub(crate) fn committed(&mut self, record: &MemberRecord, audit: &[AuditEvent]) {
+    pub(crate) fn committed(&mut self, news: &News) {
         self.tally.commits += 1;
         let now = self.now;
-        let Some(who) = self.cast.subject(&record.key.subject) else {
+        let Some(who) = self.cast.subject(&news.subject) else {
             return;
         };
         self.unrecorded[who] = false;
-        self.model.audited(&self.cast, who, audit);
-        if record.key.subject.to_string().starts_with("user") {
-            let owned = self
-                .cast
-                .set(record.owned.iter().map(|row| &row.assignment));
+        self.model.audited(&self.cast, who, &news.calls);
+        if matches!(news.subject, Subject::Member(_)) {
+            let owned = self.cast.set(&news.owned);
             let dropped = self.model.owned[who] & !owned;
             self.model.owned[who] = owned;
             if let Some(person) = &mut self.world.people[who] {
@@ -296,7 +330,7 @@ impl Inner {
                 }
             }
         }
-        let changed: Vec<_> = record
+        let changed: Vec<_> = news
             .grants
             .iter()
             .filter_map(|grant| Some((grant, self.model.changed(grant, now)?)))
@@ -312,12 +346,7 @@ impl Inner {
         }
     }
 
-    fn check_superseded(
-        &mut self,
-        who: usize,
-        grant: &latchkey::domain::grant::Grant,
-        before: Stand,
-    ) {
+    fn check_superseded(&mut self, who: usize, grant: &Grant, before: Stand) {
         if matches!(before, Stand::Leaving { .. }) {
             return;
         }
@@ -332,7 +361,7 @@ impl Inner {
     }
 
     /// An end is told only of what a complete read no longer showed.
-    fn check_ended(&mut self, who: usize, grant: &latchkey::domain::grant::Grant) {
+    fn check_ended(&mut self, who: usize, grant: &Grant) {
         let (now, wall) = (self.now, self.wall);
         let Some(promise) = self.model.promises.get(&grant.id) else {
             return;

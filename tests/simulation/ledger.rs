@@ -25,7 +25,7 @@ use latchkey::store::MemoryLedger;
 use tokio::sync::watch;
 
 use super::clock::sleep;
-use super::invariants::PAUSE;
+use super::invariants::{News, PAUSE};
 use super::stage::{Stage, say};
 
 /// One process's way to the ledger.
@@ -245,9 +245,9 @@ impl Ledger for Store {
         if fate == Fate::Dropped {
             return Err(unknown());
         }
-        let (record, audit) = (commit.record.clone(), commit.audit.clone());
+        let news = News::of(&commit);
         let version = self.inner.commit(commit).await?;
-        self.stage.on().committed(&record, &audit);
+        self.stage.on().committed(&news);
         self.written(fate, version).await
     }
 
@@ -257,9 +257,9 @@ impl Ledger for Store {
         if fate == Fate::Dropped {
             return Err(unknown());
         }
-        let (record, audit) = (into.record.clone(), into.audit.clone());
+        let news = News::of(&into);
         let version = self.inner.rekey(from, into).await?;
-        self.stage.on().committed(&record, &audit);
+        self.stage.on().committed(&news);
         self.written(fate, version).await
     }
 

@@ -419,6 +419,10 @@ fn jump(on: &mut Inner, stage: &Stage, dice: &mut Dice) {
     say!(on, None, "the wall clock jumps by {} s", by / SECOND);
     let wait = by.abs().min(5 * MINUTE) + 2 * PAUSE;
     on.excuse(None, wait);
+    if by < 0 {
+        // A pause that runs lasts longer by as much, at most by its whole length: it ends by the wall clock.
+        on.lengthen_excuses(-by);
+    }
 }
 
 fn outage(on: &mut Inner, _: &Stage, dice: &mut Dice) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use latchkey::domain::Timestamp;
-use latchkey::domain::event::{AuditEvent, EventKind};
+use latchkey::domain::event::EventKind;
 use latchkey::domain::grant::{EndCause, Grant, GrantState};
 use latchkey::domain::ids::GrantId;
 use latchkey::domain::member::WriteKind;
@@ -96,6 +96,8 @@ pub(crate) struct Model {
     pub(crate) intents: Vec<Option<Intent>>,
     /// A request that left and whose ending is not written yet.
     pub(crate) unended: Vec<bool>,
+    /// Until when an invitation that was not answered may appear, as far as the connector can know.
+    pub(crate) invitation_in_doubt: Vec<Ms>,
 }
 
 impl Model {
@@ -105,6 +107,7 @@ impl Model {
             owned: vec![0; size],
             intents: vec![None; size],
             unended: vec![false; size],
+            invitation_in_doubt: vec![0; size],
             ..Self::default()
         }
     }
@@ -207,17 +210,17 @@ impl Model {
     }
 
     /// Takes in the audit of one person.
-    pub(crate) fn audited(&mut self, cast: &Cast, who: usize, events: &[AuditEvent]) {
+    pub(crate) fn audited(&mut self, cast: &Cast, who: usize, events: &[EventKind]) {
         for event in events {
             if let EventKind::CallIntended {
                 write, assignments, ..
-            } = &event.kind
+            } = event
             {
                 self.intents[who] = Some(Intent {
                     kind: *write,
                     set: cast.named(assignments),
                 });
-            } else if matches!(event.kind, EventKind::CallEnded { .. }) {
+            } else if matches!(event, EventKind::CallEnded { .. }) {
                 self.intents[who] = None;
                 self.unended[who] = false;
             }

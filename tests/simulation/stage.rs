@@ -213,6 +213,16 @@ impl Inner {
         }
     }
 
+    /// What is excused for a while is excused for longer.
+    pub(crate) fn lengthen_excuses(&mut self, by: Ms) {
+        let by = by.min(self.setup.blocked_retry);
+        let now = self.now;
+        let all = self.excused.iter_mut().chain([&mut self.excused_all]);
+        for until in all.filter(|until| **until > now) {
+            *until += by;
+        }
+    }
+
     pub(crate) fn excused_until(&self, who: usize) -> Ms {
         self.excused[who].max(self.excused_all)
     }
@@ -401,11 +411,6 @@ impl Inner {
                 self.world.taken.insert((who, pair), now);
             }
             if entry.giver == Giver::Ours {
-                if !named(pair) && !self.model.wants(who, pair, self.wall) {
-                    // It had to go anyway. A grant that wants it again before anybody looks is open: see
-                    // `docs/simulation.md`.
-                    self.world.taken.insert((who, pair), now);
-                }
                 continue;
             }
             self.world.other_gone.insert((who, pair), now);

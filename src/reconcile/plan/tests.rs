@@ -264,9 +264,41 @@ fn a_removal_that_did_not_help_is_repeated_once_the_read_is_late_enough() {
 #[test]
 fn a_pair_wanted_again_after_our_removal_is_an_addition_whatever_is_shown() {
     for snapshot in [None, Some(showing(&[])), Some(showing(&[viewer("a")]))] {
-        let rows = [removed(viewer("a"), 1)];
+        let rows = [removed(viewer("a"), 2)];
         let plan = decide(&[viewer("a")], &rows, snapshot.as_ref());
         assert_eq!(plan, only!(add: vec![viewer("a")]));
+    }
+}
+
+#[test]
+fn a_pair_wanted_again_waits_until_no_read_can_show_the_time_before_its_removal() {
+    for snapshot in [None, Some(showing(&[])), Some(showing(&[viewer("a")]))] {
+        let rows = [removed(viewer("a"), 1)];
+        let plan = decide(&[viewer("a")], &rows, snapshot.as_ref());
+        assert_eq!(plan, only!(observe_at: Some(at(1))));
+    }
+}
+
+#[test]
+fn a_pair_last_seen_before_the_removal_of_a_neighbour_was_taken_along_by_it() {
+    let rows = [live(viewer("a")), removed(viewer("b"), 10)];
+    for (seen, ours) in [(-30, true), (-5, false)] {
+        let seen = LastSeen {
+            at: at(seen),
+            assignments: BTreeSet::from([viewer("a"), viewer("b")]),
+        };
+        let snapshot = showing(&[]);
+        let view = View {
+            expected: &expecting(&[viewer("a")]),
+            owned: &rows,
+            snapshot: Some(&snapshot),
+            last_seen: Some(&seen),
+            reads_fail: false,
+        };
+        let plan = plan(&view, at(0), &BOUNDS);
+        assert_eq!(plan.taken_along.is_empty(), !ours);
+        assert_eq!(plan.add.is_empty(), !ours);
+        assert_eq!(plan.missing.is_empty(), ours);
     }
 }
 
@@ -418,7 +450,11 @@ fn absence_that_a_late_removal_of_ours_explains_is_added_again() {
     let plan = decide(&[viewer("a")], &[row], Some(&showing(&[])));
     assert_eq!(
         plan,
-        only!(add: vec![viewer("a")], observe_at: Some(at(100)))
+        only!(
+            add: vec![viewer("a")],
+            taken_along: vec![viewer("a")],
+            observe_at: Some(at(100))
+        )
     );
 }
 
@@ -535,7 +571,10 @@ fn a_vanished_standing_neighbour_that_a_grant_wants_is_put_back_not_taken_over()
 #[test]
 fn standing_neighbours_are_read_right_before_a_removal_unless_reads_fail() {
     let rows = [live(viewer("a"))];
-    let seen = BTreeSet::from([viewer("a"), viewer("b")]);
+    let seen = LastSeen {
+        at: at(-30),
+        assignments: BTreeSet::from([viewer("a"), viewer("b")]),
+    };
     let expected = Expected::default();
     let mut view = View {
         expected: &expected,

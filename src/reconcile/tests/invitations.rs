@@ -178,3 +178,56 @@ fn every_invitation_of_ours_is_cancelled_however_late_it_landed() {
     assert_eq!(open(&bench), 0, "those that landed later are cancelled too");
     quiet(&bench);
 }
+
+#[test]
+fn an_invitation_of_an_administrator_that_came_after_ours_was_used_is_not_cancelled() {
+    let mut bench = Bench::new();
+    let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+    bench.run(120);
+    // Ours was accepted, she left again before anybody looked, and somebody else invites her.
+    let now = bench.now();
+    bench.world.change(|world| {
+        let email = Email::parse(EVE).expect("well formed");
+        world.invitations.clear();
+        let invitation = world.invitation(&email, now);
+        world.invitations.push(invitation);
+    });
+    bench.run(5);
+    bench.revoke(id);
+    bench.run(HOUR);
+    assert_eq!(open(&bench), 1);
+    quiet(&bench);
+}
+
+#[test]
+fn an_unanswered_invitation_that_appears_after_the_person_joined_and_left_is_cancelled() {
+    let mut bench = Bench::new();
+    let late = Fault::Unknown(Lands::After(seconds(300)));
+    bench
+        .world
+        .change(|world| world.invites.push_back(Some(late)));
+    let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 60));
+    bench.run(60);
+    bench.world.change(|world| world.invitations.clear());
+    bench.joins("eve");
+    bench.run(120);
+    assert_eq!(bench.cause(id), EndCause::Expired);
+    bench.leaves("eve");
+    bench.run(HOUR);
+    assert_eq!(open(&bench), 0);
+    quiet(&bench);
+}
+
+#[test]
+fn a_crash_after_the_last_grant_of_an_invitee_ended_leaves_nothing_due() {
+    for point in 0..8 {
+        let mut bench = Bench::new();
+        let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+        bench.revoke(id);
+        bench.world.crash.after(point);
+        bench.run(60);
+        bench.world.crash.never();
+        bench.run(HOUR);
+        quiet(&bench);
+    }
+}

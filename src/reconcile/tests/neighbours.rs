@@ -2,6 +2,7 @@
 
 use super::world::{Delete, Fault, Lands};
 use super::*;
+use crate::ports::provider::Refusal;
 
 fn ours() -> Assignment {
     as_role(viewer("a"), "ours")
@@ -169,6 +170,74 @@ fn all_is_exchanged_for_one_target_without_losing_it() {
     assert!(bench.is_active(one));
     assert_eq!(bench.held("ada"), BTreeSet::from([viewer("a")]));
     assert_eq!(bench.mutations().len(), 3, "the removal went first");
+    bench.run(2 * HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn what_a_removal_took_along_and_a_grant_wants_before_anybody_looked_is_given_again() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    let short = bench.grant("ada", &[viewer("a")], 60);
+    let other = bench.grant("ada", &[viewer("b")], HOUR);
+    bench.run(10);
+    let end = bench.expires_at(short);
+    bench.run_until(end - TimeDelta::milliseconds(500));
+    // The other one goes as well, but not with the same call.
+    bench.world.change(|world| {
+        let refused = Refusal::Forbidden {
+            code: "no".to_owned(),
+        };
+        world.removes.push_back(Some(Fault::Refuse(refused)));
+    });
+    bench.revoke(other);
+    let key = bench.key_of(&Subject::Member(user("ada")));
+    bench.run_until(end);
+    assert!(bench.pass(&key));
+    let wanted = bench.grant("ada", &[viewer("b")], HOUR);
+    bench.run(30);
+    assert!(bench.is_active(wanted), "{:?}", bench.get(wanted).state);
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("b")]));
+    bench.run(2 * HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_late_removal_that_took_a_neighbour_along_is_remembered_when_it_is_closed() {
+    let mut bench = Bench::new();
+    bench
+        .world
+        .change(|world| world.delete = Delete::IgnoringApplicationRoles);
+    let long = bench.grant("ada", &[viewer("a")], 2 * HOUR);
+    let short = bench.grant("ada", &[ours()], 60);
+    bench.run(10);
+    let late = Fault::Unknown(Lands::After(seconds(590)));
+    bench
+        .world
+        .change(|world| world.removes.push_back(Some(late)));
+    bench.run_until(bench.expires_at(short) + seconds(1_200));
+    assert_eq!(bench.cause(short), EndCause::Expired);
+    assert!(bench.is_active(long), "{:?}", bench.get(long).state);
+    assert!(bench.holds("ada", &viewer("a")));
+    bench.run(3 * HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn what_is_wanted_again_right_after_its_removal_is_not_proven_by_a_read_of_the_past() {
+    let mut bench = Bench::new();
+    let first = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(10);
+    bench.world.change(|world| world.lag = seconds(1));
+    let end = bench.expires_at(first);
+    bench.run_until(end + TimeDelta::milliseconds(50));
+    let second = bench.grant("ada", &[viewer("a")], HOUR);
+    bench
+        .world
+        .change(|world| world.adds.push_back(Some(Fault::Lie)));
+    bench.run(30);
+    assert!(bench.is_active(second), "{:?}", bench.get(second).state);
+    assert!(bench.holds("ada", &viewer("a")));
     bench.run(2 * HOUR);
     bench.assert_clean(&["ada"]);
 }

@@ -96,6 +96,7 @@ proptest! {
         reads_fail in any::<bool>(),
     ) {
         let expected = Expected(wanted);
+        let seen = seen.map(|assignments| LastSeen { at: at(-30), assignments });
         let view = View {
             expected: &expected,
             owned: &owned,

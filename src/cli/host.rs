@@ -46,8 +46,7 @@ pub(super) async fn run(
         }
         HostCommand::Audit(args) => {
             quiet();
-            // Reading a ledger's file makes a large future, and this command is rare.
-            return Box::pin(audit::audit(&args, format, streams)).await;
+            return audit::audit(&args, format, streams).await;
         }
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
         HostCommand::Sweep(args) => {

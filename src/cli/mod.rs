@@ -146,7 +146,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 /// Runs a command and reports its failure.
 pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
     let outcome = match cli.command {
-        Command::Host(command) => host::run(command, &cli.global, streams).await,
+        // Boxed: a whole connector is a large future, and every other command would carry room for one.
+        Command::Host(command) => Box::pin(host::run(command, &cli.global, streams)).await,
         Command::Client(ClientCommand::Adopt(args)) if !args.ledger.from.is_empty() => {
             host::quiet();
             adopt::adopt(&args.ledger, cli.global.output, streams).await

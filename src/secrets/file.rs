@@ -100,6 +100,7 @@ pub(super) async fn read_limited(path: &Path, max: usize) -> io::Result<Zeroizin
 }
 
 /// Reads a small text such as a token. The error is a short code without any part of it.
+#[cfg(any(feature = "kubernetes", feature = "vault"))]
 pub(super) async fn read_text(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = read_limited(path, MAX_SECRET_BYTES)
         .await

@@ -175,20 +175,24 @@ impl Reconciler {
 
     async fn invite(&self, key: &MemberKey, email: &Email) -> Result<Option<String>, LedgerError> {
         let now = self.clock.now();
+        let unsettled = self.ledger.member(key).await?.invitation;
+        // What was sent before without an answer may still land, at any moment before this one: the first intent tells
+        // which are ours.
+        let earlier = unsettled
+            .as_ref()
+            .filter(|earlier| earlier.ours && earlier.token.is_none());
         match self.find_open(email, now).await {
             Ok(open) => {
                 if let Some(open) = open.first() {
-                    return self.keep(key, open, false, "adopted", None).await;
+                    let ours = earlier.is_some_and(|earlier| is_ours(open, earlier));
+                    let action = if ours { "sent" } else { "adopted" };
+                    let may_land = earlier.map(|earlier| may_land_until(earlier, &self.settings));
+                    return self.keep(key, open, ours, action, may_land).await;
                 }
             }
             Err(code) => return Ok(Some(code)),
         }
         let pin = self.provider.pin();
-        let unsettled = self.ledger.member(key).await?.invitation;
-        // What was sent before without an answer may still land: the first intent tells which are ours.
-        let earlier = unsettled
-            .as_ref()
-            .filter(|earlier| earlier.ours && earlier.token.is_none());
         let first_intent = earlier.map(|earlier| earlier.intended_at);
         let may_land = earlier.and_then(|earlier| earlier.echo_until);
         self.update(key, |draft, now| {

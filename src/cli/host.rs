@@ -11,7 +11,9 @@ use serde_json::json;
 use super::args::{DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
-use super::{Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, simulate, sweep};
+use super::{
+    Exit, Failure, Streams, adopt, bench, configuration, demo, doctor, ledger, simulate, sweep,
+};
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
 
@@ -42,6 +44,8 @@ pub(super) async fn run(
             quiet();
             return adopt::events(&args, streams).await;
         }
+        HostCommand::Migrate(args) => ledger::migrate(&args, streams).await,
+        HostCommand::Ledger(args) => ledger::ledger(&args, streams).await,
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
         HostCommand::Sweep(args) => {
             let config = configuration::load(&args.config, streams)?;
@@ -93,6 +97,6 @@ pub(super) fn quiet() {
     drop(logging::init(LogFormat::Text, "warn"));
 }
 
-fn failed(error: anyhow::Error) -> Failure {
+pub(super) fn failed(error: anyhow::Error) -> Failure {
     Failure::new(Exit::Failed, format!("{error:#}"), "")
 }

@@ -144,7 +144,14 @@ impl Ledger {
         }
         let near = match url.host() {
             None => true,
-            Some(url::Host::Domain(name)) => name == "localhost" || name.starts_with("%2F"),
+            // The scheme is none that the web knows, so an address may stand here as a name.
+            Some(url::Host::Domain(name)) => {
+                name == "localhost"
+                    || name.to_ascii_lowercase().starts_with("%2f")
+                    || name
+                        .parse::<std::net::Ipv4Addr>()
+                        .is_ok_and(|address| address.is_loopback())
+            }
             Some(url::Host::Ipv4(address)) => address.is_loopback(),
             Some(url::Host::Ipv6(address)) => address.is_loopback(),
         };

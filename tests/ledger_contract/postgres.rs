@@ -147,7 +147,7 @@ async fn a_database_that_only_reads_is_named_and_written_again_when_it_may_be() 
          WHERE datname = '{name}' AND pid <> pg_backend_pid()"
     );
     database
-        .run(&format!(
+        .run_outside(&format!(
             "ALTER DATABASE {name} SET default_transaction_read_only = on; {end}"
         ))
         .await;
@@ -158,8 +158,8 @@ async fn a_database_that_only_reads_is_named_and_written_again_when_it_may_be() 
     assert_eq!(codes.last(), Some(&"ledger_read_only"), "{codes:?}");
     assert!(ledger.grant(grant(1, user("1")).id).await.is_ok());
     database
-        .run(&format!(
-            "SET default_transaction_read_only = off; ALTER DATABASE {name} RESET default_transaction_read_only"
+        .run_outside(&format!(
+            "ALTER DATABASE {name} RESET default_transaction_read_only"
         ))
         .await;
     // Refused sessions are not asked again, so the next one writes.

@@ -69,6 +69,13 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Runs statements beside it, in no transaction of its own and whatever it refuses.
+    pub(crate) async fn run_outside(&self, text: &str) {
+        run("postgres", text).await;
+    }
+}
+
 async fn run(database: &str, text: &str) {
     let url = format!("postgres://latchkey@{}/{database}", SERVER.server);
     let mut conn = PgConnection::connect(&url).await.expect("connected");

@@ -47,8 +47,14 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
                 || code == "25P03"
                 || code == READ_ONLY
         }),
-        // A row that cannot be read says nothing of the connection.
-        error => !is_corrupt(error),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // A value that cannot be written or read says nothing of the connection.
+        _ => false,
     }
 }
 

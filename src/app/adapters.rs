@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use chrono::TimeDelta;
 
 use super::bench::Baseline;
+use super::replicas::Replicas;
 use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
@@ -18,6 +19,7 @@ use crate::config::{
 use crate::domain::ttl::Ttl;
 use crate::elastic::{self, Elastic};
 use crate::policy::Rules;
+use crate::ports::ownership::Standing;
 use crate::ports::{Clock, Ledger, SecretStore};
 use crate::reconcile::plan::Bounds;
 use crate::reconcile::{self, Settings as ReconcileSettings};
@@ -31,6 +33,16 @@ pub(super) fn delta(period: Period) -> TimeDelta {
     TimeDelta::from_std(period.get()).unwrap_or(TimeDelta::MAX)
 }
 
+/// How the database of the ledger is reached.
+pub(super) fn postgres_options(section: &LedgerSection) -> store::PostgresOptions {
+    let mut options = store::PostgresOptions::new(section.url.clone());
+    options.password_file.clone_from(&section.password_file);
+    options.ca_file.clone_from(&section.ca_file);
+    options.max_connections = section.max_connections;
+    options.migrate = section.migrate;
+    options
+}
+
 /// Opens the ledger; its writer becomes a task that outlives all others. The second answer is the ledger as a file
 /// that can be checked, where it is one.
 pub(super) async fn open_ledger(
@@ -38,13 +50,31 @@ pub(super) async fn open_ledger(
     baseline: &Baseline,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
-) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>)> {
+) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>, Replicas)> {
     match section.kind {
+        LedgerKind::Postgres => {
+            let options = postgres_options(section);
+            let (ledger, work) = store::PostgresLedger::open(options)
+                .await
+                .context("opening the ledger")?;
+            let (closing, handle) = (shutdown.clone(), ledger.clone());
+            tasks.attend("ledger", async move {
+                tokio::pin!(work);
+                tokio::select! {
+                    () = &mut work => return Err("the ledger's writer ended".into()),
+                    () = closing.closing() => {}
+                }
+                let ((), ()) = tokio::join!(handle.close(), work);
+                Ok(())
+            });
+            let shared = Arc::new(ledger.clone());
+            Ok((shared, None, Replicas::Several(Box::new(ledger))))
+        }
         LedgerKind::Memory => {
             tracing::warn!(
                 "The ledger is kept in memory: a restart forgets what has to be revoked"
             );
-            Ok((Arc::new(store::MemoryLedger::new()), None))
+            Ok((Arc::new(store::MemoryLedger::new()), None, Replicas::One))
         }
         LedgerKind::Sqlite => {
             let mut options = store::SqliteOptions::default();
@@ -65,7 +95,11 @@ pub(super) async fn open_ledger(
                 let ((), ()) = tokio::join!(handle.close(), writer);
                 Ok(())
             });
-            Ok((Arc::clone(&ledger) as Arc<dyn Ledger>, Some(ledger)))
+            Ok((
+                Arc::clone(&ledger) as Arc<dyn Ledger>,
+                Some(ledger),
+                Replicas::One,
+            ))
         }
     }
 }
@@ -175,6 +209,17 @@ pub(super) fn elastic(
     clock: Arc<dyn Clock>,
     ledger: Option<Arc<dyn Ledger>>,
 ) -> anyhow::Result<Arc<Elastic>> {
+    elastic_under(section, secret, clock, ledger, None)
+}
+
+/// The same, which changes something only while a claim stands.
+pub(super) fn elastic_under(
+    section: &Integration,
+    secret: Arc<dyn SecretStore>,
+    clock: Arc<dyn Clock>,
+    ledger: Option<Arc<dyn Ledger>>,
+    standing: Option<Arc<Standing>>,
+) -> anyhow::Result<Arc<Elastic>> {
     let upstream = &section.upstream;
     let mut options = elastic::Options::new(section.base_url.get().clone());
     options.organization.clone_from(&section.organization_id);
@@ -194,6 +239,10 @@ pub(super) fn elastic(
     options.max_members_body = u64::from(upstream.max_members_bytes);
     let elastic = Elastic::new(options, secret, clock)
         .with_context(|| format!("setting up integration {}", section.name))?;
+    let elastic = match standing {
+        Some(standing) => elastic.under(standing),
+        None => elastic,
+    };
     Ok(Arc::new(match ledger {
         Some(ledger) => elastic.with_notes(section.name.clone(), ledger),
         None => elastic,

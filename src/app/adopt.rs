@@ -86,7 +86,7 @@ pub async fn export_events(
 ) -> anyhow::Result<u64> {
     ensure!(
         config.ledger.kind == LedgerKind::Sqlite,
-        "the ledger is in memory: it has no file to read"
+        "the ledger is not a file: there is nothing to read beside the connector"
     );
     let mut glance = Glance::at(&config.ledger.path).await?;
     let (mut last, mut count) = (after, 0);
@@ -117,7 +117,7 @@ pub async fn adopt(
 ) -> anyhow::Result<Adopted> {
     ensure!(
         config.ledger.kind == LedgerKind::Sqlite,
-        "the ledger is in memory: there is nothing to rebuild"
+        "the ledger is not a file: rebuild one, then copy it with `latchkey ledger copy`"
     );
     ensure!(
         !adoption.from.is_empty(),

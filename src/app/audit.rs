@@ -13,14 +13,15 @@ use crate::audit::{Block, Sealer, export};
 use crate::config::{Config, LedgerKind};
 use crate::ports::Ledger;
 use crate::ports::audit::AuditStore;
-use crate::store::{Glance, SqliteLedger};
+use crate::store::Glance;
 
 /// The sealer, where a signing key is configured.
 pub(super) async fn sealer(
     config: &Config,
-    ledger: Option<&Arc<SqliteLedger>>,
+    ledger: &dyn Ledger,
+    store: Option<Arc<dyn AuditStore>>,
 ) -> anyhow::Result<Option<Arc<Sealer>>> {
-    let (Some(section), Some(ledger)) = (&config.audit, ledger) else {
+    let (Some(section), Some(store)) = (&config.audit, store) else {
         return Ok(None);
     };
     let key = adapters::secret(&section.signing_key)?;
@@ -28,7 +29,6 @@ pub(super) async fn sealer(
         .identity()
         .await
         .context("reading the ledger's identity")?;
-    let store = Arc::clone(ledger) as Arc<dyn AuditStore>;
     Ok(Some(Arc::new(Sealer::new(store, key, identity.id))))
 }
 

@@ -6,14 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::elastic::Elastic;
 use crate::ports::ledger::LedgerError;
+use crate::ports::ownership::{Standing, Tenure};
 use crate::ports::provider::{KeyStatus, Priority, ReadError, Refusal};
-use crate::ports::{AccessProvider, Clock, Ledger};
+use crate::ports::{AccessProvider, Clock, Ledger, Ownership};
 use crate::reconcile::Reconciler;
 use crate::runtime::{Backoff, ReadinessHandle, TaskError};
 use crate::scheduler::Driver;
@@ -33,13 +35,15 @@ pub(super) struct Integration {
     pub(super) reconciler: Arc<Reconciler>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) ownership: Arc<dyn Ownership>,
 }
 
 impl Integration {
-    /// Comes online, then runs the driver until `stop`.
+    /// Comes online, then works whenever this process owns the organization, until `stop`.
     pub(super) async fn run(
         self,
-        driver: Driver,
+        mut driver: Driver,
         ready: ReadinessHandle,
         stop: CancellationToken,
     ) -> Result<(), TaskError> {
@@ -48,8 +52,35 @@ impl Integration {
             online = self.come_online(&ready) => online?,
         }
         ready.set_ready();
-        driver.run(stop).await;
+        let mut tenure = self.standing.tenure();
+        while !stop.is_cancelled() {
+            // Only now: nothing of an earlier claim runs any more.
+            self.standing.want(true);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = reached(&mut tenure, |now| now == Tenure::Held) => {}
+                () = driver.rest() => {}
+            }
+            self.standing.want(false);
+            let end = stop.child_token();
+            let work = driver.work(end.clone());
+            tokio::pin!(work);
+            tokio::select! {
+                () = &mut work => {}
+                () = reached(&mut tenure, |now| now != Tenure::Held) => {
+                    end.cancel();
+                    work.await;
+                }
+            }
+            self.ownership.release(&self.name).await;
+        }
+        self.standing.want(false);
         Ok(())
+    }
+
+    /// Whether this process works on the organization now.
+    pub(super) fn is_ours(&self) -> bool {
+        self.reconciler.is_owner()
     }
 
     /// Loads the key and claims the organization; goes on trying until both are done.
@@ -153,6 +184,12 @@ impl Integration {
             tracing::warn!(integration = %self.name, code = error.code(), "Event was not written to the audit");
         }
     }
+}
+
+/// Waits until what this process may do is as wanted.
+async fn reached(tenure: &mut watch::Receiver<Tenure>, wanted: impl Fn(Tenure) -> bool + Send) {
+    // The other end lives as long as the integration.
+    drop(tenure.wait_for(|now| wanted(*now)).await);
 }
 
 /// Why an integration is not online yet.

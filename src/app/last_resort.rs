@@ -124,6 +124,11 @@ pub async fn sweep(
     if config.ledger.kind == LedgerKind::Memory {
         return Err(SweepError::NoLedger);
     }
+    if config.ledger.kind == LedgerKind::Postgres {
+        return Err(SweepError::Other(anyhow::anyhow!(
+            "the ledger is shared by replicas, which take over from each other: start one of them instead"
+        )));
+    }
     let path = &config.ledger.path;
     if !path.exists() {
         return Err(SweepError::Other(anyhow::anyhow!(

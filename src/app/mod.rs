@@ -14,6 +14,7 @@ mod last_resort;
 mod objective;
 mod probe;
 mod recovery;
+mod replicas;
 mod sweeps;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::config::Config;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::MemberRecord;
+use crate::ports::audit::AuditStore;
 use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
@@ -47,6 +49,7 @@ pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
 pub use audit::{AuditExport, audit_head, export_audit};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::{held, probe_witness, probes};
+pub use replicas::{copy_ledger, migrate};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -106,10 +109,14 @@ impl App {
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
-        let (ledger, check) =
+        let (ledger, check, replicas) =
             adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
                 .await?;
-        let sealer = audit::sealer(&config, check.as_ref()).await?;
+        let stored = match &check {
+            Some(file) => Some(Arc::clone(file) as Arc<dyn AuditStore>),
+            None => replicas.audit(),
+        };
+        let sealer = audit::sealer(&config, ledger.as_ref(), stored).await?;
         if let Some(check) = check {
             let (ready, stop) = (readiness.component("ledger file"), shutdown.clone());
             ready.set_ready();
@@ -122,6 +129,7 @@ impl App {
         recovery::raise(&steady, ledger.as_ref()).await?;
         let holds =
             recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
+        let claims = replicas.claim(&config, &clock, &shutdown, &mut tasks)?;
         let loaded = bench::load_where_wanted(&overrides.baseline, &config, &ledger).await?;
 
         let mut waker = Waker::default();
@@ -143,11 +151,13 @@ impl App {
                 Some(secret) => Arc::clone(secret),
                 None => adapters::secret(&section.secret)?,
             };
-            let elastic = adapters::elastic(
+            let (standing, bound) = claims.of(&section.name, &ledger);
+            let elastic = adapters::elastic_under(
                 section,
                 secret,
                 Arc::clone(&clock),
                 Some(Arc::clone(&ledger)),
+                Some(Arc::clone(&standing)),
             )?;
             reconcile::metrics::begin(&section.name);
             let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
@@ -161,7 +171,7 @@ impl App {
                 section.name.clone(),
                 Arc::clone(&provider),
                 Arc::clone(&observer),
-                Arc::clone(&ledger),
+                Arc::clone(&bound),
                 Arc::clone(&clock),
                 Arc::clone(&waker),
                 ReconcileSettings {
@@ -173,7 +183,8 @@ impl App {
                         provider.request_lifetime(),
                     )
                 },
-            );
+            )
+            .under(Arc::clone(&standing));
             if let Some(hold) = holds.get(&section.name) {
                 reconciler = reconciler.with_hold(Arc::clone(hold));
             }
@@ -188,6 +199,11 @@ impl App {
                 adapters::driver_limits(&config.engine),
                 wakes,
             );
+            let driver = if claims.is_shared() {
+                driver.hearing(ledger.changes())
+            } else {
+                driver
+            };
             census_of.push((section.name.clone(), Arc::clone(&provider)));
             pulses.push((section.name.clone(), driver.pulse()));
             let details = adapters::details(section);
@@ -206,6 +222,8 @@ impl App {
                 reconciler,
                 ledger: Arc::clone(&ledger),
                 clock: Arc::clone(&clock),
+                standing,
+                ownership: Arc::clone(&claims.ownership),
             };
             let ready = readiness.component(format!("integration {}", section.name));
             let stop = shutdown.soft_token();

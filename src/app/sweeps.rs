@@ -138,7 +138,7 @@ async fn sync_directory(parts: &Parts) -> Result<String, String> {
 
 async fn find_drift(parts: &Parts) -> Result<String, String> {
     let (mut compared, mut differing, mut forgotten) = (0, 0, 0);
-    for integration in &parts.integrations {
+    for integration in parts.integrations.iter().filter(|one| one.is_ours()) {
         let swept = integration
             .reconciler
             .sweep()
@@ -167,7 +167,7 @@ async fn find_drift(parts: &Parts) -> Result<String, String> {
 /// A safety net under the drivers: whatever the ledger says is due is handed over once more.
 async fn hand_over_due(parts: &Parts, late_by: TimeDelta) -> Result<String, String> {
     let mut handed = 0;
-    for integration in &parts.integrations {
+    for integration in parts.integrations.iter().filter(|one| one.is_ours()) {
         let until = parts.clock.now() - late_by;
         let due = parts
             .ledger
@@ -219,7 +219,7 @@ async fn remind(parts: &Parts) -> Result<String, String> {
     };
     let code = |error: crate::ports::ledger::LedgerError| error.code().to_owned();
     let mut events = Vec::new();
-    for integration in &parts.integrations {
+    for integration in parts.integrations.iter().filter(|one| one.is_ours()) {
         // A member's next due instant is never later than the end of any of its grants.
         let soon = parts
             .ledger

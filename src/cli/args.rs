@@ -11,6 +11,7 @@ use super::adopt_access::AdoptAccessArgs;
 use super::audit::AuditArgs;
 use super::bench::BenchArgs;
 use super::help::*;
+use super::ledger::{LedgerArgs, MigrateArgs};
 use super::overdue::{ForgetArgs, OverdueArgs};
 use super::proof::{ReceiptArgs, ReceiptsArgs};
 use super::simulate::SimulateArgs;
@@ -115,6 +116,12 @@ pub enum HostCommand {
     /// Remove what is due without a running connector: the last resort
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(SweepArgs),
+    /// Bring up the schema of a PostgreSQL ledger, for a role of its own
+    #[command(after_help = MIGRATE_EXAMPLES)]
+    Migrate(MigrateArgs),
+    /// Move a whole ledger to another database
+    #[command(after_help = LEDGER_EXAMPLES, disable_help_subcommand = true)]
+    Ledger(LedgerArgs),
     /// Measure what the connector costs on this machine, against what it could cost at best
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),

@@ -63,6 +63,14 @@ pub fn probe_ledger(config: &Config) -> LedgerProbe {
             volatile: true,
         };
     }
+    if config.ledger.kind == LedgerKind::Postgres {
+        return LedgerProbe {
+            place: "a PostgreSQL database".to_owned(),
+            writable: Ok(()),
+            free_bytes: None,
+            volatile: false,
+        };
+    }
     let path = &config.ledger.path;
     // `serve` makes missing directories; what counts is the nearest one that exists.
     let directory = path

@@ -181,6 +181,19 @@ Examples:
   latchkey sweep --config /etc/latchkey/config.yaml
   latchkey sweep --config /etc/latchkey/config.yaml --all --reason \"cluster is lost\" --requester ada";
 
+pub(super) const MIGRATE_EXAMPLES: &str = "\
+Only adds to the schema: connectors of the release before work on meanwhile. Every step is applied once, however often
+and from wherever this runs. With `ledger.migrate: false` the connector itself needs no right to change the schema.
+
+Examples:
+  latchkey migrate --config /etc/latchkey/migrate.yaml";
+
+pub(super) const LEDGER_EXAMPLES: &str = "\
+No connector may run on either. The copy is the same ledger: request ids, receipts and audit go along.
+
+Examples:
+  latchkey ledger copy --from sqlite.yaml --to postgres.yaml";
+
 pub(super) const WHY_EXAMPLES: &str = "\
 Reads Elastic Cloud afresh and names the reason for every role: standing access, a grant and when it
 ends, or drift.

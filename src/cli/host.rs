@@ -12,7 +12,8 @@ use super::args::{DoctorArgs, Global, HostCommand, ServeArgs};
 use super::doctor::DoctorFormat;
 use super::streams::Format;
 use super::{
-    Exit, Failure, Streams, adopt, audit, bench, configuration, demo, doctor, simulate, sweep,
+    Exit, Failure, Streams, adopt, audit, bench, configuration, demo, doctor, ledger, simulate,
+    sweep,
 };
 use crate::app::{self, App, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -48,6 +49,8 @@ pub(super) async fn run(
             quiet();
             return audit::audit(&args, format, streams).await;
         }
+        HostCommand::Migrate(args) => ledger::migrate(&args, streams).await,
+        HostCommand::Ledger(args) => ledger::ledger(&args, streams).await,
         HostCommand::Doctor(args) => return examine(&args, format, streams).await,
         HostCommand::Sweep(args) => {
             let config = configuration::load(&args.config, streams)?;
@@ -99,6 +102,6 @@ pub(super) fn quiet() {
     drop(logging::init(LogFormat::Text, "warn"));
 }
 
-fn failed(error: anyhow::Error) -> Failure {
+pub(super) fn failed(error: anyhow::Error) -> Failure {
     Failure::new(Exit::Failed, format!("{error:#}"), "")
 }

@@ -24,6 +24,7 @@ mod help;
 mod hold;
 mod host;
 mod inventory;
+mod ledger;
 mod overdue;
 mod progress;
 mod proof;
@@ -48,6 +49,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 pub use adopt_access::AdoptAccessArgs;
 pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
+pub use ledger::{LedgerArgs, MigrateArgs};
 pub use overdue::{ForgetArgs, OverdueArgs};
 pub use proof::{ReceiptArgs, ReceiptsArgs};
 pub use streams::Streams;
@@ -102,6 +104,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "forget",
             "adopt",
             "sweep",
+            "migrate",
+            "ledger",
             "bench",
         ],
     ),

@@ -18,6 +18,8 @@ pub enum LedgerKind {
     /// A file; survives restarts.
     #[default]
     Sqlite,
+    /// A PostgreSQL database, which several replicas share.
+    Postgres,
     /// Memory; forgets what is owed when the process ends. For simulations only.
     Memory,
 }
@@ -26,12 +28,27 @@ pub enum LedgerKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
-    /// `sqlite` for a file, `memory` for simulations. A file, because a lost ledger is lost knowledge of what to
+    /// `sqlite` for a file, `postgres` for several replicas, `memory` for simulations. A file, because a lost ledger is lost knowledge of what to
     /// take away.
     pub kind: LedgerKind,
     /// The file of the `sqlite` ledger, on a volume that outlives the process.
     #[schemars(schema_with = "text::schemas::path")]
     pub path: PathBuf,
+    /// The database of the `postgres` ledger, as `postgres://USER@HOST:PORT/DATABASE`, without a password.
+    pub url: String,
+    /// File with the password, read for every new connection, so that it can be rotated.
+    pub password_file: Option<PathBuf>,
+    /// Certificates in PEM that the server's certificate must come from; its name is checked as well. Needed unless
+    /// the server is on this machine.
+    pub ca_file: Option<PathBuf>,
+    /// Connections for reading; three more write and claim. Eight, so that a dozen replicas fit into a small server.
+    pub max_connections: u32,
+    /// Whether `serve` brings the schema up. Turn it off where another role does that with `latchkey migrate`; then an
+    /// older schema is refused.
+    pub migrate: bool,
+    /// How long a replica that is gone or cut off keeps its organizations before another one takes them. Five seconds,
+    /// twice what a change may take upstream.
+    pub claim: Period,
     /// How long what is over is remembered.
     pub retention: Retention,
 }
@@ -51,6 +68,12 @@ impl Default for Ledger {
         Self {
             kind: LedgerKind::Sqlite,
             path: PathBuf::from("/var/lib/latchkey/ledger.db"),
+            url: String::new(),
+            password_file: None,
+            ca_file: None,
+            max_connections: 8,
+            migrate: true,
+            claim: Period::seconds(5),
             retention: Retention::default(),
         }
     }
@@ -75,6 +98,9 @@ impl Ledger {
                 "write an absolute path such as /var/lib/latchkey/ledger.db",
             );
         }
+        if self.kind == LedgerKind::Postgres {
+            self.check_server(problems);
+        }
         let Retention {
             requests,
             ended_grants,
@@ -86,5 +112,58 @@ impl Ledger {
             DAY,
             DAY * 3660,
         );
+    }
+
+    fn check_server(&self, problems: &mut Problems) {
+        const SECOND: Duration = Duration::from_secs(1);
+        problems.within("ledger.claim", self.claim, SECOND, SECOND * 60);
+        if !(3..=200).contains(&self.max_connections) {
+            problems.add(
+                "ledger.max_connections",
+                "is out of bounds",
+                "write a number from 3 to 200",
+            );
+        }
+        let url = match url::Url::parse(&self.url) {
+            Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => url,
+            Ok(_) | Err(_) => {
+                problems.add(
+                    "ledger.url",
+                    "is not the address of a PostgreSQL database",
+                    "write postgres://USER@HOST:PORT/DATABASE",
+                );
+                return;
+            }
+        };
+        if url.password().is_some() {
+            problems.add(
+                "ledger.url",
+                "holds a password, which would be read by whoever reads the configuration",
+                "write the password into a file and its path to ledger.password_file",
+            );
+        }
+        let near = match url.host() {
+            None => true,
+            // The scheme is none that the web knows, so an address may stand here as a name.
+            Some(url::Host::Domain(name)) => {
+                name == "localhost"
+                    || name.to_ascii_lowercase().starts_with("%2f")
+                    || name
+                        .parse::<std::net::Ipv4Addr>()
+                        .is_ok_and(|address| address.is_loopback())
+            }
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        };
+        let verified = url
+            .query_pairs()
+            .any(|(name, value)| name == "sslmode" && value == "verify-full");
+        if !near && self.ca_file.is_none() && !verified {
+            problems.add(
+                "ledger.ca_file",
+                "is missing, so anybody on the way could pretend to be the database",
+                "write the path of the certificates that the server's comes from, or sslmode=verify-full into ledger.url",
+            );
+        }
     }
 }

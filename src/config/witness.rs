@@ -29,6 +29,13 @@ impl Witness {
                 "write an absolute path such as /var/lib/latchkey-witness/witness",
             );
         }
+        if ledger.is_some_and(|ledger| ledger.kind == LedgerKind::Postgres) {
+            problems.add(
+                "witness",
+                "is of one replica alone, while the ledger is shared: it would miss what the others do",
+                "leave it out, and let the database keep a synchronous stand-by",
+            );
+        }
         if ledger
             .is_some_and(|ledger| ledger.kind == LedgerKind::Sqlite && ledger.path == self.path)
         {

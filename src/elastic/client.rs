@@ -23,6 +23,7 @@ use crate::domain::Timestamp;
 use crate::domain::event::CallEvidence;
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::Interest;
+use crate::ports::ownership::Standing;
 use crate::ports::provider::{
     Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Refusal, Turn,
 };
@@ -48,6 +49,8 @@ pub struct Elastic {
     pub(super) own_record: Mutex<Option<(KeyPin, Instant, bool)>>,
     /// Where calls that nobody asked for are noted, and the name of this integration in metrics.
     pub(super) notes: Option<Notes>,
+    /// The claim under which this process may change anything, where there are several.
+    standing: Option<Arc<Standing>>,
     transport: Transport,
     limiter: Limiter,
     urgent: Semaphore,
@@ -122,6 +125,7 @@ impl Elastic {
             organization,
             own_record: Mutex::default(),
             notes: None,
+            standing: None,
             options,
         })
     }
@@ -135,6 +139,26 @@ impl Elastic {
             ledger,
         });
         self
+    }
+
+    /// Changes are sent only while this claim stands, and for as long as one may take.
+    #[must_use]
+    pub fn under(mut self, standing: Arc<Standing>) -> Self {
+        self.standing = Some(standing);
+        self
+    }
+
+    /// Whether this process may begin the call now: a change only if it has ended before anybody else can begin one;
+    /// a read unless the claim under which it was asked for is over, as after a pause of the process.
+    fn may_begin(&self, repeat: Repeat, budget: Duration, was_owner: bool) -> bool {
+        let Some(standing) = &self.standing else {
+            return true;
+        };
+        let now = self.clock.since_boot();
+        match repeat {
+            Repeat::Unsent => standing.covers(now, budget),
+            Repeat::Read => !was_owner || standing.covers(now, Duration::ZERO),
+        }
     }
 
     /// The name of this integration in metrics; empty where nobody has given one.
@@ -305,6 +329,10 @@ impl Elastic {
         note: impl Fn(Timestamp, KeyPin) + Send + Sync,
     ) -> (Ended, CallEvidence) {
         let asked = Instant::now();
+        let was_owner = self
+            .standing
+            .as_ref()
+            .is_some_and(|standing| standing.covers(self.clock.since_boot(), Duration::ZERO));
         let mut stop = limits.wait.is_none().then(|| asked + limits.budget);
         let mut first_byte = None;
         let mut evidence = CallEvidence {
@@ -338,6 +366,10 @@ impl Elastic {
             let until = *stop.get_or_insert(now + limits.budget);
             if until.saturating_duration_since(now) < self.least_attempt(limits) {
                 break last.unwrap_or(Ended::NotSent("budget"));
+            }
+            let most = until.saturating_duration_since(now).min(limits.attempt);
+            if !self.may_begin(limits.repeat, most, was_owner) {
+                break last.unwrap_or(Ended::NotSent("not_owner"));
             }
             first_byte.get_or_insert(now);
             evidence.attempts += 1;

@@ -73,7 +73,41 @@ pub struct DiskFull {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// The database only reads: a cause of [`LedgerError::Unavailable`].
+#[derive(Debug, thiserror::Error)]
+#[error("the database only reads: it is a stand-by, or was set to read only")]
+pub struct ReadOnly {
+    /// What the store said.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The write was bound to a claim that is over: a cause of [`LedgerError::Unavailable`]. Whoever meets it stops; it
+/// must not act upstream either.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another replica may own integration {integration} now: the claim of epoch {epoch} is over"
+)]
+pub struct NotOwner {
+    /// The integration.
+    pub integration: String,
+    /// Epoch of the claim; 0 when there was none.
+    pub epoch: u64,
+}
+
 impl LedgerError {
+    /// Whether the writer was not the owner any more.
+    #[must_use]
+    pub fn is_not_owner(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.is::<NotOwner>())
+    }
+
+    /// Whether the database only reads.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.is::<ReadOnly>())
+    }
+
     /// Whether the volume of the ledger is full, so that waiting alone will not help.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -85,6 +119,8 @@ impl LedgerError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } if self.is_full() => "ledger_full",
+            Self::Unavailable { .. } if self.is_not_owner() => "not_owner",
+            Self::Unavailable { .. } if self.is_read_only() => "ledger_read_only",
             Self::Conflict { .. } => "ledger_conflict",
             Self::Unavailable { .. } => "ledger_unavailable",
             Self::CommitUnknown { .. } => "ledger_commit_unknown",

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod clock;
 pub mod ledger;
+pub mod ownership;
 pub mod provider;
 pub mod secrets;
 pub mod wake;
@@ -12,6 +13,7 @@ pub mod witness;
 
 pub use clock::Clock;
 pub use ledger::Ledger;
+pub use ownership::Ownership;
 pub use provider::AccessProvider;
 pub use secrets::SecretStore;
 pub use wake::Wake;

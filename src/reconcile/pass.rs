@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -21,7 +22,8 @@ use crate::domain::Timestamp;
 use crate::domain::assignment::{Assignment, total_weight};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Backoff, Due, DueKind, MemberKey, MemberRecord, Subject, WriteKind};
-use crate::ports::ledger::LedgerError;
+use crate::ports::ledger::{LedgerError, NotOwner};
+use crate::ports::ownership::Standing;
 use crate::ports::provider::{Claim, KeyPin, Outcome, Priority, Turn};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 
@@ -42,6 +44,8 @@ pub struct Reconciler {
     pub(super) wake: Arc<dyn Wake>,
     pub(super) settings: Settings,
     pub(super) hold: Option<Arc<super::Hold>>,
+    /// The claim under which this process works, where there are several.
+    standing: Option<Arc<Standing>>,
     /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
     takes_only: bool,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner.
@@ -113,6 +117,7 @@ impl Reconciler {
             wake,
             settings,
             hold: None,
+            standing: None,
             takes_only: false,
             owner_writes: Mutex::default(),
             unrecorded: Unrecorded::default(),
@@ -128,6 +133,35 @@ impl Reconciler {
         self
     }
 
+    /// The same, which works only while this claim stands.
+    #[must_use]
+    pub fn under(mut self, standing: Arc<Standing>) -> Self {
+        self.standing = Some(standing);
+        self
+    }
+
+    /// Refuses to go on once another process may have taken over.
+    pub(super) fn must_own(&self) -> Result<(), LedgerError> {
+        match &self.standing {
+            Some(standing) if !standing.covers(self.clock.since_boot(), Duration::ZERO) => {
+                Err(LedgerError::Unavailable {
+                    action: "going on with a pass",
+                    source: Box::new(NotOwner {
+                        integration: self.integration.to_string(),
+                        epoch: standing.epoch(),
+                    }),
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether this process may work on the organization now.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.must_own().is_ok()
+    }
+
     /// The organization that this reconciler works on.
     #[must_use]
     pub fn integration(&self) -> &IntegrationName {
@@ -139,6 +173,7 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`] when the ledger could not be read or written; the caller tries again later.
     pub async fn pass(&self, key: &MemberKey) -> Result<Report, LedgerError> {
+        self.must_own()?;
         self.unrecorded.flush(&*self.ledger).await;
         let report = match &key.subject {
             Subject::Member(user) => self.member_pass(key, user).await,
@@ -220,6 +255,7 @@ impl Reconciler {
         let pin = self.provider.pin();
         let mut progress = Progress::default();
         for _ in 0..MAX_STEPS {
+            self.must_own()?;
             let record = self.ledger.member(key).await?;
             if record.version == 0 {
                 return Ok(progress.report);

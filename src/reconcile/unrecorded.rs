@@ -136,7 +136,12 @@ impl Reconciler {
         progress: &mut Progress,
         error: LedgerError,
     ) -> LedgerError {
-        if !matches!(error, LedgerError::Unavailable { .. }) || self.is_own_identity(user) {
+        // Whoever owns the organization now removes it, and with a record.
+        let is_ours = !error.is_not_owner() && self.is_owner();
+        if !matches!(error, LedgerError::Unavailable { .. })
+            || !is_ours
+            || self.is_own_identity(user)
+        {
             return error;
         }
         let (mut plan, _) = self.plan(record, progress, self.clock.now());

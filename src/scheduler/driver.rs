@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -181,6 +181,22 @@ pub struct Driver {
     running: BTreeMap<MemberKey, (Due, Option<Due>)>,
     lanes: Lanes,
     passes: JoinSet<(MemberKey, Result<Report, &'static str>)>,
+    /// What other processes commit to the same ledger, where there are any.
+    news: Option<watch::Receiver<u64>>,
+}
+
+/// News that come close together are looked at together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// Waits for news, without taking note of them.
+async fn heard(news: &Option<watch::Receiver<u64>>) {
+    if let Some(news) = news {
+        let mut news = news.clone();
+        if news.changed().await.is_ok() {
+            return tokio::time::sleep(TOGETHER).await;
+        }
+    }
+    std::future::pending().await
 }
 
 impl Driver {
@@ -204,7 +220,21 @@ impl Driver {
             running: BTreeMap::new(),
             lanes: Lanes::default(),
             passes: JoinSet::new(),
+            news: None,
         }
+    }
+
+    /// The same, which asks the ledger as soon as another process has committed something to it.
+    #[must_use]
+    pub fn hearing(mut self, news: watch::Receiver<u64>) -> Self {
+        self.news = Some(news);
+        self
+    }
+
+    /// Forgets what comes up, for as long as another process works on this organization.
+    pub async fn rest(&mut self) {
+        while self.wakes.recv().await.is_some() {}
+        std::future::pending().await
     }
 
     /// Shared with the watchdog.
@@ -215,6 +245,12 @@ impl Driver {
 
     /// Runs until `stop`, then lets the passes that have begun finish.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.work(stop).await;
+    }
+
+    /// The same, which can be called again.
+    pub async fn work(&mut self, stop: CancellationToken) {
+        self.queue = DueQueue::default();
         let mut poll = tokio::time::interval(self.limits.floor_poll);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -230,6 +266,12 @@ impl Driver {
                 _ = poll.tick() => self.refill().await,
                 Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
                 Some((key, due)) = self.wakes.recv() => self.woken(key, due),
+                () = heard(&self.news), if self.news.is_some() => {
+                    if let Some(news) = &mut self.news {
+                        news.mark_unchanged();
+                    }
+                    self.refill().await;
+                }
                 () = tokio::time::sleep(wait) => {}
             }
         }

@@ -1,10 +1,11 @@
-//! Adapters of the ledger port: `sqlite` (durable, the default) and `memory` (simulation and tests).
+//! Adapters of the ledger port: `sqlite` (durable, the default), `postgres` (several replicas) and `memory` (simulation
+//! and tests).
 //!
-//! Owns rows, SQL and migrations; nothing outside of this module sees one. Both adapters pass one contract suite
+//! Owns rows, SQL and migrations; nothing outside of this module sees one. All of them pass one contract suite
 //! (`tests/ledger_contract`), which is what the port's documentation means in practice. Never decides anything about
 //! access, never calls upstream, never reads a clock: every instant that is compared is an argument.
 //!
-//! Rules that both adapters keep beyond the text of [`crate::ports::ledger::Ledger`]:
+//! Rules that all adapters keep beyond the text of [`crate::ports::ledger::Ledger`]:
 //!
 //! * A refused call has no effect at all: no row, no audit event, no version raised.
 //! * A grant's `version` never stands still while its content changes: what a commit stores gets the version it
@@ -18,12 +19,19 @@
 //!   grants or owned assignments behind.
 
 mod checksum;
+mod copy;
 mod endings;
+mod failure;
 mod filter;
 pub mod memory;
+pub mod postgres;
 mod rows;
+mod sole;
 pub mod sqlite;
 mod tally;
 
+pub use copy::{CopyError, Place, copy};
 pub use memory::MemoryLedger;
+pub use postgres::{Options as PostgresOptions, PostgresLedger};
+pub use sole::SoleOwnership;
 pub use sqlite::{Glance, Options as SqliteOptions, SqliteLedger};

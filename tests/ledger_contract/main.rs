@@ -1,13 +1,17 @@
-//! The contract of the ledger port, claim by claim, against every adapter; then what only a file can promise.
+//! The contract of the ledger port, claim by claim, against every adapter; then what only a file can promise, and
+//! what only a server can.
 
 mod audit;
 mod due;
 mod listing;
 mod members;
 mod model;
+mod ownership;
+mod postgres;
 mod receipts;
 mod recovery;
 mod requests;
 mod seals;
+mod server;
 mod sqlite;
 mod support;

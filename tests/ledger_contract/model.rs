@@ -1,4 +1,4 @@
-//! The two ledgers against each other: any sequence of operations has the same answers on both.
+//! The ledgers against each other: any sequence of operations has the same answers on all of them.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use latchkey::store::MemoryLedger;
 use latchkey::store::sqlite::Options;
 use proptest::prelude::*;
 
+use crate::server::{self, Served};
 use crate::support::*;
 
 #[derive(Debug, Clone)]
@@ -199,7 +200,7 @@ async fn run(ledger: &AnyLedger, step: &Step) -> String {
 }
 
 /// Everything that can be read.
-async fn picture(ledger: &AnyLedger) -> String {
+pub(crate) async fn picture(ledger: &AnyLedger) -> String {
     let main = integration("main");
     let grants = ledger.list_grants(&GrantFilter::default(), None, 999).await;
     let events = ledger.events(&EventFilter::default(), 0, 999).await;
@@ -233,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_has_the_same_answers_on_both_ledgers(
+    fn any_history_has_the_same_answers_on_every_ledger(
         steps in proptest::collection::vec(step(), 1..40)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -245,14 +246,19 @@ proptest! {
             let file = File::open(&folder.path().join("ledger.db"), Options::default()).await;
             let durable: AnyLedger = Arc::new(file.ledger.clone());
             let memory: AnyLedger = Arc::new(MemoryLedger::new());
+            let served = Served::open(&server::database().await).await;
+            let shared: AnyLedger = Arc::new(served.ledger.clone());
             for step in &steps {
                 let answers = (run(&memory, step).await, run(&durable, step).await);
                 prop_assert_eq!(&answers.0, &answers.1, "{:?}", step);
+                prop_assert_eq!(&answers.0, &run(&shared, step).await, "{:?}", step);
             }
             let pictures = (picture(&memory).await, picture(&durable).await);
-            prop_assert_eq!(pictures.0, pictures.1);
+            prop_assert_eq!(&pictures.0, &pictures.1);
+            prop_assert_eq!(&pictures.0, &picture(&shared).await);
             drop(durable);
             file.close().await;
+            served.close().await;
             Ok(())
         })?;
     }

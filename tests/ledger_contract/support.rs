@@ -1,4 +1,4 @@
-//! Values to work with, and the two ledgers to run each claim against.
+//! Values to work with, and the ledgers in this process to run each claim against.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -37,6 +37,18 @@ macro_rules! on_every_ledger {
             $(#[tokio::test]
             async fn $claim() {
                 crate::support::on_sqlite(super::$claim).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $claim() {
+                crate::server::on_postgres(super::$claim).await;
+            })*
+        }
+        mod pooler {
+            $(#[tokio::test]
+            async fn $claim() {
+                crate::server::on_pooler(super::$claim).await;
             })*
         }
     };

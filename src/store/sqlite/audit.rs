@@ -1,13 +1,17 @@
-//! The audit of a ledger in SQLite as it is stored, and its seals.
+//! The audit of a ledger as it is stored, and its seals.
 //!
 //! Owns their statements. Never parses an event or a block.
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Row, query};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sqlx::Row;
 
+use super::engine::{self, Conn, DbRow, Handle, query};
+use super::errors::{self, corrupt};
+use super::ledger::answer;
+use super::read::Read;
 use super::write::{Applied, Reply, Work};
-use super::{SqliteLedger, errors};
 use crate::ports::audit::{AuditBlock, AuditRecord, AuditStore};
 use crate::ports::ledger::Result;
 use crate::store::rows::{self, IllegalWrite};
@@ -22,56 +26,66 @@ macro_rules! blocks {
 }
 
 pub(super) async fn records(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     after: u64,
     limit: usize,
-) -> sqlx::Result<Vec<AuditRecord>> {
-    query("SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2")
-        .bind(rows::int(after))
-        .bind(rows::count(limit))
-        .try_map(|row: SqliteRow| {
-            Ok(AuditRecord {
-                sequence: rows::uint(row.try_get(0)?),
-                body: row.try_get(1)?,
+) -> Read<Vec<AuditRecord>> {
+    let records =
+        query("SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2")
+            .bind(rows::int(after))
+            .bind(rows::count(limit))
+            .try_map(|row: DbRow| {
+                Ok(AuditRecord {
+                    sequence: rows::uint(row.try_get(0)?),
+                    body: row.try_get(1)?,
+                })
             })
-        })
-        .fetch_all(conn)
-        .await
+            .fetch_all(conn)
+            .await?;
+    Ok(Ok(records))
 }
 
-pub(super) async fn last(conn: &mut SqliteConnection) -> sqlx::Result<Option<AuditBlock>> {
-    query(blocks!("ORDER BY number DESC LIMIT 1"))
-        .try_map(read)
+pub(super) async fn last(conn: &mut Conn, action: &'static str) -> Read<Option<AuditBlock>> {
+    let found = query(blocks!("ORDER BY number DESC LIMIT 1"))
         .fetch_optional(conn)
-        .await
+        .await?;
+    found.map_or(Ok(Ok(None)), |row| Ok(read(&row, action)?.map(Some)))
 }
 
 pub(super) async fn blocks(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     from: u64,
     limit: usize,
-) -> sqlx::Result<Vec<AuditBlock>> {
-    query(blocks!("WHERE number >= $1 ORDER BY number LIMIT $2"))
+    action: &'static str,
+) -> Read<Vec<AuditBlock>> {
+    let found = query(blocks!("WHERE number >= $1 ORDER BY number LIMIT $2"))
         .bind(rows::int(from))
         .bind(rows::count(limit))
-        .try_map(read)
         .fetch_all(conn)
-        .await
+        .await?;
+    let read: std::result::Result<Vec<_>, sqlx::Error> =
+        found.iter().map(|row| read(row, action)).collect();
+    Ok(read?.into_iter().collect())
 }
 
-fn read(row: SqliteRow) -> sqlx::Result<AuditBlock> {
-    Ok(AuditBlock {
+fn read(row: &DbRow, action: &'static str) -> Read<AuditBlock> {
+    let (leaves, signature): (&str, &str) = (row.try_get(3)?, row.try_get(4)?);
+    let (Ok(leaves), Ok(signature)) = (STANDARD.decode(leaves), STANDARD.decode(signature)) else {
+        let damaged = IllegalWrite("a block of the audit is not base64".to_owned());
+        return Ok(Err(corrupt(action, damaged)));
+    };
+    Ok(Ok(AuditBlock {
         number: rows::uint(row.try_get(0)?),
         last: rows::uint(row.try_get(1)?),
         header: row.try_get(2)?,
-        leaves: row.try_get(3)?,
-        signature: row.try_get(4)?,
-    })
+        leaves,
+        signature,
+    }))
 }
 
 /// Adds a block that is the next one.
 pub(super) async fn add(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     block: &AuditBlock,
     action: &'static str,
 ) -> Applied {
@@ -82,8 +96,8 @@ pub(super) async fn add(
     .bind(rows::int(block.number))
     .bind(rows::int(block.last))
     .bind(block.header.clone())
-    .bind(block.leaves.clone())
-    .bind(block.signature.clone())
+    .bind(STANDARD.encode(&block.leaves))
+    .bind(STANDARD.encode(&block.signature))
     .execute(conn)
     .await?
     .rows_affected();
@@ -95,29 +109,23 @@ pub(super) async fn add(
 }
 
 #[async_trait]
-impl AuditStore for SqliteLedger {
+impl AuditStore for Handle {
     async fn records(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>> {
-        const ACTION: &str = "reading the audit";
-        let mut conn = self.reader(ACTION).await?;
-        records(&mut conn, after, limit)
-            .await
-            .map_err(|error| errors::of_statement(ACTION, error))
+        answer!(self, "reading the audit", |conn, _action| records(
+            conn, after, limit
+        ))
     }
 
     async fn last_block(&self) -> Result<Option<AuditBlock>> {
-        const ACTION: &str = "reading the newest block of the audit";
-        let mut conn = self.reader(ACTION).await?;
-        last(&mut conn)
-            .await
-            .map_err(|error| errors::of_statement(ACTION, error))
+        answer!(self, "reading the newest block of the audit", |conn, action| {
+            last(conn, action)
+        })
     }
 
     async fn blocks(&self, from: u64, limit: usize) -> Result<Vec<AuditBlock>> {
-        const ACTION: &str = "reading blocks of the audit";
-        let mut conn = self.reader(ACTION).await?;
-        blocks(&mut conn, from, limit)
-            .await
-            .map_err(|error| errors::of_statement(ACTION, error))
+        answer!(self, "reading blocks of the audit", |conn, action| blocks(
+            conn, from, limit, action
+        ))
     }
 
     async fn add_block(&self, block: AuditBlock) -> Result<()> {

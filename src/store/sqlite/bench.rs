@@ -9,9 +9,11 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, query};
 use tokio::time::Instant;
 
+use super::accept::{self, BARE_ACCEPT};
 use super::open::{self, OpenError, Options};
 use super::read;
-use super::write::{self, BARE_ACCEPT, Work};
+use super::together::{REQUESTS, TOGETHER};
+use super::write::{self, Work};
 use crate::domain::Timestamp;
 use crate::domain::ids::{CallerName, IntegrationName, RequestId};
 use crate::ports::ledger::{Accept, DueMember, MemberCommit, RequestRecord};
@@ -67,7 +69,7 @@ pub async fn bench_bare_commits(
 async fn commit(conn: &mut SqliteConnection, rows: &[AcceptRows]) -> Result<(), sqlx::Error> {
     query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
     for row in rows {
-        let mut statement = write::bind_accept(query(BARE_ACCEPT), &row.request, &row.grant);
+        let mut statement = accept::bind_accept(query(BARE_ACCEPT), &row.request, &row.grant);
         if let Some(event) = row.events.first() {
             statement = write::bind_event(statement, event).bind(event.body.clone());
         }
@@ -131,6 +133,21 @@ async fn set_aside(conn: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Err
     Ok(texts)
 }
 
+/// Writes request ids down; those that are taken stay what they were.
+async fn remember(conn: &mut SqliteConnection, rows: &[RequestRow]) -> Result<(), sqlx::Error> {
+    let (many, rest) = rows.as_chunks::<TOGETHER>();
+    for rows in many {
+        let statement = rows
+            .iter()
+            .fold(query(REQUESTS.as_str()), write::bind_request);
+        statement.execute(&mut *conn).await?;
+    }
+    for row in rest {
+        write::insert_request(conn, row).await?;
+    }
+    Ok(())
+}
+
 async fn fill(
     conn: &mut SqliteConnection,
     members: impl Iterator<Item = Filled> + Send,
@@ -155,7 +172,7 @@ async fn fill(
         let rows = CommitRows::new(commit);
         open += rows.grants.len().max(1);
         total += rows.grants.len() as u64;
-        write::requests(conn, &requests).await?;
+        remember(conn, &requests).await?;
         write::apply(conn, &Work::Commit(Box::new(rows)))
             .await?
             .map_err(|refused| sqlx::Error::Protocol(refused.to_string()))?;

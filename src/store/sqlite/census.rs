@@ -3,9 +3,9 @@
 //! Owns the SQL that counts. What there is, the table `census` tells, which triggers keep; only what is late or on its
 //! way out is counted, and there each query follows an index.
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Row, query};
+use sqlx::Row;
 
+use super::engine::{Conn, REVOKING, query};
 use super::errors::corrupt;
 use super::operations;
 use super::read::Read;
@@ -33,11 +33,6 @@ pub(super) const OVERDUE: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(inte
      WHERE bucket.due_rank < $2 AND m.integration = bucket.integration AND m.due_rank = bucket.due_rank \
      AND m.due_at IS NOT NULL AND m.due_at <= $1 GROUP BY bucket.integration";
 
-/// Since when the oldest grant that was not seen gone is on its way out, by integration. The plus keeps an index of
-/// all grants from being walked for the sake of its order.
-pub(super) const REVOKING: &str = "SELECT integration, MIN(json_extract(body, '$.state.since')) FROM grants \
-     WHERE state = 'revoking' GROUP BY +integration";
-
 /// Passes an unreadable row on as the inner error.
 macro_rules! readable {
     ($action:expr, $value:expr) => {
@@ -48,11 +43,7 @@ macro_rules! readable {
     };
 }
 
-pub(super) async fn census(
-    conn: &mut SqliteConnection,
-    now: Timestamp,
-    action: &'static str,
-) -> Read<Census> {
+pub(super) async fn census(conn: &mut Conn, now: Timestamp, action: &'static str) -> Read<Census> {
     let mut census = Census::default();
     let mut tally = Tally::default();
     let mut known = std::collections::BTreeSet::new();

@@ -2,10 +2,10 @@
 //!
 //! Owns the difference between "nothing happened" and "nobody knows". When in doubt it is the latter.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use crate::ports::ledger::{DiskFull, LedgerError};
+pub(super) use crate::store::failure::{corrupt, unavailable, unknown};
 
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
@@ -89,39 +89,10 @@ pub(super) fn of_commit(action: &'static str, error: Arc<sqlx::Error>) -> Ledger
     }
 }
 
-pub(super) fn unavailable(
-    action: &'static str,
-    source: impl Into<Box<dyn Error + Send + Sync>>,
-) -> LedgerError {
-    LedgerError::Unavailable {
-        action,
-        source: source.into(),
-    }
-}
-
-pub(super) fn unknown(
-    action: &'static str,
-    source: impl Into<Box<dyn Error + Send + Sync>>,
-) -> LedgerError {
-    LedgerError::CommitUnknown {
-        action,
-        source: source.into(),
-    }
-}
-
-pub(super) fn corrupt(
-    action: &'static str,
-    source: impl Into<Box<dyn Error + Send + Sync>>,
-) -> LedgerError {
-    LedgerError::Corrupt {
-        action,
-        source: source.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+    use std::error::Error;
     use std::fmt;
 
     use sqlx::error::{DatabaseError, ErrorKind};

@@ -2,9 +2,9 @@
 //!
 //! Owns the SQL that reads them; each follows an index. Never writes.
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{QueryBuilder, Row, Sqlite, query, query_scalar};
+use sqlx::{QueryBuilder, Row};
 
+use super::engine::{Conn, Db, built, query, query_scalar};
 use super::errors::corrupt;
 use super::read::{self, Read};
 use crate::domain::Timestamp;
@@ -26,7 +26,7 @@ macro_rules! readable {
 }
 
 pub(super) async fn receipt(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     id: GrantId,
     action: &'static str,
 ) -> Read<Option<Receipt>> {
@@ -43,7 +43,7 @@ pub(super) async fn receipt(
 }
 
 pub(super) async fn list_receipts(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     filter: &ReceiptFilter,
     before: Option<ReceiptCursor>,
     limit: usize,
@@ -57,7 +57,7 @@ pub(super) async fn list_receipts(
         until,
         open_only,
     } = filter;
-    let mut text: QueryBuilder<Sqlite> =
+    let mut text: QueryBuilder<Db> =
         QueryBuilder::new("SELECT format, body FROM receipts WHERE true");
     if let Some(ReceiptCursor { ended_at, id }) = before {
         text.push(" AND (ended_at, grant_id) < (")
@@ -92,7 +92,7 @@ pub(super) async fn list_receipts(
     text.push(" ORDER BY ended_at DESC, grant_id DESC LIMIT ")
         .push_bind(rows::count(limit.saturating_add(1)));
     let mut items = Vec::new();
-    for row in text.build().fetch_all(conn).await? {
+    for row in built(&mut text).fetch_all(conn).await? {
         let text: &str = row.try_get(1)?;
         items.push(readable!(action, rows::receipt(row.try_get(0)?, text)));
     }
@@ -103,14 +103,14 @@ pub(super) async fn list_receipts(
 }
 
 pub(super) async fn late(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     until: Timestamp,
     after: Option<&LateCursor>,
     limit: usize,
     action: &'static str,
 ) -> Read<Page<MemberRecord, LateCursor>> {
-    let mut text: QueryBuilder<Sqlite> =
+    let mut text: QueryBuilder<Db> =
         QueryBuilder::new("SELECT subject, removal_due_at FROM members WHERE integration = ");
     text.push_bind(integration.to_string());
     text.push(" AND removal_due_at IS NOT NULL AND removal_due_at <= ")
@@ -125,7 +125,7 @@ pub(super) async fn late(
     text.push(" ORDER BY removal_due_at, subject LIMIT ")
         .push_bind(rows::count(limit.saturating_add(1)));
     let mut found = Vec::new();
-    for row in text.build().fetch_all(&mut *conn).await? {
+    for row in built(&mut text).fetch_all(&mut *conn).await? {
         let subject: &str = row.try_get(0)?;
         found.push(LateCursor {
             due_at: readable!(action, rows::instant(row.try_get(1)?)),
@@ -151,7 +151,7 @@ pub(super) async fn late(
 }
 
 pub(super) async fn forgotten(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     action: &'static str,
 ) -> Read<Vec<MemberKey>> {
@@ -173,7 +173,7 @@ pub(super) async fn forgotten(
 
 /// Members with access that should have been gone for longer than the grace, by integration and power.
 pub(super) async fn late_removals(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &str,
     now: Timestamp,
     action: &'static str,

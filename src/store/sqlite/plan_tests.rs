@@ -2,7 +2,8 @@
 
 use sqlx::{Row, query};
 
-use super::census::{COUNTS, OVERDUE, REVOKING};
+use super::census::{COUNTS, OVERDUE};
+use super::engine::REVOKING;
 use super::open::{self, Options};
 use super::read::{BUCKETS, DUE, MEMBER, MEMBERS, NEXT_DUE, listing};
 use crate::domain::ids::{CallerName, IntegrationName};

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite, query, query_scalar};
+use sqlx::{QueryBuilder, Row};
 
+use super::engine::{Conn, Db, DbRow, PLUS, built, built_scalar, query, query_scalar};
 use super::errors::corrupt;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
@@ -50,7 +50,7 @@ pub(super) const NEXT_DUE: &str = concat!(
      FROM bucket WHERE bucket.due_rank IS NOT NULL"
 );
 
-pub(super) const MEMBER: &str = "SELECT 0 AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
+pub(super) const MEMBER: &str = "SELECT CAST(0 AS BIGINT) AS kind, '' AS id, version, format, body, due_at, due_rank FROM members \
      WHERE integration = $1 AND subject = $2 \
      UNION ALL SELECT 1, id, version, format, body, NULL, NULL FROM grants \
      WHERE integration = $1 AND subject = $2 AND state <> 'ended' ORDER BY kind, id";
@@ -73,7 +73,7 @@ macro_rules! readable {
 }
 
 pub(super) async fn request(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     caller: &str,
     request_id: &str,
     action: &'static str,
@@ -95,7 +95,7 @@ pub(super) async fn request(
 }
 
 fn grant_at(
-    row: &SqliteRow,
+    row: &DbRow,
     first: usize,
 ) -> std::result::Result<std::result::Result<Grant, Unreadable>, sqlx::Error> {
     let (version, format): (i64, i64) = (row.try_get(first)?, row.try_get(first + 1)?);
@@ -104,7 +104,7 @@ fn grant_at(
 }
 
 pub(super) async fn grant(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     id: GrantId,
     action: &'static str,
 ) -> Read<Option<Grant>> {
@@ -119,7 +119,7 @@ pub(super) async fn grant(
 }
 
 pub(super) async fn list_grants(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     filter: &GrantFilter,
     before: Option<GrantId>,
     limit: usize,
@@ -136,7 +136,7 @@ pub(super) async fn list_grants(
     let mut items = Vec::new();
     for state in states {
         let mut text = listing(filter, state, before, limit);
-        for row in text.build().fetch_all(&mut *conn).await? {
+        for row in built(&mut text).fetch_all(&mut *conn).await? {
             items.push(readable!(action, grant_at(&row, 0)?));
         }
     }
@@ -151,7 +151,7 @@ pub(super) fn listing(
     state: Option<&str>,
     before: Option<GrantId>,
     limit: usize,
-) -> QueryBuilder<Sqlite> {
+) -> QueryBuilder<Db> {
     let GrantFilter {
         caller,
         integration,
@@ -159,7 +159,7 @@ pub(super) fn listing(
         subject,
         target,
     } = filter;
-    let mut text: QueryBuilder<Sqlite> =
+    let mut text: QueryBuilder<Db> =
         QueryBuilder::new("SELECT version, format, body FROM grants WHERE true");
     if let Some(before) = before {
         text.push(" AND id < ").push_bind(before.to_string());
@@ -169,14 +169,16 @@ pub(super) fn listing(
     }
     if let Some(integration) = integration {
         // The plus keeps an index of all grants of an integration from being sorted for the sake of one page.
-        text.push(" AND +integration = ")
+        text.push(" AND ")
+            .push(PLUS)
+            .push("integration = ")
             .push_bind(integration.to_string());
     }
     if let Some(state) = state {
         text.push(" AND state = ").push_bind(state.to_owned());
     } else if !states.is_empty() {
         // A subject has few grants, a state may have all of them.
-        text.push(" AND +state IN (");
+        text.push(" AND ").push(PLUS).push("state IN (");
         let mut list = text.separated(", ");
         for state in states {
             list.push_bind(state.clone());
@@ -198,7 +200,7 @@ pub(super) fn listing(
 }
 
 pub(super) async fn member(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     key: &MemberKey,
     action: &'static str,
 ) -> Read<MemberRecord> {
@@ -225,7 +227,7 @@ pub(super) async fn member(
 }
 
 pub(super) async fn members(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     after: Option<&UserId>,
     limit: usize,
@@ -262,12 +264,12 @@ pub(super) async fn members(
 }
 
 pub(super) async fn subjects(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     target: Option<&Target>,
     action: &'static str,
 ) -> Read<Vec<MemberKey>> {
-    let mut text: QueryBuilder<Sqlite> =
+    let mut text: QueryBuilder<Db> =
         QueryBuilder::new("SELECT DISTINCT subject FROM grants WHERE integration = ");
     text.push_bind(integration.to_string());
     text.push(" AND state <> 'ended'");
@@ -276,7 +278,7 @@ pub(super) async fn subjects(
             .push_bind(format!("% {target} %"));
     }
     text.push(" ORDER BY subject");
-    let found: Vec<String> = text.build_query_scalar().fetch_all(conn).await?;
+    let found: Vec<String> = built_scalar(&mut text).fetch_all(conn).await?;
     let mut keys = Vec::with_capacity(found.len());
     for subject in found {
         keys.push(MemberKey {
@@ -288,7 +290,7 @@ pub(super) async fn subjects(
 }
 
 pub(super) async fn due(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     until: Timestamp,
     limit: usize,
@@ -326,7 +328,7 @@ pub(super) async fn due(
 }
 
 pub(super) async fn next_due(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     after: Timestamp,
     action: &'static str,
@@ -344,7 +346,7 @@ pub(super) async fn next_due(
 
 /// Members by the second in which a removal of theirs falls due.
 pub(super) async fn endings(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     from: Timestamp,
     until: Timestamp,
@@ -370,7 +372,7 @@ pub(super) async fn endings(
 }
 
 pub(super) async fn events(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     filter: &EventFilter,
     after: u64,
     limit: usize,
@@ -382,7 +384,7 @@ pub(super) async fn events(
         grant_id,
         kinds,
     } = filter;
-    let mut text: QueryBuilder<Sqlite> =
+    let mut text: QueryBuilder<Db> =
         QueryBuilder::new("SELECT sequence, format, body FROM events WHERE sequence > ");
     text.push_bind(rows::int(after));
     if let Some(caller) = caller {
@@ -407,7 +409,7 @@ pub(super) async fn events(
     text.push(" ORDER BY sequence LIMIT ")
         .push_bind(rows::count(limit));
     let mut found = Vec::new();
-    for row in text.build().fetch_all(conn).await? {
+    for row in built(&mut text).fetch_all(conn).await? {
         let (sequence, format): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         let text: &str = row.try_get(2)?;
         let what = || format!("audit event {sequence}");
@@ -420,9 +422,7 @@ pub(super) async fn events(
 }
 
 /// The newest event's place; 0 when there is none.
-pub(super) async fn last_sequence(
-    conn: &mut SqliteConnection,
-) -> std::result::Result<u64, sqlx::Error> {
+pub(super) async fn last_sequence(conn: &mut Conn) -> std::result::Result<u64, sqlx::Error> {
     let last: Option<i64> = query_scalar("SELECT MAX(sequence) FROM events")
         .fetch_one(conn)
         .await?;
@@ -432,7 +432,7 @@ pub(super) async fn last_sequence(
 /// The first row whose body does not fit its checksum, in words. Reads page by page, so that the log can be written
 /// back meanwhile.
 pub(super) async fn damaged_body(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
 ) -> std::result::Result<Option<String>, sqlx::Error> {
     // Bodies of members may be large, and this must not be felt.
     const PAGE: i64 = 100;

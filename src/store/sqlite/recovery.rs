@@ -1,24 +1,16 @@
-//! Identity, generation and holds of a ledger in SQLite, and looks at its file beside a running process.
+//! Identity, generation and holds of a ledger.
 //!
-//! Owns their statements, and the one connection that never writes and takes no lock. Never repairs.
+//! Owns their statements. Never repairs.
 
-use std::path::Path;
+use sqlx::Row;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, Row, query};
-
-use super::audit;
-use super::errors::{self, corrupt, unavailable};
-use super::open::OpenError;
-use super::read::{self, Read};
+use super::engine::{Conn, query};
+use super::errors::{corrupt, unavailable};
+use super::read::Read;
 use super::write::{Applied, Reply};
 use crate::domain::Timestamp;
-use crate::ports::audit::{AuditBlock, AuditRecord};
-use crate::ports::ledger::{EventFilter, HoldRecord, Identity, Result, StoredEvent};
+use crate::ports::ledger::{HoldRecord, Identity};
 use crate::store::rows::{self, EventRow, FORMAT, IllegalWrite};
-
-/// Events read at a time.
-const PAGE: usize = 1_000;
 
 /// A hold as it is stored.
 #[derive(Debug)]
@@ -36,7 +28,7 @@ impl HoldRow {
     }
 }
 
-pub(super) async fn identity(conn: &mut SqliteConnection, action: &'static str) -> Read<Identity> {
+pub(super) async fn identity(conn: &mut Conn, action: &'static str) -> Read<Identity> {
     let row = query(
         "SELECT (SELECT value FROM facts WHERE name = 'ledger_id'), \
          (SELECT value FROM meta WHERE name = 'generation'), \
@@ -60,7 +52,7 @@ pub(super) async fn identity(conn: &mut SqliteConnection, action: &'static str) 
 }
 
 pub(super) async fn agree(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     generation: u64,
     witnessed: bool,
     action: &'static str,
@@ -85,10 +77,7 @@ pub(super) async fn agree(
     Ok(Ok(Reply::Done))
 }
 
-pub(super) async fn holds(
-    conn: &mut SqliteConnection,
-    action: &'static str,
-) -> Read<Vec<HoldRecord>> {
+pub(super) async fn holds(conn: &mut Conn, action: &'static str) -> Read<Vec<HoldRecord>> {
     let found = query("SELECT integration, format, body FROM holds ORDER BY integration")
         .fetch_all(conn)
         .await?;
@@ -104,11 +93,7 @@ pub(super) async fn holds(
     Ok(Ok(holds))
 }
 
-pub(super) async fn put_hold(
-    conn: &mut SqliteConnection,
-    row: &HoldRow,
-    events: &[EventRow],
-) -> Applied {
+pub(super) async fn put_hold(conn: &mut Conn, row: &HoldRow, events: &[EventRow]) -> Applied {
     query(
         "INSERT INTO holds (integration, format, body) VALUES ($1, $2, $3) \
          ON CONFLICT (integration) DO UPDATE SET format = excluded.format, body = excluded.body",
@@ -122,11 +107,7 @@ pub(super) async fn put_hold(
     Ok(Ok(Reply::Done))
 }
 
-pub(super) async fn end_hold(
-    conn: &mut SqliteConnection,
-    integration: &str,
-    events: &[EventRow],
-) -> Applied {
+pub(super) async fn end_hold(conn: &mut Conn, integration: &str, events: &[EventRow]) -> Applied {
     let ended = query("DELETE FROM holds WHERE integration = $1")
         .bind(integration.to_owned())
         .execute(&mut *conn)
@@ -139,118 +120,18 @@ pub(super) async fn end_hold(
 }
 
 pub(super) async fn latest_instant(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     action: &'static str,
 ) -> Read<Option<Timestamp>> {
-    let at: Option<i64> =
-        query("SELECT MAX(at) FROM (SELECT at FROM events ORDER BY sequence DESC LIMIT $1)")
-            .bind(rows::count(rows::NEWEST))
-            .fetch_one(conn)
-            .await?
-            .try_get(0)?;
+    let at: Option<i64> = query(
+        "SELECT MAX(at) FROM (SELECT at FROM events ORDER BY sequence DESC LIMIT $1) AS newest",
+    )
+    .bind(rows::count(rows::NEWEST))
+    .fetch_one(conn)
+    .await?
+    .try_get(0)?;
     Ok(match at.map(rows::instant).transpose() {
         Ok(at) => Ok(at),
         Err(error) => Err(corrupt(action, error)),
     })
-}
-
-/// A ledger file looked at without its lock: nothing is written, and a running process is not disturbed.
-#[derive(Debug)]
-pub struct Glance {
-    conn: SqliteConnection,
-}
-
-impl Glance {
-    /// Opens the file for reading. A file of an earlier release that was not brought up yet answers errors.
-    ///
-    /// # Errors
-    /// [`OpenError::Database`] when it is not there or cannot be read.
-    pub async fn at(path: &Path) -> std::result::Result<Self, OpenError> {
-        let conn = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .create_if_missing(false)
-            .disable_statement_logging()
-            .connect()
-            .await
-            .map_err(|error| OpenError::Database {
-                action: "reading",
-                path: path.to_owned(),
-                source: error.into(),
-            })?;
-        Ok(Self { conn })
-    }
-
-    /// Which ledger it is.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn identity(&mut self) -> Result<Identity> {
-        const ACTION: &str = "reading the identity";
-        identity(&mut self.conn, ACTION)
-            .await
-            .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
-    }
-
-    /// Integrations in hold.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn holds(&mut self) -> Result<Vec<HoldRecord>> {
-        const ACTION: &str = "reading holds";
-        holds(&mut self.conn, ACTION)
-            .await
-            .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
-    }
-
-    /// The next events after a sequence, oldest first; none at the end.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn events(&mut self, after: u64) -> Result<Vec<StoredEvent>> {
-        const ACTION: &str = "reading audit events";
-        read::events(&mut self.conn, &EventFilter::default(), after, PAGE, ACTION)
-            .await
-            .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
-    }
-
-    /// The next audit records after a sequence, up to another one, as they are stored; none at the end.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn records(&mut self, after: u64, up_to: u64) -> Result<Vec<AuditRecord>> {
-        let mut records = audit::records(&mut self.conn, after, PAGE)
-            .await
-            .map_err(|error| errors::of_statement("reading the audit", error))?;
-        records.retain(|record| record.sequence <= up_to);
-        Ok(records)
-    }
-
-    /// A block of the audit.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn block(&mut self, number: u64) -> Result<Option<AuditBlock>> {
-        let found = audit::blocks(&mut self.conn, number, 1)
-            .await
-            .map_err(|error| errors::of_statement("reading a block of the audit", error))?;
-        Ok(found.into_iter().find(|block| block.number == number))
-    }
-
-    /// The newest block of the audit.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn last_block(&mut self) -> Result<Option<AuditBlock>> {
-        audit::last(&mut self.conn)
-            .await
-            .map_err(|error| errors::of_statement("reading the newest block of the audit", error))
-    }
-
-    /// Lets go of the file.
-    pub async fn close(self) {
-        if let Err(error) = self.conn.close().await {
-            tracing::debug!(%error, "Closing a connection that only read failed");
-        }
-    }
 }

@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use sqlx::query;
 use sqlx::sqlite::SqliteConnection;
 
-use super::write::{self, ACCEPT_WITH_EVENT, EVENT, GRANT, REQUEST, Work};
+pub(super) use super::accept::accept;
+use super::accept::{self, ACCEPT_WITH_EVENT};
+use super::write::{self, EVENT, GRANT, REQUEST, Work};
 use crate::store::rows::{AcceptRows, EventRow};
 
 /// Writes of one kind that share a text where so many come together.
@@ -89,12 +91,12 @@ pub(super) async fn accepts(
 ) -> Result<bool, sqlx::Error> {
     let mut statement = query(ACCEPTS.as_str());
     for (rows, event) in all {
-        statement = write::bind_event(write::bind_accepted(statement, rows), event)
+        statement = write::bind_event(accept::bind_accepted(statement, rows), event)
             .bind(event.body.clone());
     }
     match statement.execute(&mut *conn).await {
         Ok(_) => Ok(true),
-        Err(error) if write::is_taken_request(&error) => {
+        Err(error) if accept::is_taken_request(&error) => {
             query("ROLLBACK TO accepts; RELEASE accepts")
                 .execute(conn)
                 .await?;

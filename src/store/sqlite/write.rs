@@ -3,14 +3,14 @@
 //! Owns the SQL that changes the ledger. A refusal leaves nothing behind: what decides is written first, and what
 //! needs two decisions runs in a savepoint. Never begins or commits a transaction.
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{Connection, Row, query};
+use sqlx::{Connection, Row};
 
 use super::audit;
+use super::engine::{self, Conn, Query, query};
 use super::errors::{corrupt, unavailable};
 use super::read;
 use super::recovery::{self, HoldRow};
-use super::together::{EVENTS, GRANTS, REQUESTS, TOGETHER};
+use super::together::{self, EVENTS, GRANTS, TOGETHER};
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::ports::audit::AuditBlock;
 use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
@@ -110,45 +110,23 @@ macro_rules! insert_event {
     };
 }
 
-macro_rules! accept {
-    () => {
-        "INSERT INTO requests (caller, request_id, kind, fingerprint, grant_id, remember_until) \
-         VALUES ($1, $2, 'grant', $3, $4, $5); \
-         INSERT INTO grants (id, integration, subject, caller, request_id, state, beneficiary, targets, created_at, \
-         expires_at, cause, ended_at, version, format, body, ends_by) \
-         VALUES ($4, $6, $7, $1, $2, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
+macro_rules! insert_member {
+    ($($n:literal),*) => {
+        concat!(
+            "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) VALUES (",
+            $($n),*,
+            ") ON CONFLICT (integration, subject) DO UPDATE SET version = members.version + 1, \
+             due_at = CASE WHEN members.due_at IS NULL \
+             OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
+             THEN excluded.due_at ELSE members.due_at END, \
+             due_rank = CASE WHEN members.due_at IS NULL \
+             OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
+             THEN excluded.due_rank ELSE members.due_rank END"
+        )
     };
 }
 
-macro_rules! accept_member {
-    () => {
-        "; INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) \
-         VALUES ($6, $7, 1, 0, 0, $19, $20, $16, $21) \
-         ON CONFLICT (integration, subject) DO UPDATE SET version = members.version + 1, \
-         due_at = CASE WHEN members.due_at IS NULL \
-         OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
-         THEN excluded.due_at ELSE members.due_at END, \
-         due_rank = CASE WHEN members.due_at IS NULL \
-         OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
-         THEN excluded.due_rank ELSE members.due_rank END"
-    };
-}
-
-// Several statements in one text are one round trip to the connection's thread, which is most of what a write costs.
-// The request id comes first and is unique: when it is taken the text stops there, before anything was written.
-const ACCEPT: &str = concat!(accept!(), accept_member!());
-pub(super) const ACCEPT_WITH_EVENT: &str = concat!(
-    accept!(),
-    accept_member!(),
-    "; ",
-    insert_event!("$22, $23, $24, $25, $26, $27, $16, $28")
-);
-/// The rows of an accept without its member: the floor that the bench compares with.
-pub(super) const BARE_ACCEPT: &str = concat!(
-    accept!(),
-    "; ",
-    insert_event!("$19, $20, $21, $22, $23, $24, $16, $25")
-);
+pub(super) use {insert_event, insert_member};
 
 pub(super) const EVENT: &str = insert_event!("$1, $2, $3, $4, $5, $6, $7, $8");
 
@@ -192,7 +170,7 @@ pub(super) const GRANT: &str = "INSERT INTO grants (id, integration, subject, ca
      WHERE grants.body <> excluded.body OR excluded.version > grants.version";
 
 /// Runs one write.
-pub(super) async fn apply(conn: &mut SqliteConnection, work: &Work) -> Applied {
+pub(super) async fn apply(conn: &mut Conn, work: &Work) -> Applied {
     match work {
         Work::Accept(rows) => accept(conn, rows, work.action()).await,
         Work::Tombstone(request, events) => tombstone(conn, request, events, work.action()).await,
@@ -238,48 +216,16 @@ pub(super) async fn apply(conn: &mut SqliteConnection, work: &Work) -> Applied {
 }
 
 /// Runs a step that may refuse after its first write, and takes everything back when it does.
-async fn savepoint(
-    conn: &mut SqliteConnection,
-    step: impl AsyncFnOnce(&mut SqliteConnection) -> Applied,
-) -> Applied {
-    query("SAVEPOINT step").execute(&mut *conn).await?;
+async fn savepoint(conn: &mut Conn, step: impl AsyncFnOnce(&mut Conn) -> Applied) -> Applied {
+    engine::run(conn, "SAVEPOINT step").await?;
     let applied = step(&mut *conn).await?;
     let done = if applied.is_ok() {
         "RELEASE step"
     } else {
         "ROLLBACK TO step; RELEASE step"
     };
-    query(done).execute(&mut *conn).await?;
+    engine::run(conn, done).await?;
     Ok(applied)
-}
-
-pub(super) type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
-
-/// Binds the request and the grant of an accept: `$1` to `$18`.
-pub(super) fn bind_accept<'q>(
-    query: Query<'q>,
-    request: &RequestRow,
-    grant: &GrantRow,
-) -> Query<'q> {
-    query
-        .bind(grant.caller.clone())
-        .bind(grant.request_id.clone())
-        .bind(request.fingerprint.clone())
-        .bind(grant.id.clone())
-        .bind(request.remember_until)
-        .bind(grant.integration.clone())
-        .bind(grant.subject.clone())
-        .bind(grant.state)
-        .bind(grant.beneficiary.clone())
-        .bind(grant.targets.clone())
-        .bind(grant.created_at)
-        .bind(grant.expires_at)
-        .bind(grant.cause)
-        .bind(grant.ended_at)
-        .bind(grant.version)
-        .bind(FORMAT)
-        .bind(grant.body.clone())
-        .bind(grant.ends_by)
 }
 
 /// Binds an event but its format, in the order of its columns.
@@ -293,40 +239,15 @@ pub(super) fn bind_event<'q>(query: Query<'q>, event: &EventRow) -> Query<'q> {
         .bind(event.kind)
 }
 
-/// Binds the request, the grant and the member of an accept: `$1` to `$21`.
-pub(super) fn bind_accepted<'q>(query: Query<'q>, rows: &AcceptRows) -> Query<'q> {
-    bind_accept(query, &rows.request, &rows.grant)
-        .bind(rows.member.due_at)
-        .bind(rows.member.due_rank)
-        .bind(rows.member.body.clone())
-}
-
-async fn accept(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static str) -> Applied {
-    let (text, first, rest) = match rows.events.split_first() {
-        Some((first, rest)) => (ACCEPT_WITH_EVENT, Some(first), rest),
-        None => (ACCEPT, None, &[][..]),
-    };
-    let mut statement = bind_accepted(query(text), rows);
-    if let Some(event) = first {
-        statement = bind_event(statement, event).bind(event.body.clone());
-    }
-    match statement.execute(&mut *conn).await {
-        Ok(_) => {
-            events(conn, rest).await?;
-            Ok(Ok(Reply::Created))
-        }
-        Err(error) if is_taken_request(&error) => replay(conn, rows, action).await,
-        Err(error) => Err(error),
+async fn accept(conn: &mut Conn, rows: &AcceptRows, action: &'static str) -> Applied {
+    if together::accept(conn, rows).await? {
+        Ok(Ok(Reply::Created))
+    } else {
+        replay(conn, rows, action).await
     }
 }
 
-pub(super) fn is_taken_request(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| {
-        error.is_unique_violation() && error.message().contains("requests.request_id")
-    })
-}
-
-async fn replay(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static str) -> Applied {
+async fn replay(conn: &mut Conn, rows: &AcceptRows, action: &'static str) -> Applied {
     let found = read::request(conn, &rows.request.caller, &rows.request.request_id, action).await?;
     let record = match found {
         Ok(Some(record)) => record,
@@ -353,7 +274,7 @@ async fn replay(conn: &mut SqliteConnection, rows: &AcceptRows, action: &'static
     Ok(Ok(Reply::Accepted(Box::new(accepted))))
 }
 
-fn bind_request<'q>(query: Query<'q>, row: &RequestRow) -> Query<'q> {
+pub(super) fn bind_request<'q>(query: Query<'q>, row: &RequestRow) -> Query<'q> {
     query
         .bind(row.caller.clone())
         .bind(row.request_id.clone())
@@ -363,32 +284,16 @@ fn bind_request<'q>(query: Query<'q>, row: &RequestRow) -> Query<'q> {
         .bind(row.remember_until)
 }
 
-async fn insert_request(
-    conn: &mut SqliteConnection,
+pub(super) async fn insert_request(
+    conn: &mut Conn,
     row: &RequestRow,
 ) -> std::result::Result<bool, sqlx::Error> {
     let done = bind_request(query(REQUEST), row).execute(conn).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes request ids down; those that are taken stay what they were.
-pub(super) async fn requests(
-    conn: &mut SqliteConnection,
-    rows: &[RequestRow],
-) -> std::result::Result<(), sqlx::Error> {
-    let (many, rest) = rows.as_chunks::<TOGETHER>();
-    for rows in many {
-        let statement = rows.iter().fold(query(REQUESTS.as_str()), bind_request);
-        statement.execute(&mut *conn).await?;
-    }
-    for row in rest {
-        insert_request(conn, row).await?;
-    }
-    Ok(())
-}
-
 async fn tombstone(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     request: &RequestRow,
     audit: &[EventRow],
     action: &'static str,
@@ -402,7 +307,7 @@ async fn tombstone(
 }
 
 pub(super) async fn events(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     rows: &[EventRow],
 ) -> std::result::Result<(), sqlx::Error> {
     let bind = |statement, row: &EventRow| {
@@ -422,10 +327,7 @@ pub(super) async fn events(
 }
 
 /// Swaps the member's row if its version is still the loaded one.
-async fn swap(
-    conn: &mut SqliteConnection,
-    row: &MemberRow,
-) -> std::result::Result<bool, sqlx::Error> {
+async fn swap(conn: &mut Conn, row: &MemberRow) -> std::result::Result<bool, sqlx::Error> {
     let text = if row.version == 0 {
         MEMBER_NEW
     } else {
@@ -457,7 +359,7 @@ fn conflict(row: &MemberRow) -> LedgerError {
 }
 
 /// Refuses before its first write, except where a request id comes along: then it belongs in a savepoint.
-async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
+async fn commit(conn: &mut Conn, rows: &CommitRows) -> Applied {
     if !swap(conn, &rows.member).await? {
         return Ok(Err(conflict(&rows.member)));
     }
@@ -493,7 +395,7 @@ async fn commit(conn: &mut SqliteConnection, rows: &CommitRows) -> Applied {
     Ok(Ok(Reply::Number(rows::uint(rows.member.version) + 1)))
 }
 
-fn bind_grant<'q>(query: Query<'q>, grant: &GrantRow) -> Query<'q> {
+pub(super) fn bind_grant<'q>(query: Query<'q>, grant: &GrantRow) -> Query<'q> {
     query
         .bind(grant.id.clone())
         .bind(grant.integration.clone())
@@ -514,7 +416,7 @@ fn bind_grant<'q>(query: Query<'q>, grant: &GrantRow) -> Query<'q> {
 }
 
 async fn rekey(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     from: &MemberRow,
     into: &CommitRows,
     action: &'static str,
@@ -556,7 +458,7 @@ async fn rekey(
 }
 
 async fn claim(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     integration: &IntegrationName,
     organization: &OrganizationId,
     action: &'static str,
@@ -592,12 +494,7 @@ async fn claim(
     Ok(Ok(Reply::Done))
 }
 
-async fn prune(
-    conn: &mut SqliteConnection,
-    requests_before: i64,
-    ended_before: i64,
-    limit: i64,
-) -> Applied {
+async fn prune(conn: &mut Conn, requests_before: i64, ended_before: i64, limit: i64) -> Applied {
     let requests = query(
         "DELETE FROM requests WHERE (caller, request_id) IN (\
          SELECT caller, request_id FROM requests WHERE remember_until < $1 \
@@ -626,8 +523,8 @@ async fn prune(
 }
 
 /// Closes a connection and tells when the file is let go.
-pub(super) async fn close(conn: SqliteConnection) {
-    if let Err(error) = conn.close().await {
+pub(super) async fn close(conn: Conn) {
+    if let Err(error) = engine::patient(conn.close()).await {
         tracing::warn!(%error, "Closing the connection of the ledger's writer failed");
     }
 }

@@ -5,25 +5,28 @@
 //! never asked again.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::query;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::engine::{self, Admitted, Conn, Fence, Held, Readers, Source};
 use super::errors;
-use super::open::{self, Lock, Options};
-use super::read;
 use super::together::{self, TOGETHER};
 use super::write::{self, Reply, Work};
 use crate::ports::ledger::Result;
 
+/// A write, and the claim that it is bound to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) work: Work,
+    pub(super) fence: Option<Fence>,
+}
+
 /// One write and who waits for it.
 #[derive(Debug)]
 pub(super) enum Command {
-    Write(Work, oneshot::Sender<Result<Reply>>),
+    Write(Asked, oneshot::Sender<Result<Reply>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -37,15 +40,14 @@ pub(super) struct Counters {
 /// Everything that the writer's task owns.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) path: PathBuf,
-    pub(super) options: Options,
+    pub(super) source: Source,
     /// `None` after a failed commit, until it is opened anew.
-    pub(super) conn: Option<SqliteConnection>,
+    pub(super) conn: Option<Conn>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) last_sequence: watch::Sender<u64>,
     pub(super) counters: Arc<Counters>,
-    pub(super) readers: SqlitePool,
-    pub(super) lock: Lock,
+    pub(super) readers: Readers,
+    pub(super) held: Held,
 }
 
 /// Rows in one commit, beyond which the rest waits for the next one: an intent that comes now is not kept waiting by
@@ -56,8 +58,8 @@ const ROWS: usize = 512;
 /// something whose first one is done.
 #[derive(Debug, Default)]
 struct Waiting {
-    intents: VecDeque<(Work, oneshot::Sender<Result<Reply>>)>,
-    others: VecDeque<(Work, oneshot::Sender<Result<Reply>>)>,
+    intents: VecDeque<(Asked, oneshot::Sender<Result<Reply>>)>,
+    others: VecDeque<(Asked, oneshot::Sender<Result<Reply>>)>,
 }
 
 impl Waiting {
@@ -69,23 +71,23 @@ impl Waiting {
         self.intents.len() + self.others.len()
     }
 
-    fn push(&mut self, work: Work, reply: oneshot::Sender<Result<Reply>>) {
-        if work.is_intent() {
-            self.intents.push_back((work, reply));
+    fn push(&mut self, asked: Asked, reply: oneshot::Sender<Result<Reply>>) {
+        if asked.work.is_intent() {
+            self.intents.push_back((asked, reply));
         } else {
-            self.others.push_back((work, reply));
+            self.others.push_back((asked, reply));
         }
     }
 
     /// The writes of the next commit: at least one if any waits, at most so many.
-    fn next(&mut self, most: usize) -> Vec<(Work, oneshot::Sender<Result<Reply>>)> {
+    fn next(&mut self, most: usize) -> Vec<(Asked, oneshot::Sender<Result<Reply>>)> {
         let mut batch = Vec::new();
         let mut rows = 0;
         while batch.len() < most.max(1)
             && rows < ROWS
             && let Some(next) = self.intents.pop_front().or_else(|| self.others.pop_front())
         {
-            rows += next.0.rows();
+            rows += next.0.work.rows();
             batch.push(next);
         }
         batch
@@ -94,21 +96,23 @@ impl Waiting {
 
 /// What became of each write of a batch, before anybody is told.
 type Outcomes = Vec<Result<Reply>>;
+/// The same and the newest sequence, before the commit.
+type Attempted = std::result::Result<(Outcomes, u64), sqlx::Error>;
 
 impl Writer {
     /// Runs until the ledger is closed or every handle is gone.
     pub(super) async fn run(mut self) {
-        let mut arrived = Vec::with_capacity(self.options.batch);
+        let mut arrived = Vec::with_capacity(self.source.batch());
         let mut waiting = Waiting::default();
         let mut closing = Vec::new();
         loop {
             if waiting.is_empty() {
-                let limit = self.options.batch.max(1);
+                let limit = self.source.batch().max(1);
                 if self.commands.recv_many(&mut arrived, limit).await == 0 {
                     break;
                 }
             }
-            while arrived.len() + waiting.len() < self.options.batch {
+            while arrived.len() + waiting.len() < self.source.batch() {
                 match self.commands.try_recv() {
                     Ok(command) => arrived.push(command),
                     Err(_) => break,
@@ -116,7 +120,7 @@ impl Writer {
             }
             for command in arrived.drain(..) {
                 match command {
-                    Command::Write(work, reply) => waiting.push(work, reply),
+                    Command::Write(asked, reply) => waiting.push(asked, reply),
                     Command::Close(done) => closing.push(done),
                 }
             }
@@ -124,27 +128,26 @@ impl Writer {
                 // What was sent before is still received and served; nothing more can be sent.
                 self.commands.close();
             }
-            self.serve(waiting.next(self.options.batch)).await;
+            self.serve(waiting.next(self.source.batch())).await;
         }
         // Readers first: the last connection to close writes the log back into the file and removes it.
         self.readers.close().await;
         if let Some(conn) = self.conn.take() {
             write::close(conn).await;
         }
-        drop(self.lock);
+        drop(self.held);
         for done in closing {
             // Whoever asked to close may have stopped waiting.
             done.send(()).ok();
         }
     }
 
-    async fn serve(&mut self, batch: Vec<(Work, oneshot::Sender<Result<Reply>>)>) {
+    async fn serve(&mut self, batch: Vec<(Asked, oneshot::Sender<Result<Reply>>)>) {
         if batch.is_empty() {
             return;
         }
         let (works, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.transact(&works).await;
-        self.publish().await;
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that went away loses the answer, not the write.
             reply.send(outcome).ok();
@@ -152,23 +155,17 @@ impl Writer {
     }
 
     /// Tells followers of the audit how far it goes now.
-    async fn publish(&mut self) {
-        let Some(conn) = &mut self.conn else { return };
-        match read::last_sequence(conn).await {
-            Ok(last) => {
-                self.last_sequence.send_if_modified(|known| {
-                    let is_news = *known != last;
-                    *known = last;
-                    is_news
-                });
-            }
-            Err(error) => tracing::warn!(%error, "Reading the last audit sequence failed"),
-        }
+    fn publish(&self, last: u64) {
+        self.last_sequence.send_if_modified(|known| {
+            let is_news = *known < last;
+            *known = last.max(*known);
+            is_news
+        });
     }
 
-    async fn transact(&mut self, works: &[Work]) -> Outcomes {
+    async fn transact(&mut self, works: &[Asked]) -> Outcomes {
         if self.conn.is_none() {
-            match open::anew(&self.path, &self.options).await {
+            match engine::patient(self.source.anew()).await {
                 Ok(conn) => {
                     tracing::warn!("Opened the ledger anew");
                     self.conn = Some(conn);
@@ -182,25 +179,27 @@ impl Writer {
         let Some(conn) = &mut self.conn else {
             return Vec::new();
         };
-        let attempted = match together(conn, works).await {
+        let known = *self.last_sequence.borrow();
+        let attempted = match engine::patient(together(conn, works, known)).await {
             Err(error) if works.len() == 1 || errors::is_broken(&error) => Err(error),
             // One of them failed: it alone must not take the others along.
-            Err(_) => one_by_one(conn, works).await,
+            Err(_) => engine::patient(one_by_one(conn, works, known)).await,
             done => done,
         };
-        let outcomes = match attempted {
-            Ok(outcomes) => outcomes,
+        let (outcomes, last) = match attempted {
+            Ok(attempted) => attempted,
             Err(error) => {
                 tracing::warn!(%error, writes = works.len(), "A transaction of the ledger was rolled back");
-                let is_usable = rolled_back(conn).await && !errors::is_broken(&error);
+                let is_usable = engine::rolled_back(conn).await && !errors::is_broken(&error);
                 if !is_usable && let Some(conn) = self.conn.take() {
                     write::close(conn).await;
                 }
                 return all(works, Arc::new(error), errors::of_statement);
             }
         };
-        match query("COMMIT").execute(&mut *conn).await {
-            Ok(_) => {
+        match engine::patient(engine::run(conn, "COMMIT")).await {
+            Ok(()) => {
+                self.publish(last);
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
                 self.counters
                     .writes
@@ -209,7 +208,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, writes = works.len(), "A commit of the ledger failed; opening it anew");
-                rolled_back(conn).await;
+                engine::rolled_back(conn).await;
                 if let Some(conn) = self.conn.take() {
                     write::close(conn).await;
                 }
@@ -217,9 +216,10 @@ impl Writer {
                 outcomes
                     .into_iter()
                     .zip(works)
-                    .map(|(outcome, work)| {
-                        outcome
-                            .and_then(|_| Err(errors::of_commit(work.action(), Arc::clone(&error))))
+                    .map(|(outcome, asked)| {
+                        outcome.and_then(|_| {
+                            Err(errors::of_commit(asked.work.action(), Arc::clone(&error)))
+                        })
                     })
                     .collect()
             }
@@ -228,33 +228,31 @@ impl Writer {
 }
 
 fn all(
-    works: &[Work],
+    works: &[Asked],
     error: Arc<sqlx::Error>,
     meaning: impl Fn(&'static str, Arc<sqlx::Error>) -> crate::ports::ledger::LedgerError,
 ) -> Outcomes {
     works
         .iter()
-        .map(|work| Err(meaning(work.action(), Arc::clone(&error))))
+        .map(|asked| Err(meaning(asked.work.action(), Arc::clone(&error))))
         .collect()
 }
 
 /// The usual way: every write of the batch, one after the other, in one open transaction.
-async fn together(
-    conn: &mut SqliteConnection,
-    works: &[Work],
-) -> std::result::Result<Outcomes, sqlx::Error> {
-    query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+async fn together(conn: &mut Conn, works: &[Asked], known: u64) -> Attempted {
+    engine::begin(conn).await?;
+    let mut admitted = Admitted::default();
     let mut outcomes = Vec::with_capacity(works.len());
     let mut rest = works;
-    while let Some((work, others)) = rest.split_first() {
-        // Each text is a round trip to the connection's thread, which costs more than the text itself.
+    while let Some((asked, others)) = rest.split_first() {
+        // Each text is a round trip to the database, which costs more than the text itself.
         let accepts: Vec<_> = rest
             .iter()
             .take(TOGETHER)
-            .map_while(together::plain_accept)
+            .map_while(|asked| together::plain_accept(&asked.work))
             .collect();
         if accepts.len() < TOGETHER {
-            outcomes.push(write::apply(conn, work).await?);
+            outcomes.push(one(conn, asked, &mut admitted).await?);
             rest = others;
             continue;
         }
@@ -262,60 +260,51 @@ async fn together(
         if together::accepts(conn, &accepts).await? {
             outcomes.extend(these.iter().map(|_| Ok(Reply::Created)));
         } else {
-            for work in these {
-                outcomes.push(write::apply(conn, work).await?);
+            for asked in these {
+                outcomes.push(one(conn, asked, &mut admitted).await?);
             }
         }
         rest = others;
     }
-    Ok(outcomes)
+    Ok((outcomes, engine::announce(conn, known).await?))
+}
+
+/// One write, if the claim that it is bound to still stands.
+async fn one(conn: &mut Conn, asked: &Asked, admitted: &mut Admitted) -> write::Applied {
+    if let Some(fence) = &asked.fence
+        && let Some(refusal) = admitted.admit(conn, fence, asked.work.action()).await?
+    {
+        return Ok(Err(refusal));
+    }
+    write::apply(conn, &asked.work).await
 }
 
 /// The careful way, after a batch failed: each write in its own savepoint, so that what fails goes alone.
-async fn one_by_one(
-    conn: &mut SqliteConnection,
-    works: &[Work],
-) -> std::result::Result<Outcomes, sqlx::Error> {
-    if !rolled_back(conn).await {
+async fn one_by_one(conn: &mut Conn, works: &[Asked], known: u64) -> Attempted {
+    if !engine::rolled_back(conn).await {
         return Err(sqlx::Error::WorkerCrashed);
     }
-    query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+    engine::begin(conn).await?;
     let mut outcomes = Vec::with_capacity(works.len());
-    for work in works {
-        query("SAVEPOINT one").execute(&mut *conn).await?;
-        let outcome = match write::apply(conn, work).await {
+    for asked in works {
+        engine::run(conn, "SAVEPOINT one").await?;
+        // What a savepoint takes back takes the lock of a claim along: each asks anew.
+        let outcome = match one(conn, asked, &mut Admitted::default()).await {
             Ok(outcome) => {
-                query("RELEASE one").execute(&mut *conn).await?;
+                engine::run(conn, "RELEASE one").await?;
                 outcome
             }
             Err(error) if errors::is_broken(&error) => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, action = work.action(), "A write to the ledger was rolled back");
-                query("ROLLBACK TO one; RELEASE one")
-                    .execute(&mut *conn)
-                    .await?;
-                Err(errors::of_statement(work.action(), error))
+                let action = asked.work.action();
+                tracing::warn!(%error, action, "A write to the ledger was rolled back");
+                engine::run(conn, "ROLLBACK TO one; RELEASE one").await?;
+                Err(errors::of_statement(action, error))
             }
         };
         outcomes.push(outcome);
     }
-    Ok(outcomes)
-}
-
-/// Ends a failed transaction; SQLite may have ended it by itself. Answers whether the connection can be used again.
-async fn rolled_back(conn: &mut SqliteConnection) -> bool {
-    match query("ROLLBACK").execute(conn).await {
-        Ok(_) => true,
-        Err(error) => {
-            let ended = error
-                .as_database_error()
-                .is_some_and(|error| error.message().contains("no transaction is active"));
-            if !ended {
-                tracing::warn!(%error, "Rolling back failed");
-            }
-            ended
-        }
-    }
+    Ok((outcomes, engine::announce(conn, known).await?))
 }
 
 #[cfg(test)]
@@ -327,7 +316,7 @@ mod tests {
     use crate::ports::ledger::MemberCommit;
     use crate::store::rows::CommitRows;
 
-    fn commit(name: u32, events: usize, is_intent: bool) -> Work {
+    fn commit(name: u32, events: usize, is_intent: bool) -> Asked {
         let key = MemberKey {
             integration: IntegrationName::parse("main").expect("valid"),
             subject: Subject::Member(UserId::parse(name.to_string()).expect("valid")),
@@ -345,19 +334,20 @@ mod tests {
                 version: String::new(),
             }
         };
-        Work::Commit(Box::new(CommitRows::new(MemberCommit {
+        let work = Work::Commit(Box::new(CommitRows::new(MemberCommit {
             record: MemberRecord::new(key.clone()),
             audit: vec![AuditEvent::member(at, &key, kind); events],
             request: None,
-        })))
+        })));
+        Asked { work, fence: None }
     }
 
-    fn names(batch: &[(Work, oneshot::Sender<Result<Reply>>)]) -> Vec<String> {
+    fn names(batch: &[(Asked, oneshot::Sender<Result<Reply>>)]) -> Vec<String> {
         batch
             .iter()
-            .map(|(work, _)| {
-                let Work::Commit(rows) = work else {
-                    panic!("{work:?}");
+            .map(|(asked, _)| {
+                let Work::Commit(rows) = &asked.work else {
+                    panic!("{asked:?}");
                 };
                 rows.member.subject.clone()
             })

@@ -1,0 +1,408 @@
+//! Claims on organizations, in the database that all replicas share.
+//!
+//! Owns taking, renewing and spreading them. Deadlines are compared by the server's clock alone; this process counts
+//! from before it asked, so it stops before the server lets anybody else begin. Never takes what still runs here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{Connector, OpenError, Options};
+use super::engine::{self, Reader, query, query_scalar};
+use crate::domain::ids::IntegrationName;
+use crate::ports::Clock;
+use crate::ports::ownership::{Ownership, Standing, Tenure};
+use crate::store::rows;
+
+/// A claim is renewed this many times in its life.
+const TICKS: u32 = 10;
+
+/// A server that does not answer must not keep the claim from running out here.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '2s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '2s'";
+
+const SEEN: &str = "INSERT INTO replicas (name, deadline) VALUES ($1, clock_timestamp() + $2 * INTERVAL '1 millisecond') \
+     ON CONFLICT (name) DO UPDATE SET deadline = excluded.deadline";
+
+const KNOWN: &str = "INSERT INTO ownership (integration, holder, epoch, deadline) \
+     VALUES ($1, '', 0, clock_timestamp()) ON CONFLICT (integration) DO NOTHING";
+
+const RENEW: &str = "UPDATE ownership SET deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
+     WHERE holder = $1 AND deadline > clock_timestamp() RETURNING integration, epoch";
+
+/// Every row: whose it is while it stands, and for how long nobody has had it.
+const ALL: &str = "SELECT integration, CASE WHEN deadline > clock_timestamp() THEN holder ELSE '' END, \
+     (EXTRACT(EPOCH FROM clock_timestamp() - deadline) * 1000)::bigint FROM ownership ORDER BY integration";
+
+const RUNNING: &str = "SELECT name FROM replicas WHERE deadline > clock_timestamp()";
+
+const TAKE: &str = "UPDATE ownership SET holder = $1, epoch = epoch + 1, \
+     deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
+     WHERE integration = $3 AND (holder = '' OR deadline <= clock_timestamp()) RETURNING epoch";
+
+const LET_GO: &str = "UPDATE ownership SET holder = '', deadline = clock_timestamp() \
+     WHERE integration = $1 AND holder = $2";
+
+const GONE: &str =
+    "DELETE FROM replicas WHERE name = $1 OR deadline < clock_timestamp() - INTERVAL '1 day'";
+
+/// How claims are made.
+#[derive(Debug, Clone)]
+pub struct Claiming {
+    /// Name of this replica, unlike any other's.
+    pub replica: String,
+    /// How long a claim stands without being renewed.
+    pub claim: Duration,
+    /// The organizations of this replica's configuration.
+    pub integrations: Vec<IntegrationName>,
+}
+
+/// Claims of this replica.
+#[derive(Clone)]
+pub struct PostgresOwnership {
+    claiming: Arc<Claiming>,
+    clock: Arc<dyn Clock>,
+    pool: PgPool,
+    connector: Arc<Connector>,
+    standings: Arc<BTreeMap<IntegrationName, Arc<Standing>>>,
+}
+
+impl fmt::Debug for PostgresOwnership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOwnership")
+            .field("replica", &self.claiming.replica)
+            .field("standings", &self.standings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one look at the table found.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Picture {
+    /// Integration, holder (empty for none), and for how many milliseconds nobody has had it.
+    rows: Vec<(String, String, i64)>,
+    /// Replicas that run.
+    running: Vec<String>,
+}
+
+impl Picture {
+    fn held_by(&self, replica: &str) -> usize {
+        self.rows.iter().filter(|row| row.1 == replica).count()
+    }
+
+    fn poorest(&self) -> usize {
+        let held = self.running.iter().map(|other| self.held_by(other));
+        held.min().unwrap_or(0)
+    }
+
+    /// The organizations that this replica takes now: its share, if nobody has less, and whatever nobody has taken for a whole claim.
+    fn to_take(
+        &self,
+        replica: &str,
+        claim: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let replicas = self.running.len().max(1);
+        let held = self.held_by(replica);
+        let mut room = if held > self.poorest() {
+            0
+        } else {
+            self.rows.len().div_ceil(replicas).saturating_sub(held)
+        };
+        let stale = i64::try_from(claim.as_millis()).unwrap_or(i64::MAX);
+        let mut taken = Vec::new();
+        for (integration, holder, free_ms) in &self.rows {
+            if !holder.is_empty() || !wanted(integration) {
+                continue;
+            }
+            if room == 0 && *free_ms < stale {
+                continue;
+            }
+            room = room.saturating_sub(1);
+            taken.push(integration.clone());
+        }
+        taken
+    }
+
+    /// The organization that this replica gives up, where another one has two less.
+    fn to_yield(&self, replica: &str) -> Option<&str> {
+        if self.held_by(replica) < self.poorest() + 2 {
+            return None;
+        }
+        let last = self.rows.iter().rev().find(|row| row.1 == replica)?;
+        Some(&last.0)
+    }
+}
+
+impl PostgresOwnership {
+    /// Claims for the organizations of this replica; nothing is taken before [`Self::run`].
+    ///
+    /// # Errors
+    /// [`OpenError`] when the connection cannot be set up.
+    pub fn new(
+        options: &Options,
+        claiming: Claiming,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let connector = Arc::new(Connector::new(options));
+        let standings = claiming
+            .integrations
+            .iter()
+            .map(|name| (name.clone(), Arc::new(Standing::none())))
+            .collect();
+        Ok(Self {
+            pool: connector.pool(3)?,
+            claiming: Arc::new(claiming),
+            clock,
+            connector,
+            standings: Arc::new(standings),
+        })
+    }
+
+    /// Takes and renews until `stop`; what is held then stays held until it is released or runs out.
+    pub async fn run(self, stop: CancellationToken) {
+        let period = self.claiming.claim / TICKS;
+        let mut every = tokio::time::interval(period);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = every.tick() => {}
+            }
+            self.drop_what_ran_out();
+            match tokio::time::timeout(self.claiming.claim / 2, self.turn()).await {
+                Ok(Ok(())) => {
+                    if failing {
+                        tracing::info!("Claims are renewed again");
+                    }
+                    failing = false;
+                }
+                Ok(Err(error)) if !failing => {
+                    failing = true;
+                    tracing::warn!(%error, "Claims cannot be renewed; nothing is sent once they have run out");
+                }
+                Err(_) if !failing => {
+                    failing = true;
+                    tracing::warn!(
+                        "The database does not answer; nothing is sent once claims have run out"
+                    );
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+            self.drop_what_ran_out();
+        }
+    }
+
+    /// Says good-bye to the others; whatever is held must have been released.
+    pub async fn leave(&self) {
+        let bye = async {
+            let mut conn = self.begin().await?;
+            query(GONE)
+                .bind(self.claiming.replica.clone())
+                .execute(&mut *conn)
+                .await?;
+            end(conn).await
+        };
+        if let Err(error) = engine::patient(bye).await {
+            tracing::debug!(%error, "Leaving the list of replicas failed; it forgets by itself");
+        }
+        self.pool.close().await;
+    }
+
+    fn drop_what_ran_out(&self) {
+        let now = self.clock.since_boot();
+        for (name, standing) in self.standings.iter() {
+            if *standing.tenure().borrow() != Tenure::Not && !standing.covers(now, Duration::ZERO) {
+                tracing::warn!(integration = %name, epoch = standing.epoch(), "Claim ran out");
+                standing.lose();
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Reader, sqlx::Error> {
+        let mut conn = self.connector.reader(&self.pool, false).await?;
+        conn.framed();
+        engine::run(&mut conn, BEGIN).await?;
+        Ok(conn)
+    }
+
+    /// Renews what is held, then takes or gives up.
+    async fn turn(&self) -> Result<(), sqlx::Error> {
+        let Claiming { replica, claim, .. } = &*self.claiming;
+        let millis = i64::try_from(claim.as_millis()).unwrap_or(i64::MAX);
+        // Counted from before the server was asked: here a claim ends earlier than there.
+        let until = self.clock.since_boot() + *claim;
+        let mut conn = self.begin().await?;
+        query(SEEN)
+            .bind(replica.clone())
+            .bind(millis)
+            .execute(&mut *conn)
+            .await?;
+        let renewed: BTreeMap<String, u64> = query(RENEW)
+            .bind(replica.clone())
+            .bind(millis)
+            .fetch_all(&mut *conn)
+            .await?
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, rows::uint(row.try_get(1)?))))
+            .collect::<Result<_, sqlx::Error>>()?;
+        let picture = self.look(&mut conn).await?;
+        let wanted = |name: &str| {
+            let standing = self
+                .standings
+                .iter()
+                .find(|(known, _)| known.as_str() == name);
+            standing.is_some_and(|(_, standing)| {
+                standing.is_wanted() && *standing.tenure().borrow() == Tenure::Not
+            })
+        };
+        let mut taken = BTreeMap::new();
+        for integration in picture.to_take(replica, *claim, wanted) {
+            let epoch: Option<i64> = query_scalar(TAKE)
+                .bind(replica.clone())
+                .bind(millis)
+                .bind(integration.clone())
+                .fetch_optional(&mut *conn)
+                .await?;
+            if let Some(epoch) = epoch {
+                taken.insert(integration, rows::uint(epoch));
+            }
+        }
+        end(conn).await?;
+        for (name, standing) in self.standings.iter() {
+            let held = *standing.tenure().borrow() != Tenure::Not;
+            match (renewed.get(name.as_str()), taken.get(name.as_str())) {
+                (_, Some(epoch)) => {
+                    tracing::info!(integration = %name, epoch, replica, "Owns the integration");
+                    standing.hold(*epoch, until);
+                }
+                (Some(epoch), None) if held && *epoch == standing.epoch() => {
+                    standing.hold(*epoch, until);
+                }
+                (_, None) if held => {
+                    tracing::warn!(integration = %name, epoch = standing.epoch(), "Claim was taken over");
+                    standing.lose();
+                }
+                (_, None) => {}
+            }
+        }
+        if let Some(surplus) = picture.to_yield(replica)
+            && let Some((name, standing)) = self
+                .standings
+                .iter()
+                .find(|(known, _)| known.as_str() == surplus)
+        {
+            tracing::info!(integration = %name, "Gives the integration to a replica with less to do");
+            standing.ask_back();
+        }
+        Ok(())
+    }
+
+    async fn look(&self, conn: &mut PgConnection) -> Result<Picture, sqlx::Error> {
+        let known = query(ALL).fetch_all(&mut *conn).await?;
+        let mut rows = Vec::with_capacity(known.len());
+        for row in known {
+            rows.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        }
+        for name in &self.claiming.integrations {
+            if rows
+                .iter()
+                .all(|(known, ..): &(String, String, i64)| known != name.as_str())
+            {
+                query(KNOWN)
+                    .bind(name.to_string())
+                    .execute(&mut *conn)
+                    .await?;
+                rows.push((name.to_string(), String::new(), 0));
+            }
+        }
+        let running = query_scalar(RUNNING).fetch_all(conn).await?;
+        Ok(Picture { rows, running })
+    }
+}
+
+async fn end(conn: Reader) -> Result<(), sqlx::Error> {
+    engine::done(conn).await
+}
+
+#[async_trait]
+impl Ownership for PostgresOwnership {
+    fn standing(&self, integration: &IntegrationName) -> Arc<Standing> {
+        match self.standings.get(integration) {
+            Some(standing) => Arc::clone(standing),
+            None => Arc::new(Standing::none()),
+        }
+    }
+
+    async fn release(&self, integration: &IntegrationName) {
+        let standing = self.standing(integration);
+        standing.lose();
+        let release = async {
+            let mut conn = self.begin().await?;
+            query(LET_GO)
+                .bind(integration.to_string())
+                .bind(self.claiming.replica.clone())
+                .execute(&mut *conn)
+                .await?;
+            end(conn).await
+        };
+        match engine::patient(release).await {
+            Ok(()) => tracing::info!(integration = %integration, "Let go of the integration"),
+            Err(error) => {
+                tracing::warn!(%error, integration = %integration, "Claim was not released; it runs out by itself");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLAIM: Duration = Duration::from_secs(5);
+
+    fn picture(holders: &[&str], running: &[&str]) -> Picture {
+        Picture {
+            rows: holders
+                .iter()
+                .enumerate()
+                .map(|(n, holder)| (format!("i{n}"), (*holder).to_owned(), 0))
+                .collect(),
+            running: running.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_replica_takes_its_share_and_leaves_the_rest_to_the_others() {
+        let free = picture(&["", "", "", "", ""], &["a", "b"]);
+        assert_eq!(free.to_take("a", CLAIM, |_| true), ["i0", "i1", "i2"]);
+        let half = picture(&["b", "b", "", "a", ""], &["a", "b"]);
+        assert_eq!(half.to_take("a", CLAIM, |_| true), ["i2", "i4"]);
+        assert!(half.to_take("b", CLAIM, |_| true).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_takes_for_a_whole_claim_is_taken_by_anybody() {
+        let mut left = picture(&["a", ""], &["a", "b"]);
+        assert!(left.to_take("a", CLAIM, |_| true).is_empty());
+        left.rows[1].2 = 5_000;
+        assert_eq!(left.to_take("a", CLAIM, |_| true), ["i1"]);
+        assert!(left.to_take("a", CLAIM, |_| false).is_empty());
+    }
+
+    #[test]
+    fn a_replica_with_two_more_than_another_gives_one_up() {
+        let uneven = picture(&["a", "a", "b", "b"], &["a", "b", "c"]);
+        assert_eq!(uneven.to_yield("a"), Some("i1"));
+        assert_eq!(uneven.to_yield("c"), None);
+        let even = picture(&["a", "a", "b"], &["a", "b"]);
+        assert_eq!(even.to_yield("a"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Claims on organizations: one owner at a time, and nothing of an earlier one is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use latchkey::ports::ownership::{Standing, Tenure};
+use latchkey::ports::{Clock, Ledger as _, Ownership as _};
+use latchkey::runtime::SystemClock;
+use latchkey::store::postgres::{Claiming, Options, PostgresOwnership};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{Database, Served, database};
+use crate::support::*;
+
+const CLAIM: Duration = Duration::from_secs(2);
+
+/// A replica that claims "main".
+struct Replica {
+    ownership: PostgresOwnership,
+    standing: Arc<Standing>,
+    stop: CancellationToken,
+    work: JoinSet<()>,
+}
+
+impl Replica {
+    async fn start(database: &Database, name: &str) -> Self {
+        let claiming = Claiming {
+            replica: name.to_owned(),
+            claim: CLAIM,
+            integrations: vec![integration("main")],
+        };
+        let options = Options::new(database.url());
+        let ownership =
+            PostgresOwnership::new(&options, claiming, Arc::new(SystemClock)).expect("set up");
+        let standing = ownership.standing(&integration("main"));
+        standing.want(true);
+        let (stop, mut work) = (CancellationToken::new(), JoinSet::new());
+        work.spawn(ownership.clone().run(stop.clone()));
+        Self {
+            ownership,
+            standing,
+            stop,
+            work,
+        }
+    }
+
+    async fn owns(&self) {
+        let mut tenure = self.standing.tenure();
+        timeout(CLAIM * 5, tenure.wait_for(|now| *now == Tenure::Held))
+            .await
+            .expect("in time")
+            .expect("open");
+    }
+
+    fn covers(&self) -> bool {
+        self.standing
+            .covers(SystemClock.since_boot(), Duration::ZERO)
+    }
+
+    /// Stands still, as a process that was stopped.
+    async fn freeze(&mut self) {
+        self.work.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_passes_on_only_when_it_has_run_out_and_then_soon() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let mut first = Replica::start(&database, "first").await;
+    first.owns().await;
+    let second = Replica::start(&database, "second").await;
+    first.freeze().await;
+    let frozen = Instant::now();
+    // Until the first claim has run out by the clock of the one who holds it, nobody else has one.
+    while first.covers() {
+        assert!(!second.covers());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    second.owns().await;
+    assert!(frozen.elapsed() < CLAIM * 3 / 2 + Duration::from_secs(1));
+    assert!(second.standing.epoch() > first.standing.epoch());
+    // What the first one still wants to write is refused, and leaves nothing.
+    create(&served.any(), grant(1, user("1"))).await;
+    let stale = served
+        .ledger
+        .bound_to(integration("main"), Arc::clone(&first.standing));
+    let record = stale.member(&key(user("1"))).await.expect("readable");
+    let refused = stale.commit(commit(record.clone())).await;
+    assert!(refused.expect_err("refused").is_not_owner());
+    let refused = stale.append(vec![lifecycle("late")]).await;
+    assert!(refused.expect_err("refused").is_not_owner());
+    let owner = served
+        .ledger
+        .bound_to(integration("main"), Arc::clone(&second.standing));
+    assert_eq!(owner.commit(commit(record)).await.expect("written"), 2);
+    assert_eq!(owner.last_sequence().await.expect("readable"), 1);
+    second.stop.cancel();
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_let_go_passes_on_at_once() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let first = Replica::start(&database, "first").await;
+    first.owns().await;
+    let second = Replica::start(&database, "second").await;
+    first.standing.want(false);
+    first.ownership.release(&integration("main")).await;
+    let let_go = Instant::now();
+    second.owns().await;
+    assert!(let_go.elapsed() < CLAIM, "{:?}", let_go.elapsed());
+    for replica in [first, second] {
+        replica.stop.cancel();
+        replica.work.join_all().await;
+        replica.ownership.leave().await;
+    }
+    served.close().await;
+}

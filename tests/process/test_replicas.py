@@ -1,0 +1,248 @@
+"""Several replicas on one PostgreSQL: any of them answers, one works, and another takes over from whoever is gone."""
+
+import pathlib
+import re
+import signal
+import subprocess
+import time
+import uuid
+
+import grpc
+import pytest
+import requests
+from harness import ROOT, Connector, Process, Simulator, eventually, never
+
+CLAIM = 5.0
+# A claim that is gone is taken within one and a half of its life.
+TAKE_OVER = 1.5 * CLAIM
+ROLE = "deployment-admin"
+
+
+class Postgres:
+    """A throw-away server; it ends when its standard input does."""
+
+    def __init__(self):
+        self.child = subprocess.Popen(
+            [ROOT / "scripts" / "postgres"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.server = self._said("server")
+        self.pooler = self._said("pooler")
+
+    def _said(self, name):
+        found, _, address = self.child.stdout.readline().strip().partition(" ")
+        assert found == name, f"scripts/postgres said {found!r}"
+        return address
+
+    def order(self, word):
+        """`stop`, `start`, `pause` or `resume` the server."""
+        self.child.stdin.write(word + "\n")
+        self.child.stdin.flush()
+        assert self.child.stdout.readline().strip() == "done"
+
+    def ask(self, database, text):
+        """The rows that psql prints."""
+        psql = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/psql"))[-1]
+        host, port = self.server.split(":")
+        done = subprocess.run(
+            [psql, "-h", host, "-p", port, "-U", "latchkey", "-d", database, "-Atc", text],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        return [line.split("|") for line in done.stdout.splitlines()]
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.wait(30)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    server = Postgres()
+    yield server
+    server.close()
+
+
+class Cluster:
+    """Replicas of one connector, the simulated cloud, and the database that they share."""
+
+    def __init__(self, binary, folder, protocol, postgres, replicas, **changes):
+        self.postgres, self.protocol = postgres, protocol
+        self.database = f"db_{uuid.uuid4().hex[:12]}"
+        postgres.ask("postgres", f"CREATE DATABASE {self.database}")
+        self.cloud = Simulator(
+            Process([binary, "simulate", "--listen", "127.0.0.1:0"], folder / "simulator.log")
+        )
+        self.replicas, self.clients = [], {}
+        ledger = {"kind": "postgres", "url": f"postgres://latchkey@{postgres.server}/{self.database}"}
+        for number in range(replicas):
+            home = folder / f"replica-{number}"
+            home.mkdir()
+            replica = Connector(binary, self.cloud, home, ledger=ledger, **changes)
+            self.replicas.append(replica.start())
+        for replica in self.replicas:
+            eventually(replica.is_ready, seconds=30)
+            self.clients[replica] = protocol.client(replica.grpc)
+        self.deployment = self.cloud.organization()["deployments"][0]["id"]
+
+    def name(self, replica):
+        return re.search(r"\S+-[0-9a-f]{12}", self._line(replica)).group().split("=")[-1].strip('"')
+
+    def _line(self, replica):
+        return next(line for line in replica.log.splitlines() if "Shares the ledger" in line)
+
+    def claim(self):
+        """Who holds the claim that stands, and its epoch."""
+        rows = self.postgres.ask(
+            self.database, "SELECT holder, epoch FROM ownership WHERE holder <> '' AND deadline > clock_timestamp()"
+        )
+        return (rows[0][0], int(rows[0][1])) if rows else None
+
+    def owner(self):
+        """The replica that works."""
+        holder, _ = eventually(self.claim, seconds=15)
+        return next(replica for replica in self.replicas if self.name(replica) == holder)
+
+    def others(self, replica):
+        return [other for other in self.replicas if other is not replica]
+
+    def grant(self, replica, person, seconds, wait="ACTIVE"):
+        return self.clients[replica].grant(person, ROLE, self.deployment, seconds=seconds, wait=wait)
+
+    def close(self):
+        for client in self.clients.values():
+            client.close()
+        for replica in self.replicas:
+            replica.process.child.send_signal(signal.SIGCONT)
+            replica.kill()
+        self.cloud.process.kill()
+        self.postgres.ask("postgres", f"DROP DATABASE {self.database} WITH (FORCE)")
+
+
+@pytest.fixture
+def cluster(latchkey_bin, tmp_path, protocol, postgres):
+    made = []
+
+    def make(replicas=2, **changes):
+        made.append(Cluster(latchkey_bin, tmp_path, protocol, postgres, replicas, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def gone(cloud, people):
+    held = {person.user_id: cloud.held(person) for person in people}
+    return not any(held.values())
+
+
+def test_a_caller_of_any_replica_sees_its_grant_become_active_and_end(cluster):
+    trio = cluster(3)
+    people = []
+    for replica in trio.replicas:
+        person = trio.cloud.person()
+        granted = trio.grant(replica, person, seconds=3)
+        assert trio.cloud.held(person)
+        people.append((replica, person, granted.id))
+    for replica, person, grant_id in people:
+        trio.clients[replica].wait_for(grant_id, "ENDED")
+        assert not trio.cloud.held(person)
+        assert len(trio.cloud.adds(person)) == 1 and len(trio.cloud.removes(person)) == 1
+
+
+def test_a_storm_goes_on_when_the_owner_is_killed_in_the_middle(cluster):
+    pair = cluster(2)
+    owner = pair.owner()
+    (other,) = pair.others(owner)
+    people = [pair.cloud.person() for _ in range(40)]
+    grants = [pair.grant(other, person, seconds=3600, wait="ACCEPTED") for person in people]
+    eventually(lambda: all(pair.cloud.held(person) for person in people), seconds=60)
+    # Slow enough that the storm has a middle.
+    pair.cloud.faults(("role_assignments.remove", {"type": "delay", "ms": 300}))
+    for grant in grants:
+        pair.clients[other].revoke(grant.id)
+    eventually(lambda: len(pair.cloud.removes()) >= 5, seconds=20)
+    killed_at = time.monotonic()
+    owner.kill()
+    eventually(lambda: (pair.claim() or ("",))[0] == pair.name(other), seconds=TAKE_OVER + 2)
+    took = time.monotonic() - killed_at
+    assert took <= TAKE_OVER, f"take-over took {took:.1f} s"
+    eventually(lambda: gone(pair.cloud, people), seconds=30)
+    twice = [person for person in people if len(pair.cloud.removes(person)) > 1]
+    # Sent twice is only what was under way when the owner died.
+    assert all(len(pair.cloud.removes(person)) <= 2 for person in twice)
+    print(f"take-over in {took:.2f} s, {len(twice)} of {len(people)} removals sent twice")
+
+
+def test_an_owner_that_was_stopped_sends_nothing_after_it_wakes(cluster):
+    pair = cluster(2)
+    for _ in range(3):
+        owner = pair.owner()
+        (other,) = pair.others(owner)
+        people = [pair.cloud.person() for _ in range(10)]
+        for person in people:
+            pair.grant(owner, person, seconds=4)
+        owner.process.child.send_signal(signal.SIGSTOP)
+        eventually(lambda: (pair.claim() or ("",))[0] == pair.name(other), seconds=TAKE_OVER + 2)
+        eventually(lambda: gone(pair.cloud, people), seconds=15)
+        # The new owner stands still now, so whatever arrives is of the old one. Its claim stands for another while.
+        other.process.child.send_signal(signal.SIGSTOP)
+        before = len(pair.cloud.calls())
+        owner.process.child.send_signal(signal.SIGCONT)
+        never(lambda: len(pair.cloud.calls()) != before, seconds=2.5)
+        other.process.child.send_signal(signal.SIGCONT)
+
+
+def test_an_owner_that_is_asked_to_end_hands_over_at_once(cluster):
+    pair = cluster(2)
+    owner = pair.owner()
+    (other,) = pair.others(owner)
+    person = pair.cloud.person()
+    pair.grant(other, person, seconds=4)
+    assert owner.stop() == 0
+    ended_at = time.monotonic()
+    eventually(lambda: (pair.claim() or ("",))[0] == pair.name(other), seconds=CLAIM)
+    assert time.monotonic() - ended_at < 2
+    eventually(lambda: not pair.cloud.held(person), seconds=10)
+    assert len(pair.cloud.removes(person)) == 1
+
+
+def test_without_the_database_nothing_is_granted_nobody_ends_and_what_fell_due_goes_when_it_is_back(cluster):
+    pair = cluster(2)
+    owner = pair.owner()
+    person = pair.cloud.person()
+    pair.grant(owner, person, seconds=6)
+    pair.postgres.order("stop")
+    try:
+        for replica in pair.replicas:
+            eventually(lambda replica=replica: not replica.is_ready(), seconds=30)
+            assert requests.get(f"{replica.http}/healthz", timeout=10).status_code == 200
+        with pytest.raises(grpc.RpcError) as refused:
+            pair.grant(owner, pair.cloud.person(), seconds=60)
+        assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        time.sleep(CLAIM)
+        assert all(replica.process.child.poll() is None for replica in pair.replicas)
+    finally:
+        pair.postgres.order("start")
+    eventually(lambda: not pair.cloud.held(person), seconds=30)
+    for replica in pair.replicas:
+        eventually(replica.is_ready, seconds=30)
+
+
+def test_the_schema_is_brought_up_by_a_command_where_the_connector_may_not(latchkey_bin, tmp_path, postgres, simulator):
+    database = f"db_{uuid.uuid4().hex[:12]}"
+    postgres.ask("postgres", f"CREATE DATABASE {database}")
+    url = f"postgres://latchkey@{postgres.pooler}/{database}"
+    connector = Connector(latchkey_bin, simulator, tmp_path, ledger={"kind": "postgres", "url": url, "migrate": False})
+    with pytest.raises(AssertionError, match="latchkey migrate"):
+        connector.start()
+    args = [str(latchkey_bin), "migrate", "--config", str(connector.config_file)]
+    first = subprocess.run(args, capture_output=True, text=True, timeout=60, check=True)
+    assert "Applied migration 1" in first.stdout
+    again = subprocess.run(args, capture_output=True, text=True, timeout=60, check=True)
+    assert "up to date" in again.stdout
+    connector.start()
+    eventually(connector.is_ready, seconds=30)
+    assert connector.stop() == 0

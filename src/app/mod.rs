@@ -14,6 +14,7 @@ mod objective;
 mod probe;
 mod recovery;
 mod sweeps;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ use crate::runtime::{
 use crate::scheduler::{Driver, JumpWatch, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
-use crate::{elastic, reconcile, scheduler};
+use crate::{elastic, identity, reconcile, scheduler};
 
 use integration::Integration;
 
@@ -100,6 +101,8 @@ impl App {
         objective::announce(&config.service_level);
 
         let connections = adapters::connections(&config)?;
+        // Before anything listens: a listener that cannot tell who calls does not open.
+        let identity = trust::identity(&config, &clock)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
@@ -266,11 +269,18 @@ impl App {
         let stop = shutdown.soft_token();
         let mut options = adapters::grpc_options(&config)?;
         options.max_connections = connections;
+        let trusted = trust::Trusted {
+            tls: identity
+                .as_ref()
+                .and_then(|identity| identity.tls().cloned()),
+        };
+        options.identity = identity;
         tasks.spawn("grpc", async move {
             api::serve(service, options, grpc, ready, stop)
                 .await
                 .map_err(TaskError::from)
         });
+        tasks.attend("trust", trust::watch(trusted, shutdown.clone()));
         let health = Health {
             readiness,
             metrics: metrics.clone(),
@@ -372,6 +382,7 @@ const DESCRIBE: &[fn()] = &[
     census::describe_metrics,
     objective::describe_metrics,
     api::describe_metrics,
+    identity::describe_metrics,
 ];
 
 /// Refuses to start without an integration that still has grants: nobody would ever take that access away.

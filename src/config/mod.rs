@@ -3,6 +3,7 @@
 //! Owns every setting with its default and reason, and complaints that say what to write instead, all at once. Never
 //! holds a secret: only where one is. Never expands variables.
 
+pub mod callers;
 pub mod engine;
 pub mod integration;
 pub mod lateness;
@@ -30,12 +31,13 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use callers::{CallerSection, CertificateProof, Role, TokenProof};
 pub use engine::Engine;
 pub use integration::{Integration, Reapply, Secret, SecretSource, Upstream};
 pub use lateness::{Lateness, OnExceeded};
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;
-pub use listen::Listen;
+pub use listen::{Listen, ListenTls, Oidc};
 pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
@@ -54,6 +56,11 @@ pub struct Config {
     /// Where Latchkey listens.
     #[serde(default)]
     pub listen: Listen,
+    /// Who may call, where the listener authenticates callers. Over plain loopback it stays empty: whoever is on this
+    /// machine is `local` and may do everything.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub callers: Vec<CallerSection>,
     /// What is logged and how.
     #[serde(default)]
     pub log: Log,
@@ -168,6 +175,7 @@ impl Config {
     fn check(&self, problems: &mut Problems) {
         let Self {
             listen,
+            callers,
             log: _,
             ledger,
             witness,
@@ -181,6 +189,7 @@ impl Config {
             integrations,
         } = self;
         listen.check(problems);
+        callers::check(callers, listen, problems);
         ledger.check(problems);
         if let Some(witness) = witness {
             witness.check(Some(ledger), problems);
@@ -205,6 +214,12 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(listen) = section::<Listen>(value, "listen") {
         listen.check(problems);
+        let callers = value.get("callers").and_then(serde_json::Value::as_array);
+        let callers: Option<Vec<CallerSection>> =
+            callers.and_then(|all| all.iter().cloned().map(read_known).collect());
+        if let Some(callers) = callers {
+            callers::check(&callers, &listen, problems);
+        }
     }
     if let Some(ledger) = section::<Ledger>(value, "ledger") {
         ledger.check(problems);

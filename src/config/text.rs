@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::{Host, Url};
 
 use crate::domain::catalogue;
-use crate::domain::ids::{Email, IntegrationName, InvalidId, OrganizationId};
+use crate::domain::ids::{CallerName, Email, IntegrationName, InvalidId, OrganizationId};
 
 /// Why a text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,11 @@ pub(super) const GRAMMARS: &[Grammar] = &[
         check: variable,
     },
     Grammar {
+        name: "latchkey-caller",
+        what: "a name of letters, digits and . _ : / @ - such as control-plane",
+        check: |text| Ok(CallerName::parse(text).map(drop)?),
+    },
+    Grammar {
         name: "latchkey-path",
         what: "a path such as /run/secrets/elastic-key",
         check: path,
@@ -175,6 +180,7 @@ schema_of! {
     integration => "latchkey-integration",
     organization => "latchkey-organization",
     variable => "latchkey-variable",
+    caller => "latchkey-caller",
     path => "latchkey-path",
     aws_word => "latchkey-aws-word",
 }

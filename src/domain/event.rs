@@ -100,6 +100,9 @@ pub enum EventKind {
         requester: String,
         /// Why.
         justification: String,
+        /// The policies of the law that decided so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<String>,
     },
     /// A request was refused before anything was durable.
     RequestRefused {
@@ -107,6 +110,9 @@ pub enum EventKind {
         code: String,
         /// Which operation.
         operation: String,
+        /// The policies of the law that decided so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<String>,
     },
     /// A grant went from one state to another.
     GrantChanged {
@@ -136,6 +142,9 @@ pub enum EventKind {
         by: String,
         /// Why.
         reason: String,
+        /// The policies of the law that decided so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<String>,
     },
     /// A request id was closed before its grant arrived.
     Tombstoned {

@@ -3,6 +3,7 @@
 //! Owns the contracts between the core and its adapters. Never contains an implementation that does I/O.
 
 pub mod clock;
+pub mod law;
 pub mod ledger;
 pub mod provider;
 pub mod secrets;
@@ -10,6 +11,7 @@ pub mod wake;
 pub mod witness;
 
 pub use clock::Clock;
+pub use law::Law;
 pub use ledger::Ledger;
 pub use provider::AccessProvider;
 pub use secrets::SecretStore;

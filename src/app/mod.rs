@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::MemberRecord;
-use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
+use crate::ports::{AccessProvider, Clock, Law, Ledger, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
     Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
@@ -39,13 +39,14 @@ use crate::runtime::{
 use crate::scheduler::{Driver, JumpWatch, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
-use crate::{elastic, identity, reconcile, scheduler};
+use crate::{elastic, identity, law, reconcile, scheduler};
 
 use integration::Integration;
 
 pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::{held, probe_witness, probes};
+pub use trust::{rules, source};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -103,6 +104,7 @@ impl App {
         let connections = adapters::connections(&config)?;
         // Before anything listens: a listener that cannot tell who calls does not open.
         let identity = trust::identity(&config, &clock)?;
+        let law = trust::law(&config)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
@@ -224,7 +226,11 @@ impl App {
             adapters::rules(&config.policy)?,
             adapters::service_settings(&config),
         );
-        let service = Arc::new(service.with_holds(&holds));
+        let mut service = service.with_holds(&holds);
+        if let Some(law) = &law {
+            service = service.with_law(Arc::clone(law) as Arc<dyn Law>);
+        }
+        let service = Arc::new(service);
         let jumps = JumpWatch::new(
             steady,
             Arc::clone(&ledger),
@@ -273,6 +279,8 @@ impl App {
             tls: identity
                 .as_ref()
                 .and_then(|identity| identity.tls().cloned()),
+            law: law.clone(),
+            ledger: Some((Arc::clone(&ledger), Arc::clone(&clock))),
         };
         options.identity = identity;
         tasks.spawn("grpc", async move {
@@ -383,6 +391,7 @@ const DESCRIBE: &[fn()] = &[
     objective::describe_metrics,
     api::describe_metrics,
     identity::describe_metrics,
+    law::describe_metrics,
 ];
 
 /// Refuses to start without an integration that still has grants: nobody would ever take that access away.

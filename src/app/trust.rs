@@ -9,13 +9,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{CallerSection, Config, Oidc, Role};
+use crate::config::{CallerSection, Config, LawSection, Oidc, Policy, Role};
 use crate::domain::caller::CallerRole;
+use crate::domain::event::{AuditEvent, EventKind};
 use crate::identity::{
     CertificateRule, Identity, Issuer, IssuerOptions, Registry, Reload, Rule, Tls, TlsPaths,
     TokenRule,
 };
-use crate::ports::Clock;
+use crate::law::{self, CedarLaw, Source};
+use crate::policy::Rules;
+use crate::ports::{Clock, Ledger};
 use crate::runtime::{Shutdown, TaskError};
 
 /// How often the files are looked at. A revoked certificate is of use for as long; reading a few kilobytes is cheap.
@@ -107,10 +110,61 @@ fn rule(section: &CallerSection) -> Rule {
     }
 }
 
+/// The rules that a section `policy` means.
+///
+/// # Errors
+/// When a duration is out of range, which a checked configuration rules out.
+pub fn rules(section: &Policy) -> anyhow::Result<Rules> {
+    super::adapters::rules(section)
+}
+
+/// Where the law of a section is.
+#[must_use]
+pub fn source(section: &LawSection) -> Source {
+    match (&section.directory, section.files.as_slice()) {
+        (Some(folder), _) => Source::Directory(folder.clone()),
+        (None, []) => Source::Shipped,
+        (None, files) => Source::Files(files.to_vec()),
+    }
+}
+
+/// The law in force; `None` in a build without Cedar, where the settings alone decide.
+pub(super) fn law(config: &Config) -> anyhow::Result<Option<Arc<CedarLaw>>> {
+    let source = source(&config.law);
+    if cfg!(not(feature = "cedar")) && source == Source::Shipped {
+        tracing::warn!("This build has no Cedar: section `policy` alone decides");
+        return Ok(None);
+    }
+    let law = CedarLaw::open(source, &config.law.zone, rules(&config.policy)?)
+        .context("reading the law")?;
+    tracing::info!(digest = law.digest(), "The law is in force");
+    Ok(Some(Arc::new(law)))
+}
+
+async fn note(kind: EventKind, ledger: &dyn Ledger, clock: &dyn Clock) {
+    let event = AuditEvent {
+        at: clock.now(),
+        integration: None,
+        subject: None,
+        grant_id: None,
+        caller: None,
+        kind,
+    };
+    if let Err(error) = ledger.append(vec![event]).await {
+        tracing::warn!(
+            code = error.code(),
+            "A change of the law left no audit event"
+        );
+    }
+}
+
 /// What is read again when its files change.
 #[derive(Debug, Default)]
 pub(super) struct Trusted {
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) law: Option<Arc<CedarLaw>>,
+    /// Where a change of the law is written down.
+    pub(super) ledger: Option<(Arc<dyn Ledger>, Arc<dyn Clock>)>,
 }
 
 /// Reads files again that changed, until the connector closes. A hang-up (SIGHUP) makes it look at once.
@@ -126,18 +180,52 @@ pub(super) async fn watch(trusted: Trusted, shutdown: Shutdown) -> Result<(), Ta
             Some(()) = hang_up.recv() => {}
         }
         let looking = Arc::clone(&trusted);
-        tokio::task::spawn_blocking(move || looking.look()).await?;
+        let changed = tokio::task::spawn_blocking(move || looking.look()).await?;
+        if let (Some(action), Some((ledger, clock))) = (changed, &trusted.ledger) {
+            note(action, ledger.as_ref(), clock.as_ref()).await;
+        }
     }
 }
 
 impl Trusted {
-    fn look(&self) {
+    /// Looks at all files. Answers what is to be written down.
+    fn look(&self) -> Option<EventKind> {
+        self.look_at_tls();
+        self.look_at_law()
+    }
+
+    fn look_at_law(&self) -> Option<EventKind> {
+        let law = self.law.as_ref()?;
+        match law.reload() {
+            law::Reload::Unchanged | law::Reload::Kept(None) => None,
+            law::Reload::Changed { digest } => {
+                tracing::warn!(digest, "A changed law is in force");
+                Some(EventKind::LawChanged {
+                    action: "changed".to_owned(),
+                    digest: law.digest(),
+                })
+            }
+            law::Reload::Kept(Some(error)) => {
+                tracing::error!(
+                    %error,
+                    "The changed law cannot be used; the one from before stays in force. Put it right: `latchkey \
+                     policy check`"
+                );
+                Some(EventKind::LawChanged {
+                    action: "kept".to_owned(),
+                    digest: law.digest(),
+                })
+            }
+        }
+    }
+
+    fn look_at_tls(&self) {
         let Some(tls) = &self.tls else { return };
         match tls.reload() {
             Reload::Unchanged | Reload::Kept(None) => {}
-            Reload::Changed => tracing::info!(
-                "Changed TLS files are in force, for connections that stand as well"
-            ),
+            Reload::Changed => {
+                tracing::info!("Changed TLS files are in force, for connections that stand as well")
+            }
             Reload::Kept(Some(error)) => {
                 let error: anyhow::Error = error.into();
                 tracing::error!(

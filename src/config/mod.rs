@@ -7,6 +7,7 @@ pub mod callers;
 pub mod engine;
 pub mod integration;
 pub mod lateness;
+pub mod law;
 pub mod ledger;
 pub mod limits;
 pub mod listen;
@@ -35,6 +36,7 @@ pub use callers::{CallerSection, CertificateProof, Role, TokenProof};
 pub use engine::Engine;
 pub use integration::{Integration, Reapply, Secret, SecretSource, Upstream};
 pub use lateness::{Lateness, OnExceeded};
+pub use law::LawSection;
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;
 pub use listen::{Listen, ListenTls, Oidc};
@@ -77,6 +79,9 @@ pub struct Config {
     /// What may be granted at all.
     #[serde(default)]
     pub policy: Policy,
+    /// The customer's law: what callers may do.
+    #[serde(default)]
+    pub law: LawSection,
     /// How late access may be taken away when much of it ends at once.
     #[serde(default)]
     pub lateness: Lateness,
@@ -181,6 +186,7 @@ impl Config {
             witness,
             limits,
             policy,
+            law,
             lateness,
             engine,
             sweeps: _,
@@ -196,6 +202,7 @@ impl Config {
         }
         limits.check(problems);
         policy.check(problems);
+        law.check(problems);
         lateness.check(problems);
         engine.check(problems);
         reminders.check(problems);
@@ -232,6 +239,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(policy) = section::<Policy>(value, "policy") {
         policy.check(problems);
+    }
+    if let Some(law) = section::<LawSection>(value, "law") {
+        law.check(problems);
     }
     if let Some(lateness) = section::<Lateness>(value, "lateness") {
         lateness.check(problems);

@@ -185,6 +185,11 @@ schema_of! {
     aws_word => "latchkey-aws-word",
 }
 
+/// The schema of a list of files.
+pub(super) fn paths(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": schema("latchkey-path"), "maxItems": 1000})
+}
+
 /// The schema of a list of addresses of people.
 pub(super) fn emails(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "items": schema("latchkey-email")})

@@ -331,6 +331,13 @@ pub enum EventKind {
         /// What is done about it.
         action: String,
     },
+    /// The policies of the customer's law changed, or changed ones could not be used.
+    LawChanged {
+        /// `changed` or `kept`.
+        action: String,
+        /// SHA-256 of the texts in force, in hexadecimal digits.
+        digest: String,
+    },
     /// The connector started or stopped.
     Lifecycle {
         /// `started`, `stopped`, `sweep_started` or `sweep_ended`.
@@ -373,6 +380,7 @@ impl EventKind {
             Self::ForgetProposed { .. } => "forget_proposed",
             Self::AccessForgotten { .. } => "access_forgotten",
             Self::AccessAdopted { .. } => "access_adopted",
+            Self::LawChanged { .. } => "law_changed",
             Self::Lifecycle { .. } => "lifecycle",
         }
     }

@@ -1,6 +1,7 @@
 //! The gRPC surface, with a real client over a loopback socket.
 
 mod asks;
+mod callers;
 mod connections;
 mod creating;
 mod directory;
@@ -10,4 +11,6 @@ mod following;
 mod holding;
 mod limits;
 mod operations;
+mod pki;
 mod support;
+mod tokens;

@@ -50,8 +50,8 @@ const PURE_DEPENDENCIES: &[&str] = &["chrono", "serde", "sha2", "thiserror", "uu
 const CONFINED: &str = "
 sqlx: store
 reqwest: elastic identity secrets cli
-rustls: cli identity
-tokio_rustls: cli identity
+rustls: cli identity main
+tokio_rustls: cli identity main
 jsonwebtoken: identity
 x509_parser: identity
 cedar_policy: law

@@ -72,7 +72,14 @@ pub(super) fn forbidden(allowed: String) -> Status {
     Status::with_error_details(
         Code::PermissionDenied,
         format!("this call is for callers with the role {allowed}"),
-        ErrorDetails::with_error_info("ROLE_NOT_ALLOWED", DOMAIN, HashMap::new()),
+        ErrorDetails::with_error_info(
+            "ROLE_NOT_ALLOWED",
+            DOMAIN,
+            HashMap::from([(
+                "policies".to_owned(),
+                "latchkey.roles-of-callers".to_owned(),
+            )]),
+        ),
     )
 }
 

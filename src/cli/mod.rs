@@ -24,12 +24,14 @@ mod hold;
 mod host;
 mod inventory;
 mod overdue;
+mod policy;
 mod progress;
 mod proof;
 mod proof_text;
 mod proof_view;
 mod receipt;
 mod resolve;
+pub mod secure;
 mod shell;
 pub mod simulate;
 mod stranger;
@@ -48,7 +50,9 @@ pub use adopt_access::AdoptAccessArgs;
 pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
 pub use overdue::{ForgetArgs, OverdueArgs};
+pub use policy::{CasesArgs, ExplainArgs, PolicyArgs, PolicyCommand, ShowArgs, Which};
 pub use proof::{ReceiptArgs, ReceiptsArgs};
+pub use secure::Credentials;
 pub use streams::Streams;
 pub use sweep::SweepArgs;
 
@@ -93,6 +97,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "integrations",
             "limits",
             "schema",
+            "policy",
             "drain",
             "hold",
             "events",
@@ -153,6 +158,7 @@ pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
             .await
             .map(|()| Exit::Done),
         Command::CheckConfig(args) => configuration::check(&args, streams).map(|()| Exit::Done),
+        Command::Policy(args) => policy::policy(&args, &cli.global, streams).map(|()| Exit::Done),
         Command::Schema => configuration::schema(streams).map(|()| Exit::Done),
         Command::Completions(args) => shell::completions(&args, streams).map(|()| Exit::Done),
         Command::Man(args) => shell::man(&args, streams).map(|()| Exit::Done),

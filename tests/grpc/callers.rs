@@ -19,15 +19,15 @@ use tonic_types::StatusExt as _;
 use super::pki::{Authority, Files, Identity, channel};
 use super::support::*;
 
-const PLANE: &str = "spiffe://acme/plane";
-const OTHER_PLANE: &str = "spiffe://acme/other-plane";
+pub(crate) const PLANE: &str = "spiffe://acme/plane";
+pub(crate) const OTHER_PLANE: &str = "spiffe://acme/other-plane";
 const OPS: &str = "spiffe://acme/ops";
 const OTHER_OPS: &str = "spiffe://acme/other-ops";
 const AUDITOR: &str = "spiffe://acme/auditor";
 
 /// A connector behind TLS.
-struct Secured {
-    bed: Bed,
+pub(crate) struct Secured {
+    pub(crate) bed: Bed,
     address: SocketAddr,
     tls: Arc<Tls>,
     files: Files,
@@ -46,7 +46,11 @@ fn rule(name: &str, role: CallerRole, certificate: CertificateRule) -> Rule {
 
 impl Secured {
     async fn start() -> Self {
-        let mut bed = Bed::start().await;
+        Self::with(Setup::default()).await
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let mut bed = Bed::with(setup).await;
         let (server, clients) = (Authority::new("server"), Authority::new("clients"));
         let files = Files::new();
         let own = server.server();
@@ -96,12 +100,12 @@ impl Secured {
         }
     }
 
-    fn with(&self, identity: &Identity) -> Channel {
+    fn showing(&self, identity: &Identity) -> Channel {
         channel(self.address, &self.server, Some(identity))
     }
 
-    fn caller(&self, id: &str) -> Channel {
-        self.with(&self.clients.spiffe(id, 7))
+    pub(crate) fn caller(&self, id: &str) -> Channel {
+        self.showing(&self.clients.spiffe(id, 7))
     }
 }
 
@@ -169,7 +173,7 @@ async fn only_a_valid_certificate_of_the_right_authority_with_a_configured_name_
         ),
     ];
     for (what, identity, expected) in rows {
-        assert_eq!(ask(&secured.with(&identity)).await, expected, "{what}");
+        assert_eq!(ask(&secured.showing(&identity)).await, expected, "{what}");
     }
     let nothing = channel(secured.address, &secured.server, None);
     assert_eq!(ask(&nothing).await, "no connection", "no certificate");
@@ -179,8 +183,8 @@ async fn only_a_valid_certificate_of_the_right_authority_with_a_configured_name_
 async fn a_revocation_reaches_connections_that_stand_and_spares_the_others() {
     let secured = Secured::start().await;
     let (good, bad) = (
-        secured.with(&secured.clients.spiffe(PLANE, 1)),
-        secured.with(&secured.clients.spiffe(OPS, 2)),
+        secured.showing(&secured.clients.spiffe(PLANE, 1)),
+        secured.showing(&secured.clients.spiffe(OPS, 2)),
     );
     assert_eq!(ask(&good).await, "ok");
     assert_eq!(ask(&bad).await, "ok");
@@ -188,14 +192,14 @@ async fn a_revocation_reaches_connections_that_stand_and_spares_the_others() {
     assert!(matches!(secured.tls.reload(), Reload::Changed));
     assert_eq!(ask(&good).await, "ok");
     assert_eq!(ask(&bad).await, "Unauthenticated CERTIFICATE_UNTRUSTED");
-    let again = secured.with(&secured.clients.spiffe(OPS, 2));
+    let again = secured.showing(&secured.clients.spiffe(OPS, 2));
     assert_eq!(ask(&again).await, "no connection");
 }
 
 #[tokio::test]
 async fn a_certificate_that_expires_while_its_connection_stands_is_refused() {
     let secured = Secured::start().await;
-    let channel = secured.with(&secured.clients.until(PLANE, 2026, 1, 2));
+    let channel = secured.showing(&secured.clients.until(PLANE, 2026, 1, 2));
     assert_eq!(ask(&channel).await, "ok");
     secured
         .bed
@@ -215,7 +219,7 @@ async fn another_authority_takes_over_without_a_restart() {
     assert!(matches!(secured.tls.reload(), Reload::Changed));
     assert_eq!(ask(&old).await, "Unauthenticated CERTIFICATE_UNTRUSTED");
     assert_eq!(ask(&secured.caller(PLANE)).await, "no connection");
-    assert_eq!(ask(&secured.with(&next.spiffe(PLANE, 1))).await, "ok");
+    assert_eq!(ask(&secured.showing(&next.spiffe(PLANE, 1))).await, "ok");
 }
 
 #[tokio::test]
@@ -242,7 +246,7 @@ async fn a_new_server_certificate_is_shown_to_the_next_connection() {
         ask(&channel(secured.address, &next, Some(&identity))).await,
         "ok"
     );
-    assert_eq!(ask(&secured.with(&identity)).await, "no connection");
+    assert_eq!(ask(&secured.showing(&identity)).await, "no connection");
 }
 
 #[tokio::test]
@@ -334,6 +338,7 @@ async fn a_control_plane_never_reaches_a_grant_of_another_and_an_operator_does()
     let bulk = pb::RevokeAccessRequest {
         request_id: "off-1".to_owned(),
         integration: "main".to_owned(),
+        reason: "leaving".to_owned(),
         selector: Some(pb::revoke_access_request::Selector::Member(
             email("ada@example.com").expect("some"),
         )),

@@ -19,7 +19,7 @@ use super::text::{self, Address, Period};
 pub struct Listen {
     /// The gRPC surface. Loopback, unless `tls` and callers say who else may ask for access.
     pub grpc: Address,
-    /// Health and metrics over HTTP: /healthz, /readyz, /metrics. Loopback, because metrics name integrations.
+    /// Health and metrics over HTTP: /healthz, /readyz, /metrics. Anybody may ask, so loopback or a closed network.
     pub http: Address,
     /// Offer gRPC reflection, for trying things out with grpcurl. Off, because a service needs none of it.
     pub reflection: bool,
@@ -115,16 +115,6 @@ impl Listen {
 
     pub(super) fn check(&self, problems: &mut Problems) {
         let port = |address: Address| address.get().port();
-        if !self.http.get().ip().is_loopback() {
-            problems.add(
-                "listen.http",
-                "can be reached from other machines, and callers cannot be authenticated there",
-                format!(
-                    "write 127.0.0.1:{} and put an authenticating proxy in front of it",
-                    port(self.http)
-                ),
-            );
-        }
         let is_remote = !self.grpc.get().ip().is_loopback();
         match &self.tls {
             None if is_remote => problems.add(

@@ -54,6 +54,13 @@ fn a_minimal_file_gets_every_default() {
 }
 
 #[test]
+fn probes_and_metrics_may_come_from_other_machines() {
+    let text = format!("{MINIMAL}listen: {{http: '[::]:7480'}}\n");
+    let config = Config::parse("test.yaml", text.as_bytes()).expect("valid");
+    assert!(!config.listen.http.get().ip().is_loopback());
+}
+
+#[test]
 fn defaults_are_within_their_own_bounds() {
     let mut problems = Problems::default();
     Listen::default().check(&mut problems);
@@ -84,9 +91,9 @@ fn unknown_keys_are_refused_with_the_key_that_was_meant() {
         "known here: `allow_all_targets`",
     );
     refused_integration(
-        "name: a, secret: {vault: {}, file: {path: /a}}",
+        "name: a, secret: {valt: {}, file: {path: /a}}",
         "integrations[0].secret",
-        "known here: `aws_secrets_manager`, `env`, `file`",
+        "`valt` is not a known key; write `vault`",
     );
 }
 
@@ -146,6 +153,69 @@ fn values_of_the_wrong_kind_are_refused() {
 }
 
 #[test]
+fn callers_must_be_proven_by_something_that_proves_nobody_else() {
+    let tls = "tls: {certificate: /c, key: /k, client_ca: /a}";
+    let listen = format!("listen: {{{tls}}}");
+    let caller = |lines: &str| format!("{listen}\ncallers: [{lines}]");
+    let proof = "certificate: {dns: a.example}";
+    refused(
+        "listen: {grpc: '0.0.0.0:7443', oidc: [{issuer: 'https://i', audience: a}]}",
+        "listen.grpc",
+        "without TLS",
+    );
+    refused(
+        "listen: {tls: {certificate: /c, key: /k}}",
+        "listen.tls",
+        "nothing says who calls",
+    );
+    refused(&listen, "callers", "nobody could call");
+    refused(
+        &caller(&format!("{{name: local, role: operator, {proof}}}")),
+        "callers[0].name",
+        "uses itself",
+    );
+    refused(
+        &caller("{name: a, role: operator}"),
+        "callers[0]",
+        "nothing proves",
+    );
+    refused(
+        &caller(&format!(
+            "{{name: a, role: operator, {proof}}}, {{name: b, role: auditor, certificate: {{dns: A.example}}}}"
+        )),
+        "callers[1].certificate",
+        "proves callers[0] as well",
+    );
+    refused(
+        &caller("{name: a, role: operator, token: {issuer: 'https://i', subject: x}}"),
+        "callers[0].token.issuer",
+        "is no issuer of listen.oidc",
+    );
+    refused(
+        &caller(&format!("{{name: a, role: king, {proof}}}")),
+        "callers[0].role",
+        "control-plane",
+    );
+    let oidc = "listen: {oidc: [{issuer: 'http://idp.example', audience: a}]}";
+    refused(oidc, "listen.oidc[0].issuer", "https");
+    let fine = format!(
+        "{MINIMAL}listen: {{grpc: '0.0.0.0:7443', {tls}}}\ncallers: [{{name: a, role: operator, {proof}}}]\n"
+    );
+    Config::parse("test.yaml", fine.as_bytes()).expect("other machines may call");
+}
+
+#[test]
+fn a_law_is_in_one_place_and_its_zone_exists() {
+    refused(
+        "law: {directory: /a, files: [/b]}",
+        "law.files",
+        "beside a folder",
+    );
+    refused("law: {directory: law}", "law.directory", "is relative");
+    refused("law: {zone: Mars/Olympus}", "law.zone", "no time zone");
+}
+
+#[test]
 fn values_that_mean_nothing_are_refused() {
     refused(
         "listen: {grpc: 'localhost:7443'}",
@@ -156,11 +226,6 @@ fn values_that_mean_nothing_are_refused() {
         "listen: {grpc: '0.0.0.0:7443'}",
         "listen.grpc",
         "write 127.0.0.1:7443",
-    );
-    refused(
-        "listen: {http: '[::]:7480'}",
-        "listen.http",
-        "callers cannot be authenticated",
     );
     refused(
         "listen: {http: '127.0.0.1:7443'}",
@@ -310,6 +375,26 @@ fn integrations_are_checked_one_by_one_and_against_each_other() {
         "name: a, secret: {env: {}}",
         &at("secret.env.name"),
         "is missing",
+    );
+    refused_integration(
+        "name: a, secret: {vault: {address: 'http://vault.internal', path: a, auth: {token: {file: /a}}}}",
+        &at("secret.vault.address"),
+        "write https",
+    );
+    refused_integration(
+        "name: a, secret: {vault: {address: 'https://vault.internal', path: a/../b, auth: {token: {file: /a}}}}",
+        &at("secret.vault.path"),
+        "..",
+    );
+    refused_integration(
+        "name: a, secret: {vault: {address: 'https://vault.internal', path: a, auth: {approle: {role_id: r, secret_id_file: s}}}}",
+        &at("secret.vault.auth.approle.secret_id_file"),
+        "absolute",
+    );
+    refused_integration(
+        "name: a, secret: {kubernetes: {name: A_b}}",
+        &at("secret.kubernetes.name"),
+        "lower-case",
     );
     refused_integration(
         "name: a, secret: {aws_secrets_manager: {secret_id: 'a b'}}",

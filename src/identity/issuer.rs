@@ -213,6 +213,13 @@ impl Issuer {
         }
     }
 
+    /// The only key that fits the algorithm, as far as the issuer may be asked again now.
+    pub(super) async fn newest_key(&self, algorithm: Algorithm) -> Result<DecodingKey, Refused> {
+        self.read_again(self.clock.since_boot()).await;
+        let keys = self.keys.load_full().ok_or(Refused::IssuerUnavailable)?;
+        keys.find(None, algorithm).ok_or(Refused::TokenKey)
+    }
+
     /// Reads the keys, unless that was done since `asked` or tried a moment ago. Answers whether what is known is what
     /// the issuer said last.
     async fn read_again(&self, asked: Duration) -> bool {

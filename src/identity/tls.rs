@@ -134,9 +134,9 @@ impl Tls {
             metrics::counter!(HANDSHAKES, "outcome" => outcome).increment(0);
         }
         for outcome in ["changed", "kept"] {
-            metrics::counter!(RELOADS, "outcome" => outcome).increment(0);
+            count_reloads(outcome, 0);
         }
-        metrics::gauge!(STALE).set(0.0);
+        set_stale(false);
         Ok(Self {
             paths,
             clock,
@@ -155,15 +155,15 @@ impl Tls {
         let digest = files.digest();
         if digest == current.digest {
             self.forget_failure();
-            metrics::gauge!(STALE).set(0.0);
+            set_stale(false);
             return Reload::Unchanged;
         }
         match build(&self.paths, &files, &self.clock, current.generation + 1) {
             Ok(next) => {
                 self.in_force.store(Arc::new(next));
                 self.forget_failure();
-                metrics::counter!(RELOADS, "outcome" => "changed").increment(1);
-                metrics::gauge!(STALE).set(0.0);
+                count_reloads("changed", 1);
+                set_stale(false);
                 Reload::Changed
             }
             Err(error) => self.keep(digest, error),
@@ -171,12 +171,12 @@ impl Tls {
     }
 
     fn keep(&self, digest: Digest, error: TlsError) -> Reload {
-        metrics::gauge!(STALE).set(1.0);
+        set_stale(true);
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.replace(digest) == Some(digest) {
             return Reload::Kept(None);
         }
-        metrics::counter!(RELOADS, "outcome" => "kept").increment(1);
+        count_reloads("kept", 1);
         Reload::Kept(Some(error))
     }
 
@@ -418,6 +418,14 @@ const HANDSHAKES: &str = "latchkey_tls_handshakes_total";
 const RELOADS: &str = "latchkey_tls_reloads_total";
 const STALE: &str = "latchkey_tls_is_stale";
 const NEXT_UPDATE: &str = "latchkey_tls_revocation_list_next_update_timestamp_seconds";
+
+fn count_reloads(outcome: &'static str, by: u64) {
+    metrics::counter!(RELOADS, "outcome" => outcome).increment(by);
+}
+
+fn set_stale(is_stale: bool) {
+    metrics::gauge!(STALE).set(f64::from(u8::from(is_stale)));
+}
 
 /// Registers help texts.
 pub(super) fn describe_metrics() {

@@ -19,7 +19,7 @@ use crate::policy::Rules;
 use crate::ports::Law;
 
 use super::source::{LawError, SCHEMA, Source, Text, digest};
-use super::{DECISIONS, RELOADS, Reload, STALE, facts};
+use super::{Reload, count_decision, count_reloads, facts, set_stale};
 
 static PARSED_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let (schema, _) = Schema::from_cedarschema_str(SCHEMA)
@@ -209,9 +209,9 @@ impl CedarLaw {
             .map_err(|_| LawError::one("the time zone is not one of the IANA data base"))?;
         let in_force = load(&source.read()?)?;
         for outcome in ["changed", "kept"] {
-            metrics::counter!(RELOADS, "outcome" => outcome).increment(0);
+            count_reloads(outcome, 0);
         }
-        metrics::gauge!(STALE).set(0.0);
+        set_stale(false);
         Ok(Self {
             source,
             zone,
@@ -235,7 +235,7 @@ impl CedarLaw {
                 let digest = digest(&texts);
                 if digest == self.in_force.load().digest {
                     *self.failed() = None;
-                    metrics::gauge!(STALE).set(0.0);
+                    set_stale(false);
                     return Reload::Unchanged;
                 }
                 if self.failed().as_ref() == Some(&digest) {
@@ -248,18 +248,18 @@ impl CedarLaw {
             Ok(next) => {
                 self.in_force.store(Arc::new(next));
                 *self.failed() = None;
-                metrics::counter!(RELOADS, "outcome" => "changed").increment(1);
-                metrics::gauge!(STALE).set(0.0);
+                count_reloads("changed", 1);
+                set_stale(false);
                 Reload::Changed {
                     digest: digest.chars().take(16).collect(),
                 }
             }
             Err(error) => {
-                metrics::gauge!(STALE).set(1.0);
+                set_stale(true);
                 if self.failed().replace(digest.clone()) == Some(digest) {
                     return Reload::Kept(None);
                 }
-                metrics::counter!(RELOADS, "outcome" => "kept").increment(1);
+                count_reloads("kept", 1);
                 Reload::Kept(Some(error))
             }
         }
@@ -361,7 +361,7 @@ impl Law for CedarLaw {
                 ("undecided", Verdict::Refused(Refusal::undecided(policies)))
             }
         };
-        metrics::counter!(DECISIONS, "action" => action, "outcome" => outcome).increment(1);
+        count_decision(action, outcome);
         verdict
     }
 

@@ -50,3 +50,18 @@ pub fn describe_metrics() {
         "Decisions of the law, by action and outcome (allowed, refused, undecided)"
     );
 }
+
+#[cfg(feature = "cedar")]
+fn count_reloads(outcome: &'static str, by: u64) {
+    metrics::counter!(RELOADS, "outcome" => outcome).increment(by);
+}
+
+#[cfg(feature = "cedar")]
+fn set_stale(is_stale: bool) {
+    metrics::gauge!(STALE).set(f64::from(u8::from(is_stale)));
+}
+
+#[cfg(feature = "cedar")]
+fn count_decision(action: &'static str, outcome: &'static str) {
+    metrics::counter!(DECISIONS, "action" => action, "outcome" => outcome).increment(1);
+}

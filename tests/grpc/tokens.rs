@@ -310,6 +310,21 @@ async fn a_key_that_is_new_at_the_issuer_is_taken_and_one_that_is_gone_is_not() 
 }
 
 #[tokio::test]
+async fn a_rotation_is_noticed_also_where_tokens_do_not_name_their_key() {
+    let (old, new) = (Key::new("old"), Key::new("new"));
+    let world = World::start(&[&old]).await;
+    let nameless = |key: &Key| {
+        let header = Header::new(Algorithm::ES256);
+        jsonwebtoken::encode(&header, &world.claims(), &key.private()).expect("signed")
+    };
+    assert_eq!(world.bearer(&nameless(&old)).await, "ok");
+    world.publish(&[&new]);
+    world.bed.clock.advance(Duration::from_secs(6));
+    assert_eq!(world.bearer(&nameless(&new)).await, "ok");
+    assert_eq!(world.bearer(&nameless(&old)).await, "TOKEN_SIGNATURE");
+}
+
+#[tokio::test]
 async fn made_up_keys_do_not_make_us_ask_again_and_again() {
     let key = Key::new("k1");
     let world = World::start(&[&key]).await;

@@ -11,7 +11,8 @@
 //! * [`scheduler`] decides when a member is looked at, [`reconcile`] what is done then: the only path that changes
 //!   access.
 //! * [`domain`] is the vocabulary and its rules, [`ports`] what the core needs from the world.
-//! * [`elastic`], [`store`], [`secrets`], [`witness`] and [`audit`] are the adapters; they never know each other.
+//! * [`elastic`], [`store`], [`secrets`], [`witness`], [`audit`], [`identity`] and [`law`] are the adapters; they never
+//!   know each other.
 //! * [`config`], [`runtime`] and [`telemetry`] run the process; [`sim`] is a simulated Elastic Cloud that knows none of
 //!   the others.
 
@@ -22,6 +23,8 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod elastic;
+pub mod identity;
+pub mod law;
 pub mod policy;
 pub mod ports;
 pub mod reconcile;

@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::domain::ids::{CallerName, GrantId};
+use crate::domain::caller::Caller;
+use crate::domain::ids::GrantId;
 use crate::service::{Result, Revoked, Service, ServiceError, Wait, WatchItem, Watched};
 
 use super::guard::Deadline;
@@ -56,10 +57,10 @@ impl AccessApi {
 }
 
 /// The caller that the guard named.
-pub(super) fn caller<T>(request: &Request<T>) -> std::result::Result<CallerName, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> std::result::Result<Caller, Status> {
     request
         .extensions()
-        .get::<CallerName>()
+        .get::<Caller>()
         .cloned()
         .ok_or_else(|| Status::unauthenticated("the caller has no name"))
 }
@@ -300,7 +301,7 @@ impl AccessService for AccessApi {
 impl AccessApi {
     async fn list(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         request: pb::ListGrantsRequest,
     ) -> Result<pb::ListGrantsResponse> {
         let pb::ListGrantsRequest {

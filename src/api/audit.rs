@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
-use crate::domain::ids::CallerName;
+use crate::domain::caller::Caller;
 use crate::domain::member::Subject;
 use crate::domain::receipt::{
     Assurance, Calls, Fate, GivenUp, Line, Look, Receipt, Sighting, Trail,
@@ -42,7 +42,7 @@ impl AuditApi {
 
     async fn list(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         request: pb::ListReceiptsRequest,
     ) -> Result<pb::ListReceiptsResponse> {
         let pb::ListReceiptsRequest {

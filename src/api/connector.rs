@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::ids::{CallerName, IntegrationName};
+use crate::domain::ids::IntegrationName;
 use crate::policy::Rules;
 use crate::ports::provider::KeyStatus;
 use crate::service::{Details, Health, IntegrationStatus, Result, Service, ServiceError};
 
+use super::access::caller;
 use super::pb::connector_service_server::ConnectorService;
 use super::server::Options;
 use super::status::status;
@@ -122,11 +123,7 @@ impl ConnectorService for ConnectorApi {
         &self,
         request: Request<pb::DrainRequest>,
     ) -> std::result::Result<Response<pb::DrainResponse>, Status> {
-        let caller = request
-            .extensions()
-            .get::<CallerName>()
-            .cloned()
-            .ok_or_else(|| Status::unauthenticated("the caller has no name"))?;
+        let caller = caller(&request)?;
         let progress = async {
             let (integration, requester, reason) = convert::drain(request.into_inner())?;
             self.service
@@ -149,15 +146,11 @@ impl ConnectorService for ConnectorApi {
         &self,
         request: Request<pb::ConfirmReapplyRequest>,
     ) -> std::result::Result<Response<pb::ConfirmReapplyResponse>, Status> {
-        let caller = request
-            .extensions()
-            .get::<CallerName>()
-            .cloned()
-            .ok_or_else(|| Status::unauthenticated("the caller has no name"))?;
+        let caller = caller(&request)?;
         let members = async {
             let (integration, requester, reason) = convert::confirm_reapply(request.into_inner())?;
             self.service
-                .confirm_reapply(&caller, integration.as_ref(), requester, reason)
+                .confirm_reapply(&caller.name, integration.as_ref(), requester, reason)
                 .await
         }
         .await
@@ -183,15 +176,11 @@ impl ConnectorService for ConnectorApi {
         &self,
         request: Request<pb::ReleaseHoldRequest>,
     ) -> std::result::Result<Response<pb::ReleaseHoldResponse>, Status> {
-        let caller = request
-            .extensions()
-            .get::<CallerName>()
-            .cloned()
-            .ok_or_else(|| Status::unauthenticated("the caller has no name"))?;
+        let caller = caller(&request)?;
         async {
             let (name, requester, reason) = hold::release(request.into_inner())?;
             self.service
-                .release_hold(&caller, name.as_ref(), requester, reason)
+                .release_hold(&caller.name, name.as_ref(), requester, reason)
                 .await
         }
         .await

@@ -1,6 +1,6 @@
 //! What stands before every call: who calls, how often, how many at once, for how long.
 //!
-//! Owns rate limits, the cap on calls in flight and on deadlines. Never lets a flood of grants or reads use up
+//! Owns who gets in, rate limits, the cap on calls in flight and on deadlines. Never lets a flood of grants or reads use up
 //! what revocations need: they have a budget of their own.
 
 use std::convert::Infallible;
@@ -13,15 +13,19 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use crate::domain::caller::Caller;
 use crate::domain::ids::CallerName;
+use crate::identity::{Bearer, Identity, PeerCell};
+use crate::service::Service as Latchkey;
 
-use super::status::exhausted;
+use super::gate;
+use super::status::{self, exhausted, unauthenticated};
 
 /// A sustained rate and how much may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +64,89 @@ struct Limits {
     calls: Lane,
     revocations: Lane,
     max_deadline: Duration,
-    caller: CallerName,
+    entry: Entry,
+    /// Places of those who are not known yet.
+    entering: Semaphore,
+}
+
+/// How callers are made out, and who writes down that one was turned away.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Whoever calls where nobody has to prove anything.
+    pub(super) implicit: Caller,
+    /// Makes out callers, where they have to.
+    pub(super) identity: Option<Arc<Identity>>,
+    /// For the audit.
+    pub(super) service: Arc<Latchkey>,
+}
+
+impl Entry {
+    /// The caller of a request, if it may make this call at all.
+    async fn admit(
+        &self,
+        method: &'static str,
+        credentials: Credentials,
+    ) -> Result<Caller, Status> {
+        let caller = match &self.identity {
+            None => self.implicit.clone(),
+            Some(identity) => {
+                let peer = credentials.peer.as_ref().and_then(|cell| cell.get());
+                identity
+                    .identify(peer, credentials.bearer())
+                    .await
+                    .map_err(|why| {
+                        tracing::debug!(
+                            method,
+                            code = why.code(),
+                            "A call was refused: nobody known"
+                        );
+                        unauthenticated(why)
+                    })?
+            }
+        };
+        if gate::allows(method, &caller) {
+            return Ok(caller);
+        }
+        self.service.note_forbidden(&caller, method).await;
+        Err(status::forbidden(gate::words(method)))
+    }
+}
+
+/// What a request brought along to prove who calls.
+#[derive(Debug)]
+struct Credentials {
+    peer: Option<PeerCell>,
+    authorization: Vec<http::HeaderValue>,
+}
+
+impl Credentials {
+    /// Takes them out of a request: nothing behind the guard can see or log them.
+    fn take(request: &mut http::Request<Body>) -> Self {
+        let authorization = match request.headers_mut().entry(http::header::AUTHORIZATION) {
+            http::header::Entry::Occupied(found) => found.remove_entry_mult().1.collect(),
+            http::header::Entry::Vacant(_) => Vec::new(),
+        };
+        Self {
+            peer: request.extensions_mut().remove::<PeerCell>(),
+            authorization,
+        }
+    }
+
+    fn bearer(&self) -> Bearer<'_> {
+        match self.authorization.as_slice() {
+            [] => Bearer::Absent,
+            [only] => {
+                let text = only.to_str().unwrap_or_default();
+                match text.split_once(' ') {
+                    Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                        Bearer::Token(token.trim())
+                    }
+                    _ => Bearer::Malformed,
+                }
+            }
+            _ => Bearer::Malformed,
+        }
+    }
 }
 
 /// Puts the guard before a service.
@@ -75,7 +161,7 @@ impl GuardLayer {
         revocations: Rate,
         max_in_flight: usize,
         max_deadline: Duration,
-        caller: CallerName,
+        entry: Entry,
     ) -> Self {
         Self {
             limits: Arc::new(Limits {
@@ -83,7 +169,8 @@ impl GuardLayer {
                 calls: Lane::new(calls, max_in_flight),
                 revocations: Lane::new(revocations, max_in_flight),
                 max_deadline,
-                caller,
+                entry,
+                entering: Semaphore::new(max_in_flight),
             }),
         }
     }
@@ -111,7 +198,10 @@ type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallibl
 
 impl<S> Service<http::Request<Body>> for Guard<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -128,32 +218,31 @@ where
         if path.starts_with("/grpc.health.v1.") {
             return Box::pin(self.inner.call(request));
         }
-        let limits = &self.limits;
-        let lane = if is_revocation(path) {
-            &limits.revocations
-        } else {
-            &limits.calls
-        };
-        if let Err(until) = lane.rate.check_key(&limits.caller) {
-            let wait = until.wait_time_from(limits.clock.now());
-            return refuse(method, exhausted("calls of this caller", wait));
-        }
-        let Ok(permit) = Arc::clone(&lane.in_flight).try_acquire_owned() else {
-            return refuse(method, exhausted("calls", Duration::from_secs(1)));
-        };
         let asked = match timeout_of(request.headers()) {
-            Ok(asked) => asked.unwrap_or(limits.max_deadline),
+            Ok(asked) => asked.unwrap_or(self.limits.max_deadline),
             Err(status) => return refuse(method, status),
         };
-        let left = asked.min(limits.max_deadline).saturating_sub(MARGIN);
+        let is_revocation = is_revocation(path);
+        let left = asked.min(self.limits.max_deadline).saturating_sub(MARGIN);
         let deadline = Instant::now() + left;
-        let extensions = request.extensions_mut();
-        extensions.insert(Deadline(deadline));
-        extensions.insert(limits.caller.clone());
-        let answer = self.inner.call(request);
+        let credentials = Credentials::take(&mut request);
+        let limits = Arc::clone(&self.limits);
+        // The one that said it is ready; its twin is for the next call.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let answered = tokio::time::timeout_at(deadline, answer).await;
-            drop(permit);
+            let call = async move {
+                let (caller, _permit) = match limits.enter(method, is_revocation, credentials).await
+                {
+                    Ok(entered) => entered,
+                    Err(status) => return Ok(status.into_http()),
+                };
+                let extensions = request.extensions_mut();
+                extensions.insert(Deadline(deadline));
+                extensions.insert(caller);
+                inner.call(request).await
+            };
+            let answered = tokio::time::timeout_at(deadline, call).await;
             let answered = answered.unwrap_or_else(|_| {
                 Ok(Status::deadline_exceeded(
                     "the deadline passed; what was accepted stays accepted: repeat the call with the same request_id",
@@ -163,6 +252,37 @@ where
             count(method, &answered);
             answered
         })
+    }
+}
+
+impl Limits {
+    /// Who calls, and a place among the calls in flight.
+    async fn enter(
+        &self,
+        method: &'static str,
+        is_revocation: bool,
+        credentials: Credentials,
+    ) -> Result<(Caller, OwnedSemaphorePermit), Status> {
+        let lane = if is_revocation {
+            &self.revocations
+        } else {
+            &self.calls
+        };
+        let caller = {
+            // Tokens may have to wait for their issuer. Those who wait take no place from those who are known.
+            let Ok(_waiting) = self.entering.try_acquire() else {
+                return Err(exhausted("calls", Duration::from_secs(1)));
+            };
+            self.entry.admit(method, credentials).await?
+        };
+        let Ok(permit) = Arc::clone(&lane.in_flight).try_acquire_owned() else {
+            return Err(exhausted("calls", Duration::from_secs(1)));
+        };
+        if let Err(until) = lane.rate.check_key(&caller.name) {
+            let wait = until.wait_time_from(self.clock.now());
+            return Err(exhausted("calls of this caller", wait));
+        }
+        Ok((caller, permit))
     }
 }
 
@@ -188,42 +308,47 @@ fn count(method: &'static str, answered: &Result<http::Response<Body>, Infallibl
     metrics::counter!(REQUESTS, "method" => method, "code" => format!("{code:?}")).increment(1);
 }
 
+/// The methods of the surface.
+pub(super) const METHODS: &[&str] = &[
+    "CreateGrant",
+    "GetGrant",
+    "ListGrants",
+    "WatchGrants",
+    "ExtendGrant",
+    "RevokeGrant",
+    "RevokeAccess",
+    "PlanGrant",
+    "ExplainAccess",
+    "ListOrganizations",
+    "ListMembers",
+    "ListInvitations",
+    "ListRoles",
+    "ListDeployments",
+    "ListProjects",
+    "ListProjectRoles",
+    "GetVersion",
+    "ListIntegrations",
+    "GetLimits",
+    "Drain",
+    "ListDrift",
+    "ConfirmReapply",
+    "GetReceipt",
+    "ListReceipts",
+    "ListOverdue",
+    "ForgetAccess",
+    "AdoptAccess",
+    "GetHold",
+    "ReleaseHold",
+    "ServerReflectionInfo",
+];
+
 /// The methods of the surface by name; everything else is one word, so that callers cannot make up series.
 fn method_of(path: &str) -> &'static str {
-    const METHODS: [&str; 27] = [
-        "CreateGrant",
-        "GetGrant",
-        "ListGrants",
-        "WatchGrants",
-        "ExtendGrant",
-        "RevokeGrant",
-        "RevokeAccess",
-        "PlanGrant",
-        "ExplainAccess",
-        "ListOrganizations",
-        "ListMembers",
-        "ListInvitations",
-        "ListRoles",
-        "ListDeployments",
-        "ListProjects",
-        "ListProjectRoles",
-        "GetVersion",
-        "ListIntegrations",
-        "GetLimits",
-        "Drain",
-        "ListDrift",
-        "ConfirmReapply",
-        "GetReceipt",
-        "ListReceipts",
-        "ListOverdue",
-        "ForgetAccess",
-        "AdoptAccess",
-    ];
     let name = path.rsplit('/').next().unwrap_or_default();
     METHODS
-        .into_iter()
-        .find(|known| *known == name)
-        .unwrap_or("other")
+        .iter()
+        .find(|known| **known == name)
+        .map_or("other", |known| known)
 }
 
 fn is_revocation(path: &str) -> bool {

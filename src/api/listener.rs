@@ -20,7 +20,8 @@
 //! keep-alive. A call sent at the very moment its connection is closed fails as on any lost connection and may be
 //! repeated with the same `request_id`.
 //!
-//! Encryption, once there is any, belongs below this: what is followed here is plain HTTP/2.
+//! Encryption is below this (`identity::Secured`): what is followed here is plain HTTP/2, and the deadline of the
+//! handshake is one for both, from being accepted to the end of the preface.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -32,10 +33,12 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
+
+use crate::identity::{PeerCell, Secured, Tls};
 
 /// Length of what every HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
@@ -93,18 +96,19 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
-/// Connections of a bound listener, admitted and watched. Never ends and never fails.
+/// Connections of a bound listener, admitted and watched, encrypted where there is TLS. Never ends and never fails.
 pub(super) fn incoming(
     listener: TcpListener,
     bounds: Bounds,
-) -> impl Stream<Item = io::Result<Connection<TcpStream>>> + Send {
+    tls: Option<Arc<Tls>>,
+) -> impl Stream<Item = io::Result<Connection<Secured>>> + Send {
     accepted(bounds, move |cx| {
         let (stream, _) = ready!(listener.poll_accept(cx))?;
         // Answers are small and each is waited for.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "A connection was lost while it was accepted");
         }
-        Poll::Ready(Ok(stream))
+        Poll::Ready(Ok(Secured::new(stream, tls.clone())))
     })
 }
 
@@ -252,6 +256,15 @@ impl<S> Connection<S> {
             tracing::debug!(?shed, "A gRPC connection was closed");
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl Connected for Secured {
+    /// Filled when the handshake is over, which is before the first call.
+    type ConnectInfo = PeerCell;
+
+    fn connect_info(&self) -> PeerCell {
+        self.peer()
     }
 }
 

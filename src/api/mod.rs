@@ -8,6 +8,7 @@ mod audit;
 mod connector;
 mod convert;
 mod directory;
+mod gate;
 mod guard;
 mod hold;
 mod listener;

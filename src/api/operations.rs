@@ -142,7 +142,7 @@ impl OperationsService for OperationsApi {
             let access = reference(access)?;
             let (requester, reason) = who_and_why(requester, reason)?;
             self.service
-                .adopt_access(&caller, &access, &requester, &reason)
+                .adopt_access(&caller.name, &access, &requester, &reason)
                 .await
         }
         .await

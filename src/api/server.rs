@@ -14,14 +14,16 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::domain::caller::Caller;
 use crate::domain::ids::CallerName;
+use crate::identity::Identity;
 use crate::service::Service;
 
 use super::access::AccessApi;
 use super::audit::AuditApi;
 use super::connector::ConnectorApi;
 use super::directory::DirectoryApi;
-use super::guard::GuardLayer;
+use super::guard::{Entry, GuardLayer};
 use super::listener;
 use super::operations::OperationsApi;
 use super::pb;
@@ -71,8 +73,10 @@ pub struct Options {
     pub connection_grace: Duration,
     /// Whether the surface describes itself to clients.
     pub reflection: bool,
-    /// Name of whoever calls: the listener stands on loopback and knows nobody else.
+    /// Name of whoever calls where nobody has to prove anything: the listener stands on loopback then.
     pub caller: CallerName,
+    /// Makes out callers; `None` on loopback, where whoever calls is `caller`.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Default for Options {
@@ -98,7 +102,8 @@ impl Default for Options {
             connection_age: Duration::from_secs(2 * 3600),
             connection_grace: Duration::from_secs(120),
             reflection: false,
-            caller: CallerName::parse("local").expect("a valid name"),
+            caller: CallerName::parse(Caller::LOCAL).expect("a valid name"),
+            identity: None,
         }
     }
 }
@@ -166,15 +171,23 @@ pub async fn serve(
         .max_decoding_message_size(limit);
     let operations = OperationsServiceServer::new(OperationsApi::new(Arc::clone(&service)))
         .max_decoding_message_size(limit);
-    let connector = ConnectorServiceServer::new(ConnectorApi::new(service, &options))
-        .max_decoding_message_size(limit);
     let guard = GuardLayer::new(
         options.calls,
         options.revocations,
         options.max_in_flight,
         options.max_deadline,
-        options.caller,
+        Entry {
+            implicit: Caller::implicit(options.caller.clone()),
+            identity: options.identity.clone(),
+            service: Arc::clone(&service),
+        },
     );
+    let connector = ConnectorServiceServer::new(ConnectorApi::new(service, &options))
+        .max_decoding_message_size(limit);
+    let tls = options
+        .identity
+        .as_ref()
+        .and_then(|identity| identity.tls().cloned());
     let bounds = listener::Bounds {
         connections: options.max_connections,
         handshake: options.handshake_timeout,
@@ -200,7 +213,7 @@ pub async fn serve(
         .add_optional_service(reflection)
         .add_optional_service(older_reflection)
         .serve_with_incoming_shutdown(
-            listener::incoming(socket, bounds),
+            listener::incoming(socket, bounds, tls),
             shutdown.clone().cancelled_owned(),
         );
     tokio::select! {

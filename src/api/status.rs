@@ -11,10 +11,11 @@ use chrono::TimeDelta;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::identity::Refused;
 use crate::policy::Kind;
 use crate::ports::ledger::LedgerError;
 use crate::ports::provider::{ReadError, Refusal};
-use crate::service::ServiceError;
+use crate::service::{ServiceError, policies_of};
 
 /// The domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "latchkey.dev";
@@ -51,9 +52,44 @@ pub(super) fn exhausted(what: &'static str, retry_after: Duration) -> Status {
     status(&ServiceError::Exhausted { what, retry_after }, String::new)
 }
 
+/// Nobody known calls.
+pub(super) fn unauthenticated(why: Refused) -> Status {
+    let code = if why == Refused::IssuerUnavailable {
+        Code::Unavailable
+    } else {
+        Code::Unauthenticated
+    };
+    let mut details =
+        ErrorDetails::with_error_info(why.code().to_uppercase(), DOMAIN, HashMap::new());
+    if code == Code::Unavailable {
+        details.set_retry_info(Some(Duration::from_secs(5)));
+    }
+    Status::with_error_details(code, why.to_string(), details)
+}
+
+/// The caller is known, and this is not for callers like it.
+pub(super) fn forbidden(allowed: String) -> Status {
+    Status::with_error_details(
+        Code::PermissionDenied,
+        format!("this call is for callers with the role {allowed}"),
+        ErrorDetails::with_error_info(
+            "ROLE_NOT_ALLOWED",
+            DOMAIN,
+            HashMap::from([(
+                "policies".to_owned(),
+                "latchkey.roles-of-callers".to_owned(),
+            )]),
+        ),
+    )
+}
+
 /// What a program needs to ask again.
 fn metadata(error: &ServiceError) -> HashMap<String, String> {
     let mut metadata = HashMap::new();
+    let policies = policies_of(error);
+    if !policies.is_empty() {
+        metadata.insert("policies".to_owned(), policies.join(", "));
+    }
     if let ServiceError::TooLate {
         predicted,
         bound,
@@ -89,7 +125,7 @@ fn code(error: &ServiceError) -> Code {
         | ServiceError::ClockSkew { .. }
         | ServiceError::Unfit { .. }
         | ServiceError::TooMany { .. } => Code::FailedPrecondition,
-        ServiceError::OwnIdentity => Code::PermissionDenied,
+        ServiceError::OwnIdentity | ServiceError::Law(_) => Code::PermissionDenied,
         ServiceError::RequestIdReused => Code::AlreadyExists,
         ServiceError::Policy(refusal) => match refusal.kind {
             Kind::Impossible => Code::InvalidArgument,
@@ -120,6 +156,10 @@ fn code(error: &ServiceError) -> Code {
 fn field(error: &ServiceError) -> Option<(String, String)> {
     if let ServiceError::InvalidField { field, problem } = error {
         return Some((field.clone(), problem.clone()));
+    }
+    if let ServiceError::Law(refusal) = error {
+        let field = refusal.field.clone()?;
+        return Some((field, refusal.remedy.clone()));
     }
     if let ServiceError::Policy(refusal) = error {
         return Some((refusal.field.to_owned(), refusal.remedy.clone()));

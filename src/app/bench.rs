@@ -275,6 +275,7 @@ fn accepted(grant: &Grant, now: Timestamp) -> AuditEvent {
         duration_s: grant.duration.seconds(),
         requester: grant.requester.clone(),
         justification: grant.justification.clone(),
+        policies: Vec::new(),
     };
     AuditEvent::grant(now, grant, event)
 }

@@ -16,6 +16,7 @@ mod probe;
 mod recovery;
 mod replicas;
 mod sweeps;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::MemberRecord;
 use crate::ports::audit::AuditStore;
-use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
+use crate::ports::{AccessProvider, Clock, Law, Ledger, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
     Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
@@ -41,7 +42,7 @@ use crate::runtime::{
 use crate::scheduler::{Driver, JumpWatch, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
-use crate::{elastic, reconcile, scheduler};
+use crate::{elastic, identity, law, reconcile, scheduler};
 
 use integration::Integration;
 
@@ -50,6 +51,7 @@ pub use audit::{AuditExport, audit_head, export_audit};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
 pub use probe::{held, probe_witness, probes};
 pub use replicas::{copy_ledger, migrate};
+pub use trust::{rules, source};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -105,6 +107,9 @@ impl App {
         objective::announce(&config.service_level);
 
         let connections = adapters::connections(&config)?;
+        // Before anything listens: a listener that cannot tell who calls does not open.
+        let identity = trust::identity(&config, &clock)?;
+        let law = trust::law(&config)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
@@ -242,7 +247,11 @@ impl App {
             adapters::rules(&config.policy)?,
             adapters::service_settings(&config),
         );
-        let service = Arc::new(service.with_holds(&holds));
+        let mut service = service.with_holds(&holds);
+        if let Some(law) = &law {
+            service = service.with_law(Arc::clone(law) as Arc<dyn Law>);
+        }
+        let service = Arc::new(service);
         let jumps = JumpWatch::new(
             steady,
             Arc::clone(&ledger),
@@ -288,11 +297,20 @@ impl App {
         let stop = shutdown.soft_token();
         let mut options = adapters::grpc_options(&config)?;
         options.max_connections = connections;
+        let trusted = trust::Trusted {
+            tls: identity
+                .as_ref()
+                .and_then(|identity| identity.tls().cloned()),
+            law: law.clone(),
+            ledger: Some((Arc::clone(&ledger), Arc::clone(&clock))),
+        };
+        options.identity = identity;
         tasks.spawn("grpc", async move {
             api::serve(service, options, grpc, ready, stop)
                 .await
                 .map_err(TaskError::from)
         });
+        tasks.attend("trust", trust::watch(trusted, shutdown.clone()));
         let health = Health {
             readiness,
             metrics: metrics.clone(),
@@ -395,6 +413,8 @@ const DESCRIBE: &[fn()] = &[
     crate::audit::describe_metrics,
     objective::describe_metrics,
     api::describe_metrics,
+    identity::describe_metrics,
+    law::describe_metrics,
 ];
 
 /// Refuses to start without an integration that still has grants: nobody would ever take that access away.

@@ -13,7 +13,9 @@ use super::bench::BenchArgs;
 use super::help::*;
 use super::ledger::{LedgerArgs, MigrateArgs};
 use super::overdue::{ForgetArgs, OverdueArgs};
+use super::policy::PolicyArgs;
 use super::proof::{ReceiptArgs, ReceiptsArgs};
+use super::secure::Credentials;
 use super::simulate::SimulateArgs;
 use super::streams::Format;
 use super::sweep::SweepArgs;
@@ -67,6 +69,10 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub output: Format,
+
+    /// What proves to the connector who calls.
+    #[command(flatten)]
+    pub credentials: Credentials,
 }
 
 /// Every command.
@@ -84,6 +90,9 @@ pub enum Command {
     /// Print the JSON schema of the configuration
     #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
+    /// Check, try out and show the policies that decide what callers may do
+    #[command(after_help = POLICY_EXAMPLES, disable_help_subcommand = true)]
+    Policy(PolicyArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::args::Global;
 use super::exit::{Exit, Failure};
+use super::secure::{self, Shown};
 use super::stranger;
 use crate::api::pb;
 use crate::api::pb::access_service_client::AccessServiceClient;
@@ -45,11 +46,11 @@ pub(super) enum Limit {
 /// A lazily made connection and the limits of this command.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    access: AccessServiceClient<Channel>,
-    directory: DirectoryServiceClient<Channel>,
-    connector: ConnectorServiceClient<Channel>,
-    audit: AuditServiceClient<Channel>,
-    operations: OperationsServiceClient<Channel>,
+    access: AccessServiceClient<Shown>,
+    directory: DirectoryServiceClient<Shown>,
+    connector: ConnectorServiceClient<Shown>,
+    audit: AuditServiceClient<Shown>,
+    operations: OperationsServiceClient<Shown>,
     server: String,
     deadline: Option<Instant>,
     interrupt: CancellationToken,
@@ -66,19 +67,40 @@ impl Connector {
         let bad = |what: String| Failure::usage(what, EXAMPLE);
         let url = url::Url::parse(&global.server)
             .map_err(|error| bad(format!("--server {:?} is no URL: {error}", global.server)))?;
-        if url.scheme() != "http" || url.host().is_none() {
+        let is_secure = url.scheme() == "https";
+        if !(is_secure || url.scheme() == "http") || url.host().is_none() {
             return Err(bad(format!(
-                "--server {:?} is not an address that can be called; the scheme must be http",
+                "--server {:?} is not an address that can be called; the scheme must be http or https",
                 global.server
             )));
         }
-        let endpoint = Endpoint::from_shared(global.server.clone())
+        let token = secure::token(global)?;
+        let is_local = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if token.is_some() && !is_secure && !is_local {
+            return Err(bad(
+                "--token-file would show the token to the network, since --server is not https"
+                    .to_owned(),
+            ));
+        }
+        // The transport below is chosen by us: the URL only names the host.
+        let plain = global.server.replacen("https://", "http://", 1);
+        let endpoint = Endpoint::from_shared(plain)
             .and_then(|endpoint| {
                 endpoint.user_agent(concat!("latchkey-cli/", env!("CARGO_PKG_VERSION")))
             })
             .map_err(|error| bad(format!("--server {:?}: {error}", global.server)))?
             .connect_timeout(Duration::from_secs(10));
-        let channel = endpoint.connect_lazy();
+        let channel = if is_secure {
+            secure::channel(global, &url, endpoint)?
+        } else {
+            endpoint.connect_lazy()
+        };
+        let channel = Shown::new(channel, token);
         let timeout = match (global.timeout, limit) {
             (Some(given), _) => Some(given),
             (None, Limit::Default) => Some(DEFAULT_TIMEOUT),
@@ -97,27 +119,27 @@ impl Connector {
     }
 
     /// A client of the access service.
-    pub(super) fn access(&self) -> AccessServiceClient<Channel> {
+    pub(super) fn access(&self) -> AccessServiceClient<Shown> {
         self.access.clone()
     }
 
     /// A client of the directory service.
-    pub(super) fn directory(&self) -> DirectoryServiceClient<Channel> {
+    pub(super) fn directory(&self) -> DirectoryServiceClient<Shown> {
         self.directory.clone()
     }
 
     /// A client of the connector service.
-    pub(super) fn connector(&self) -> ConnectorServiceClient<Channel> {
+    pub(super) fn connector(&self) -> ConnectorServiceClient<Shown> {
         self.connector.clone()
     }
 
     /// A client of the audit service.
-    pub(super) fn audit(&self) -> AuditServiceClient<Channel> {
+    pub(super) fn audit(&self) -> AuditServiceClient<Shown> {
         self.audit.clone()
     }
 
     /// A client of the operations service.
-    pub(super) fn operations(&self) -> OperationsServiceClient<Channel> {
+    pub(super) fn operations(&self) -> OperationsServiceClient<Shown> {
         self.operations.clone()
     }
 

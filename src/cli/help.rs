@@ -275,6 +275,15 @@ pub(super) const DOCTOR_EXAMPLES: &str = "\
 Examples:
   latchkey doctor --config /etc/latchkey/config.yaml";
 
+pub(super) const POLICY_EXAMPLES: &str = "\
+Works on files, without a connector. docs/law.md shows how policies and cases are written.
+
+Examples:
+  latchkey policy show > /etc/latchkey/law/latchkey.cedar
+  latchkey policy check --law /etc/latchkey/law
+  latchkey policy test cases.yaml --config /etc/latchkey/config.yaml
+  latchkey policy explain cases.yaml --law /etc/latchkey/law";
+
 pub(super) const SCHEMA_EXAMPLES: &str = "\
 Examples:
   latchkey schema > latchkey.schema.json";

@@ -26,12 +26,14 @@ mod host;
 mod inventory;
 mod ledger;
 mod overdue;
+mod policy;
 mod progress;
 mod proof;
 mod proof_text;
 mod proof_view;
 mod receipt;
 mod resolve;
+pub mod secure;
 mod shell;
 pub mod simulate;
 mod stranger;
@@ -51,7 +53,9 @@ pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
 pub use ledger::{LedgerArgs, MigrateArgs};
 pub use overdue::{ForgetArgs, OverdueArgs};
+pub use policy::{CasesArgs, ExplainArgs, PolicyArgs, PolicyCommand, ShowArgs, Which};
 pub use proof::{ReceiptArgs, ReceiptsArgs};
+pub use secure::Credentials;
 pub use streams::Streams;
 pub use sweep::SweepArgs;
 
@@ -96,6 +100,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "integrations",
             "limits",
             "schema",
+            "policy",
             "drain",
             "hold",
             "events",
@@ -160,6 +165,7 @@ pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
             .await
             .map(|()| Exit::Done),
         Command::CheckConfig(args) => configuration::check(&args, streams).map(|()| Exit::Done),
+        Command::Policy(args) => policy::policy(&args, &cli.global, streams).map(|()| Exit::Done),
         Command::Schema => configuration::schema(streams).map(|()| Exit::Done),
         Command::Completions(args) => shell::completions(&args, streams).map(|()| Exit::Done),
         Command::Man(args) => shell::man(&args, streams).map(|()| Exit::Done),

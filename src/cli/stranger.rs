@@ -74,7 +74,7 @@ fn describe(answer: &[u8]) -> String {
         [] => "closes the connection without a word".to_owned(),
         // An alert, or a handshake: the first byte of every TLS record.
         [0x15 | 0x16, 0x03, ..] => {
-            "speaks TLS, which the connector does not ask for and this command does not offer"
+            "speaks TLS: write https in --server, and give --tls-ca with the authority of its certificate"
                 .to_owned()
         }
         // A settings frame opens every HTTP/2 connection.
@@ -105,7 +105,7 @@ mod tests {
             (b"", "closes the connection without a word"),
             (
                 b"\x15\x03\x01\x00\x02\x02\x46",
-                "speaks TLS, which the connector does not ask for and this command does not offer",
+                "speaks TLS: write https in --server, and give --tls-ca with the authority of its certificate",
             ),
             (
                 b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",

@@ -4,9 +4,11 @@
 //! holds a secret: only where one is. Never expands variables.
 
 pub mod audit;
+pub mod callers;
 pub mod engine;
 pub mod integration;
 pub mod lateness;
+pub mod law;
 pub mod ledger;
 pub mod limits;
 pub mod listen;
@@ -33,12 +35,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use audit::Audit;
+pub use callers::{CallerSection, CertificateProof, Role, TokenProof};
 pub use engine::Engine;
 pub use integration::{Integration, Reapply, Upstream};
 pub use lateness::{Lateness, OnExceeded};
+pub use law::LawSection;
 pub use ledger::{Ledger, LedgerKind, Retention};
 pub use limits::Limits;
-pub use listen::Listen;
+pub use listen::{Listen, ListenTls, Oidc};
 pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
@@ -58,6 +62,11 @@ pub struct Config {
     /// Where Latchkey listens.
     #[serde(default)]
     pub listen: Listen,
+    /// Who may call, where the listener authenticates callers. Over plain loopback it stays empty: whoever is on this
+    /// machine is `local` and may do everything.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub callers: Vec<CallerSection>,
     /// What is logged and how.
     #[serde(default)]
     pub log: Log,
@@ -77,6 +86,9 @@ pub struct Config {
     /// What may be granted at all.
     #[serde(default)]
     pub policy: Policy,
+    /// The customer's law: what callers may do.
+    #[serde(default)]
+    pub law: LawSection,
     /// How late access may be taken away when much of it ends at once.
     #[serde(default)]
     pub lateness: Lateness,
@@ -175,12 +187,14 @@ impl Config {
     fn check(&self, problems: &mut Problems) {
         let Self {
             listen,
+            callers,
             log: _,
             ledger,
             witness,
             audit,
             limits,
             policy,
+            law,
             lateness,
             engine,
             sweeps: _,
@@ -189,6 +203,7 @@ impl Config {
             integrations,
         } = self;
         listen.check(problems);
+        callers::check(callers, listen, problems);
         ledger.check(problems);
         if let Some(witness) = witness {
             witness.check(Some(ledger), problems);
@@ -198,6 +213,7 @@ impl Config {
         }
         limits.check(problems);
         policy.check(problems);
+        law.check(problems);
         lateness.check(problems);
         engine.check(problems);
         reminders.check(problems);
@@ -216,6 +232,12 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(listen) = section::<Listen>(value, "listen") {
         listen.check(problems);
+        let callers = value.get("callers").and_then(serde_json::Value::as_array);
+        let callers: Option<Vec<CallerSection>> =
+            callers.and_then(|all| all.iter().cloned().map(read_known).collect());
+        if let Some(callers) = callers {
+            callers::check(&callers, &listen, problems);
+        }
     }
     if let Some(ledger) = section::<Ledger>(value, "ledger") {
         ledger.check(problems);
@@ -231,6 +253,9 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(policy) = section::<Policy>(value, "policy") {
         policy.check(problems);
+    }
+    if let Some(law) = section::<LawSection>(value, "law") {
+        law.check(problems);
     }
     if let Some(lateness) = section::<Lateness>(value, "lateness") {
         lateness.check(problems);

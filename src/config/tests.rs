@@ -153,6 +153,69 @@ fn values_of_the_wrong_kind_are_refused() {
 }
 
 #[test]
+fn callers_must_be_proven_by_something_that_proves_nobody_else() {
+    let tls = "tls: {certificate: /c, key: /k, client_ca: /a}";
+    let listen = format!("listen: {{{tls}}}");
+    let caller = |lines: &str| format!("{listen}\ncallers: [{lines}]");
+    let proof = "certificate: {dns: a.example}";
+    refused(
+        "listen: {grpc: '0.0.0.0:7443', oidc: [{issuer: 'https://i', audience: a}]}",
+        "listen.grpc",
+        "without TLS",
+    );
+    refused(
+        "listen: {tls: {certificate: /c, key: /k}}",
+        "listen.tls",
+        "nothing says who calls",
+    );
+    refused(&listen, "callers", "nobody could call");
+    refused(
+        &caller(&format!("{{name: local, role: operator, {proof}}}")),
+        "callers[0].name",
+        "uses itself",
+    );
+    refused(
+        &caller("{name: a, role: operator}"),
+        "callers[0]",
+        "nothing proves",
+    );
+    refused(
+        &caller(&format!(
+            "{{name: a, role: operator, {proof}}}, {{name: b, role: auditor, certificate: {{dns: A.example}}}}"
+        )),
+        "callers[1].certificate",
+        "proves callers[0] as well",
+    );
+    refused(
+        &caller("{name: a, role: operator, token: {issuer: 'https://i', subject: x}}"),
+        "callers[0].token.issuer",
+        "is no issuer of listen.oidc",
+    );
+    refused(
+        &caller(&format!("{{name: a, role: king, {proof}}}")),
+        "callers[0].role",
+        "control-plane",
+    );
+    let oidc = "listen: {oidc: [{issuer: 'http://idp.example', audience: a}]}";
+    refused(oidc, "listen.oidc[0].issuer", "https");
+    let fine = format!(
+        "{MINIMAL}listen: {{grpc: '0.0.0.0:7443', {tls}}}\ncallers: [{{name: a, role: operator, {proof}}}]\n"
+    );
+    Config::parse("test.yaml", fine.as_bytes()).expect("other machines may call");
+}
+
+#[test]
+fn a_law_is_in_one_place_and_its_zone_exists() {
+    refused(
+        "law: {directory: /a, files: [/b]}",
+        "law.files",
+        "beside a folder",
+    );
+    refused("law: {directory: law}", "law.directory", "is relative");
+    refused("law: {zone: Mars/Olympus}", "law.zone", "no time zone");
+}
+
+#[test]
 fn values_that_mean_nothing_are_refused() {
     refused(
         "listen: {grpc: 'localhost:7443'}",

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::{Host, Url};
 
 use crate::domain::catalogue;
-use crate::domain::ids::{Email, IntegrationName, InvalidId, OrganizationId};
+use crate::domain::ids::{CallerName, Email, IntegrationName, InvalidId, OrganizationId};
 
 /// Why a text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,11 @@ pub(super) const GRAMMARS: &[Grammar] = &[
         check: variable,
     },
     Grammar {
+        name: "latchkey-caller",
+        what: "a name of letters, digits and . _ : / @ - such as control-plane",
+        check: |text| Ok(CallerName::parse(text).map(drop)?),
+    },
+    Grammar {
         name: "latchkey-path",
         what: "a path such as /run/secrets/elastic-key",
         check: path,
@@ -180,9 +185,15 @@ schema_of! {
     integration => "latchkey-integration",
     organization => "latchkey-organization",
     variable => "latchkey-variable",
+    caller => "latchkey-caller",
     path => "latchkey-path",
     aws_word => "latchkey-aws-word",
     kubernetes_name => "latchkey-kubernetes-name",
+}
+
+/// The schema of a list of files.
+pub(super) fn paths(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": schema("latchkey-path"), "maxItems": 1000})
 }
 
 /// The schema of a list of addresses of people.

@@ -100,6 +100,9 @@ pub enum EventKind {
         requester: String,
         /// Why.
         justification: String,
+        /// The policies of the law that decided so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<String>,
     },
     /// A request was refused before anything was durable.
     RequestRefused {
@@ -107,6 +110,9 @@ pub enum EventKind {
         code: String,
         /// Which operation.
         operation: String,
+        /// The policies of the law that decided so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<String>,
     },
     /// A grant went from one state to another.
     GrantChanged {
@@ -136,6 +142,9 @@ pub enum EventKind {
         by: String,
         /// Why.
         reason: String,
+        /// The policies of the law that decided so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<String>,
     },
     /// A request id was closed before its grant arrived.
     Tombstoned {
@@ -322,6 +331,13 @@ pub enum EventKind {
         /// What is done about it.
         action: String,
     },
+    /// The policies of the customer's law changed, or changed ones could not be used.
+    LawChanged {
+        /// `changed` or `kept`.
+        action: String,
+        /// SHA-256 of the texts in force, in hexadecimal digits.
+        digest: String,
+    },
     /// The connector started or stopped.
     Lifecycle {
         /// `started`, `stopped`, `sweep_started` or `sweep_ended`.
@@ -364,6 +380,7 @@ impl EventKind {
             Self::ForgetProposed { .. } => "forget_proposed",
             Self::AccessForgotten { .. } => "access_forgotten",
             Self::AccessAdopted { .. } => "access_adopted",
+            Self::LawChanged { .. } => "law_changed",
             Self::Lifecycle { .. } => "lifecycle",
         }
     }

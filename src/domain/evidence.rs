@@ -36,6 +36,9 @@ pub struct Proposal {
     pub assignment: Assignment,
     /// Who proposes, as told by the caller.
     pub by: String,
+    /// Who proposes, as proven to us; `None` where nobody had to prove anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Why.
     pub reason: String,
     /// When.

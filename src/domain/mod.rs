@@ -4,6 +4,7 @@
 //! reads a clock, never logs, and knows nothing of gRPC, SQL or HTTP.
 
 pub mod assignment;
+pub mod caller;
 pub mod catalogue;
 pub mod drift;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod evidence;
 pub mod grant;
 pub mod ids;
 pub mod lateness;
+pub mod law;
 pub mod member;
 pub mod observation;
 pub mod overdue;

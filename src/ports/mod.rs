@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod clock;
+pub mod law;
 pub mod ledger;
 pub mod ownership;
 pub mod provider;
@@ -12,6 +13,7 @@ pub mod wake;
 pub mod witness;
 
 pub use clock::Clock;
+pub use law::Law;
 pub use ledger::Ledger;
 pub use ownership::Ownership;
 pub use provider::AccessProvider;

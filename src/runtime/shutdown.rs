@@ -118,8 +118,8 @@ pub fn signals() -> io::Result<BoxStream<'static, &'static str>> {
     .boxed())
 }
 
-/// Takes note of hang-ups (SIGHUP), which by default would end the process: nothing is lost when a terminal closes,
-/// and nothing has to be reloaded, since keys are read anew by themselves.
+/// Takes note of hang-ups (SIGHUP), which by default would end the process: nothing is lost when a terminal closes.
+/// Files of keys, certificates and the law are read anew by themselves.
 ///
 /// # Errors
 /// When the operating system refuses the handler.
@@ -132,7 +132,7 @@ pub fn hang_ups(
             tokio::select! {
                 () = shutdown.closing() => return Ok(()),
                 Some(()) = hang_up.recv() => tracing::info!(
-                    "SIGHUP is ignored: rotated keys are read by themselves, other settings at the next start"
+                    "SIGHUP was taken: rotated keys, certificates and the law are read by themselves, other settings at the next start"
                 ),
                 else => return Ok(()),
             }

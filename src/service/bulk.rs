@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::Timestamp;
+use crate::domain::caller::Caller;
 use crate::domain::grant::{EndCause, Grant};
 use crate::domain::ids::{CallerName, IntegrationName, RequestId};
 use crate::domain::member::{MemberKey, Phase, Subject};
@@ -53,7 +54,7 @@ pub struct DrainProgress {
 }
 
 impl Service {
-    /// Ends every matching grant, whoever created it. A repeat goes on where an interrupted run stopped.
+    /// Ends every matching grant, whoever created it; a proven control plane reaches its own alone. A repeat goes on where an interrupted run stopped.
     ///
     /// # Errors
     /// [`ServiceError::RequestIdReused`], [`ServiceError::TooMany`] for a target that more members hold than
@@ -65,7 +66,7 @@ impl Service {
     )]
     pub async fn revoke_access(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         request_id: RequestId,
         integration: Option<&IntegrationName>,
         selector: Selector,
@@ -73,6 +74,7 @@ impl Service {
         reason: String,
         max_members: Option<usize>,
     ) -> Result<BulkRevocation> {
+        let caller = &caller.into();
         let integration = self.integration(integration)?;
         let body = fingerprint(&[
             "revoke_access",
@@ -82,7 +84,8 @@ impl Service {
             &reason,
         ]);
         let result = async {
-            match self.ledger.find_request(caller, &request_id).await? {
+            self.check_ending(caller, Some(&integration.name), "access", &requester)?;
+            match self.ledger.find_request(&caller.name, &request_id).await? {
                 None => {}
                 Some(RequestRecord::Done { fingerprint, .. }) if fingerprint == body => {
                     return Ok(BulkRevocation {
@@ -105,12 +108,12 @@ impl Service {
                 });
             }
             let cause = EndCause::Revoked {
-                by: actor(requester, caller),
+                by: actor(requester, &caller.name),
                 reason,
             };
             let now = self.clock.now();
             let done = (
-                caller.clone(),
+                caller.name.clone(),
                 request_id,
                 RequestRecord::Done {
                     fingerprint: body,
@@ -118,12 +121,17 @@ impl Service {
                 },
                 now + self.rules.max_total + self.settings.remember_requests,
             );
-            let named = |grant: &Grant| match &selector {
-                Selector::Target(target) => grant
-                    .assignments
-                    .iter()
-                    .any(|held| held.assignment.target == *target),
-                Selector::Member(_) | Selector::Integration => true,
+            // Whoever is on this machine has always reached everything.
+            let reaches_all = caller.identity.is_none() || caller.revokes_all();
+            let named = |grant: &Grant| {
+                let is_named = match &selector {
+                    Selector::Target(target) => grant
+                        .assignments
+                        .iter()
+                        .any(|held| held.assignment.target == *target),
+                    Selector::Member(_) | Selector::Integration => true,
+                };
+                is_named && (reaches_all || grant.caller == caller.name)
             };
             // The request id is closed last, so that an interrupted run is not taken for done.
             let done = unresolved.is_none().then_some(done);
@@ -137,7 +145,7 @@ impl Service {
         let bulk = self
             .audited(
                 "revoke_access",
-                caller,
+                &caller.name,
                 Some(&integration.name),
                 None,
                 result,
@@ -154,11 +162,15 @@ impl Service {
     /// begun then, and repeating goes on with it.
     pub async fn drain(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         integration: Option<&IntegrationName>,
         requester: String,
         reason: String,
     ) -> Result<DrainProgress> {
+        let caller = &caller.into();
+        let lawful = self.check_ending(caller, integration, "everything", &requester);
+        self.audited("drain", &caller.name, integration, None, lawful)
+            .await?;
         let chosen: Vec<&Integration> = match integration {
             Some(name) => vec![self.integration(Some(name))?],
             None => self.integrations.values().collect(),
@@ -171,7 +183,7 @@ impl Service {
             }
         }
         let cause = EndCause::Revoked {
-            by: actor(requester, caller),
+            by: actor(requester, &caller.name),
             reason,
         };
         let mut progress = DrainProgress::default();

@@ -10,11 +10,13 @@ use tokio::time::Instant;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Target};
+use crate::domain::caller::Caller;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{
     ACTIVATION_ALLOWANCE, Certainty, Grant, GrantState, GrantedAssignment, Holding,
 };
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, RequestId};
+use crate::domain::law::Matter;
 use crate::domain::member::{Due, DueKind, Subject};
 use crate::domain::request::{Fingerprint, GrantRequest, Principal};
 use crate::domain::ttl::Ttl;
@@ -23,6 +25,7 @@ use crate::ports::ledger::{Accept, Accepted, LedgerError, RequestRecord};
 use crate::ports::provider::Priority;
 
 use super::error::{Result, ServiceError};
+use super::law::asked;
 use super::resolve::{Resolved, role_and_targets};
 use super::{ATTEMPTS, Integration, Service, member_key};
 
@@ -87,19 +90,20 @@ impl Service {
     /// durable then, except that [`LedgerError::CommitUnknown`] may leave an accepted grant: repeat the call.
     pub async fn create_grant(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         request_id: RequestId,
         ask: GrantAsk,
         wait: Wait,
     ) -> Result<CreatedGrant> {
+        let caller = &caller.into();
         let integration = self.integration(ask.integration.as_ref())?;
         let subject = Some(ask.beneficiary.to_string());
-        let request = request(caller, request_id, integration, ask)?;
-        let result = self.accept(integration, request).await;
+        let request = request(&caller.name, request_id, integration, ask)?;
+        let result = self.accept(caller, integration, request).await;
         let mut created = self
             .audited(
                 "create_grant",
-                caller,
+                &caller.name,
                 Some(&integration.name),
                 subject,
                 result,
@@ -113,6 +117,7 @@ impl Service {
 
     async fn accept(
         &self,
+        caller: &Caller,
         integration: &Integration,
         request: GrantRequest,
     ) -> Result<CreatedGrant> {
@@ -121,7 +126,7 @@ impl Service {
             return Ok(replayed);
         }
         self.check_hold(integration)?;
-        let subject = self.admit(integration, &request).await?;
+        let (subject, policies) = self.admit(caller, integration, &request).await?;
         self.check_skew(integration)?;
         // Held until the grant is durable: a drain that begins now waits for it and then sees it.
         let draining = integration.draining.read().await;
@@ -131,7 +136,7 @@ impl Service {
         // What is forecast counts for the next one from here on, recorded or not.
         let end = self.expected_end(&request, &subject);
         let (predicted_lateness, _reserved) = self.forecast(integration, end).await?;
-        let accept = self.prepare(request, fingerprint, subject);
+        let accept = self.prepare(request, fingerprint, subject, policies);
         let (key, due) = (member_key(&accept.grant), accept.due);
         for _ in 0..ATTEMPTS {
             match self.ledger.accept(accept.clone()).await {
@@ -206,25 +211,36 @@ impl Service {
         }
     }
 
-    /// Decides whether a request may be granted, and to whom. Changes nothing.
-    pub(super) async fn admit(
+    /// Decides whether a request may be granted, to whom, and by which policies. Changes nothing.
+    async fn admit(
         &self,
+        caller: &Caller,
         integration: &Integration,
         request: &GrantRequest,
-    ) -> Result<Subject> {
-        self.check_rules(request)?;
+    ) -> Result<(Subject, Vec<String>)> {
+        self.check_rules(caller, request)?;
         let resolved = self
             // An accept is answered also while removals take the whole budget: the read is one that proves something.
             .resolve_member(integration, &request.beneficiary, Priority::Verify)
             .await?;
         let subject = subject(request, resolved)?;
         self.check_targets(integration, &request.targets).await?;
+        let policies = self
+            .check_law(caller, integration, request, &subject)
+            .await?;
         self.check_key(integration, request, &subject)?;
-        Ok(subject)
+        Ok((subject, policies))
     }
 
-    pub(super) fn check_rules(&self, request: &GrantRequest) -> Result<()> {
-        policy::decide(request, &self.rules, self.clock.now()).into_result()?;
+    pub(super) fn check_rules(&self, caller: &Caller, request: &GrantRequest) -> Result<()> {
+        let now = self.clock.now();
+        policy::decide(request, &self.rules, now)
+            .into_result()
+            .map_err(|refusal| {
+                self.denied(caller, &request.integration, refusal, || {
+                    Matter::Create(asked(request, now))
+                })
+            })?;
         if request.invite && matches!(request.beneficiary, Principal::User(_)) {
             return Err(ServiceError::invalid(
                 "spec.invite",
@@ -258,7 +274,13 @@ impl Service {
         Ok(())
     }
 
-    fn prepare(&self, request: GrantRequest, fingerprint: Fingerprint, subject: Subject) -> Accept {
+    fn prepare(
+        &self,
+        request: GrantRequest,
+        fingerprint: Fingerprint,
+        subject: Subject,
+        policies: Vec<String>,
+    ) -> Accept {
         let now = self.clock.now();
         let assignments = request.assignments();
         let GrantRequest {
@@ -340,6 +362,7 @@ impl Service {
                 duration_s: grant.duration.seconds(),
                 requester: grant.requester.clone(),
                 justification: grant.justification.clone(),
+                policies,
             },
         );
         let due = Due {

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::grant::InvalidTransition;
+use crate::domain::law;
 use crate::policy;
 use crate::ports::ledger::LedgerError;
 use crate::ports::provider::{ReadError, Refusal};
@@ -66,6 +67,9 @@ pub enum ServiceError {
     /// Policy refuses.
     #[error(transparent)]
     Policy(#[from] policy::Refusal),
+    /// The customer's law refuses, or the settings do.
+    #[error(transparent)]
+    Law(Box<law::Refusal>),
     /// The key of the integration would expire before the access could be taken away.
     #[error(
         "the connector's key expires at {}, before this access would end; ask for a shorter time or have the key rotated",
@@ -196,6 +200,7 @@ impl ServiceError {
             Self::RequestIdReused => "request_id_reused",
             Self::RequestClosed => "request_closed",
             Self::Policy(refusal) => refusal.code,
+            Self::Law(refusal) => refusal.code,
             Self::KeyExpires { .. } => "key_expires",
             Self::State(_) => "wrong_state",
             Self::TooMany { .. } => "too_many_members",
@@ -235,6 +240,7 @@ impl ServiceError {
             | Self::RequestIdReused
             | Self::RequestClosed
             | Self::Policy(_)
+            | Self::Law(_)
             | Self::KeyExpires { .. }
             | Self::State(_)
             | Self::TooMany { .. }

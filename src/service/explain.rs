@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::caller::Caller;
 use crate::domain::drift::OpenDrift;
 use crate::domain::grant::Grant;
-use crate::domain::ids::{CallerName, Email, GrantId, IntegrationName, UserId};
+use crate::domain::ids::{Email, GrantId, IntegrationName, UserId};
 use crate::domain::member::{MemberRecord, Phase, Subject, WriteKind};
 use crate::domain::request::Principal;
 use crate::ports::provider::Priority;
@@ -77,11 +78,14 @@ impl Service {
     /// ledger.
     pub async fn explain_access(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         integration: Option<&IntegrationName>,
         who: &Principal,
     ) -> Result<Explanation> {
+        let caller = caller.into();
         let integration = self.integration(integration)?;
+        self.check_reading(&caller, Some(&integration.name), "access")
+            .await?;
         let (read, resolved) = self
             .observe_member(integration, who, Priority::Discovery)
             .await?;
@@ -106,7 +110,13 @@ impl Service {
             user_id: user,
             observed_at: read.started_at,
             is_complete: read.is_complete(),
-            access: explain(caller, &record, &held, read.is_complete(), self.clock.now()),
+            access: explain(
+                &caller,
+                &record,
+                &held,
+                read.is_complete(),
+                self.clock.now(),
+            ),
             drift: record.drifts,
         })
     }
@@ -114,7 +124,7 @@ impl Service {
 
 /// Puts the three sets side by side. Pure.
 fn explain(
-    caller: &CallerName,
+    caller: &Caller,
     record: &MemberRecord,
     held: &BTreeSet<Assignment>,
     is_complete: bool,
@@ -167,7 +177,7 @@ fn explain(
             let (own, foreign): (Vec<&Grant>, Vec<&Grant>) = grants
                 .iter()
                 .copied()
-                .partition(|grant| grant.caller == *caller);
+                .partition(|grant| caller.may_read(&grant.caller));
             Access {
                 assignment: assignment.clone(),
                 kind,

@@ -5,14 +5,17 @@
 
 use chrono::TimeDelta;
 
+use crate::domain::caller::Caller;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{ACTIVATION_ALLOWANCE, Grant, GrantState, InvalidTransition};
-use crate::domain::ids::{CallerName, GrantId, RequestId};
+use crate::domain::ids::{GrantId, RequestId};
+use crate::domain::law::Matter;
 use crate::domain::ttl::Ttl;
 use crate::policy;
 use crate::ports::ledger::{MemberCommit, RequestRecord};
 
 use super::error::{Result, ServiceError};
+use super::law::prolonged;
 use super::{ATTEMPTS, Service, actor, fingerprint, member_key};
 
 /// One extension.
@@ -45,7 +48,11 @@ impl Service {
     /// # Errors
     /// [`ServiceError::UnknownGrant`], [`ServiceError::State`] once its end has come, [`ServiceError::Policy`],
     /// [`ServiceError::RequestIdReused`], [`ServiceError::KeyExpires`], and failures of the ledger.
-    pub async fn extend_grant(&self, caller: &CallerName, extension: Extension) -> Result<Grant> {
+    pub async fn extend_grant(
+        &self,
+        caller: impl Into<Caller>,
+        extension: Extension,
+    ) -> Result<Grant> {
         let extended = self.extend_with_forecast(caller, extension).await?;
         Ok(extended.grant)
     }
@@ -56,15 +63,16 @@ impl Service {
     /// The same, and [`super::ServiceError::TooLate`] where policy refuses an end that cannot be kept.
     pub async fn extend_with_forecast(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         extension: Extension,
     ) -> Result<Extended> {
+        let caller = &caller.into();
         let mut predicted_lateness = None;
         let result = self
             .try_extend(caller, extension, &mut predicted_lateness)
             .await;
         let grant = self
-            .audited("extend_grant", caller, None, None, result)
+            .audited("extend_grant", &caller.name, None, None, result)
             .await?;
         Ok(Extended {
             grant,
@@ -74,7 +82,7 @@ impl Service {
 
     async fn try_extend(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         extension: Extension,
         predicted_lateness: &mut Option<TimeDelta>,
     ) -> Result<Grant> {
@@ -92,20 +100,20 @@ impl Service {
             &requester,
             &reason,
         ]);
-        let by_whom = actor(requester, caller);
+        let by_whom = actor(requester.clone(), &caller.name);
         for _ in 0..ATTEMPTS {
             // Looked up in every round: a rival with the same request id may have won the last one.
-            match self.ledger.find_request(caller, &request_id).await? {
+            match self.ledger.find_request(&caller.name, &request_id).await? {
                 None => {}
                 Some(RequestRecord::Done { fingerprint, .. }) if fingerprint == body => {
-                    return self.own_grant(caller, grant_id).await;
+                    return self.own_grant(&caller.name, grant_id).await;
                 }
                 Some(RequestRecord::Done { .. } | RequestRecord::Grant { .. }) => {
                     return Err(ServiceError::RequestIdReused);
                 }
                 Some(RequestRecord::Tombstone) => return Err(ServiceError::RequestClosed),
             }
-            let seen = self.own_grant(caller, grant_id).await?;
+            let seen = self.own_grant(&caller.name, grant_id).await?;
             let mut record = self.ledger.member(&member_key(&seen)).await?;
             let now = self.clock.now();
             let Some(grant) = record.grants.iter_mut().find(|grant| grant.id == grant_id) else {
@@ -119,10 +127,24 @@ impl Service {
             let GrantState::Active { expires_at, .. } = grant.state else {
                 return Err(refused(grant));
             };
-            let gain = policy::decide_extension(grant, by, &self.rules)?;
+            let integration = self.integration(Some(&grant.integration))?;
+            let gain = policy::decide_extension(grant, by, &self.rules).map_err(|refusal| {
+                self.denied(caller, &integration.name, refusal, || {
+                    Matter::Extend(prolonged(grant, by, &requester, !reason.trim().is_empty()))
+                })
+            })?;
+            let policies = self
+                .check_extension(
+                    caller,
+                    integration,
+                    grant,
+                    gain,
+                    &requester,
+                    !reason.trim().is_empty(),
+                )
+                .await?;
             let from = expires_at;
             let to = grant.extend(gain, now)?;
-            let integration = self.integration(Some(&grant.integration))?;
             self.check_hold(integration)?;
             self.check_skew(integration)?;
             if let Some(key_end) = integration.provider.key_status().expires_at
@@ -143,6 +165,7 @@ impl Service {
                     to,
                     by: by_whom.clone(),
                     reason: reason.clone(),
+                    policies,
                 },
             );
             let wanted: Vec<_> = grant
@@ -162,7 +185,7 @@ impl Service {
                     record,
                     audit: vec![event],
                     request: Some((
-                        caller.clone(),
+                        caller.name.clone(),
                         request_id.clone(),
                         RequestRecord::Done {
                             fingerprint: body,
@@ -177,7 +200,7 @@ impl Service {
                     hold.note_extension(&record, &wanted).await;
                 }
                 tracing::info!(grant.id = %grant_id, "Grant extended");
-                return self.own_grant(caller, grant_id).await;
+                return self.own_grant(&caller.name, grant_id).await;
             }
         }
         Err(ServiceError::Contended)

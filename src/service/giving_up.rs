@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
+use crate::domain::caller::Caller;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::evidence::{Forgotten, Proposal};
 use crate::domain::grant::{Certainty, GrantState, Holding};
@@ -85,18 +86,21 @@ impl Service {
     /// [`ServiceError::InvalidField`] when several assignments match, and failures of the ledger.
     pub async fn forget_access(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         access: &AccessReference,
         requester: &str,
         reason: &str,
     ) -> Result<Forgetting> {
+        let caller = &caller.into();
         let key = self.member_of(access).await?;
-        let result = self.try_forget(&key, access, requester, reason).await;
+        let result = self
+            .try_forget(caller, &key, access, requester, reason)
+            .await;
         let subject = Some(key.subject.to_string());
         let forgetting = self
             .audited(
                 "forget_access",
-                caller,
+                &caller.name,
                 Some(&key.integration),
                 subject,
                 result,
@@ -108,6 +112,7 @@ impl Service {
 
     async fn try_forget(
         &self,
+        caller: &Caller,
         key: &MemberKey,
         access: &AccessReference,
         requester: &str,
@@ -126,6 +131,7 @@ impl Service {
                 let proposal = Proposal {
                     assignment: assignment.clone(),
                     by: requester.to_owned(),
+                    identity: caller.identity.clone(),
                     reason: reason.to_owned(),
                     at: now,
                     expires_at: now + PROPOSAL_TTL,
@@ -144,20 +150,28 @@ impl Service {
                 let proposals = &mut record.evidence.proposals;
                 proposals.retain(|other| other.assignment != assignment);
                 proposals.push(proposal);
-                let audit = vec![AuditEvent::member(now, key, kind)];
+                let mut event = AuditEvent::member(now, key, kind);
+                event.caller = Some(caller.name.clone());
+                let audit = vec![event];
                 if self.store(record, audit).await? {
                     return Ok(answer);
                 }
                 continue;
             };
-            if is_same_person(&proposal.by, requester) {
+            // A name is told; an identity is proven. Two people differ in both, as far as both are there.
+            let is_same_identity =
+                proposal.identity.is_some() && proposal.identity == caller.identity;
+            if is_same_identity || is_same_person(&proposal.by, requester) {
                 return Ok(Forgetting::Proposed {
                     assignment,
                     by: proposal.by,
                     expires_at: proposal.expires_at,
                 });
             }
-            let (record, audit, ended) = forget(record, &assignment, &proposal, requester, now);
+            let (record, mut audit, ended) = forget(record, &assignment, &proposal, requester, now);
+            for event in &mut audit {
+                event.caller.get_or_insert_with(|| caller.name.clone());
+            }
             if self.store(record, audit).await? {
                 tracing::error!(
                     integration = %key.integration, member = %key.subject, %assignment,

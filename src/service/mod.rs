@@ -17,6 +17,7 @@ mod explain;
 mod extend;
 mod giving_up;
 mod hold;
+mod law;
 mod overdue;
 mod plan;
 mod read;
@@ -41,7 +42,7 @@ use crate::domain::request::Fingerprint;
 use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
-use crate::ports::{AccessProvider, Clock, Ledger, Wake};
+use crate::ports::{AccessProvider, Clock, Law, Ledger, Wake};
 use crate::reconcile::{Hold, Observer, receipt};
 
 use admission::Outlook;
@@ -58,6 +59,7 @@ pub use explain::{Access, AccessKind, Explanation};
 pub use extend::{Extended, Extension};
 pub use giving_up::{AccessReference, Adopted, Forgetting};
 pub use hold::{HeldAction, HeldItem, HoldPlan};
+pub use law::policies_of;
 pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
@@ -157,6 +159,8 @@ pub struct Service {
     integrations: BTreeMap<IntegrationName, Integration>,
     rules: Rules,
     settings: Settings,
+    /// The customer's law; without one the rules alone decide.
+    law: Option<Arc<dyn Law>>,
 }
 
 impl Service {
@@ -200,6 +204,7 @@ impl Service {
             integrations,
             rules,
             settings,
+            law: None,
         }
     }
 
@@ -280,16 +285,10 @@ impl Service {
                 kind: EventKind::RequestRefused {
                     code: error.code().to_owned(),
                     operation: operation.to_owned(),
+                    policies: policies_of(error),
                 },
             };
-            if let Err(failure) = self.ledger.append(vec![event]).await {
-                tracing::warn!(
-                    operation,
-                    code = error.code(),
-                    error = failure.code(),
-                    "Refusal left no audit event"
-                );
-            }
+            self.note_refusal(event).await;
         }
         result
     }

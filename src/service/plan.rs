@@ -7,7 +7,8 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
-use crate::domain::ids::{CallerName, RequestId, UserId};
+use crate::domain::caller::Caller;
+use crate::domain::ids::{RequestId, UserId};
 use crate::domain::member::{Subject, WriteKind};
 use crate::ports::provider::{PlannedCall, Priority};
 
@@ -52,16 +53,19 @@ impl Service {
     ///
     /// # Errors
     /// The same refusals that `create_grant` would give.
-    pub async fn plan_grant(&self, caller: &CallerName, ask: GrantAsk) -> Result<GrantPlan> {
+    pub async fn plan_grant(&self, caller: impl Into<Caller>, ask: GrantAsk) -> Result<GrantPlan> {
+        let caller = &caller.into();
         let integration = self.integration(ask.integration.as_ref())?;
         let request_id = RequestId::parse("plan").expect("a word is a request id");
-        let request = request(caller, request_id, integration, ask)?;
-        self.check_rules(&request)?;
+        let request = request(&caller.name, request_id, integration, ask)?;
+        self.check_rules(caller, &request)?;
         let (read, resolved) = self
             .observe_member(integration, &request.beneficiary, Priority::Discovery)
             .await?;
         let subject = subject(&request, resolved)?;
         self.check_targets(integration, &request.targets).await?;
+        self.check_law(caller, integration, &request, &subject)
+            .await?;
         self.check_key(integration, &request, &subject)?;
 
         let mut plan = GrantPlan {

@@ -1,7 +1,8 @@
 //! Reading grants.
 //!
-//! Owns that every row is bound to its caller. Never tells a foreign grant from one that does not exist.
+//! Owns that every row is bound to its caller: operators and auditors see all of them, others their own. Never tells a foreign grant from one that does not exist.
 
+use crate::domain::caller::Caller;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId};
 use crate::ports::ledger::{GrantFilter, Page};
@@ -14,8 +15,18 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::UnknownGrant`] for unknown and foreign ids alike, and failures of the ledger.
-    pub async fn get_grant(&self, caller: &CallerName, id: GrantId) -> Result<Grant> {
-        self.own_grant(caller, id).await
+    pub async fn get_grant(&self, caller: impl Into<Caller>, id: GrantId) -> Result<Grant> {
+        let caller = caller.into();
+        self.check_reading(&caller, None, "grant").await?;
+        self.visible_grant(&caller, id).await
+    }
+
+    pub(super) async fn visible_grant(&self, caller: &Caller, id: GrantId) -> Result<Grant> {
+        self.ledger
+            .grant(id)
+            .await?
+            .filter(|grant| caller.may_read(&grant.caller))
+            .ok_or(ServiceError::UnknownGrant)
     }
 
     /// A page of the caller's grants, newest first, at most `limit`, beginning below `before`.
@@ -24,14 +35,17 @@ impl Service {
     /// [`ServiceError::UnknownIntegration`], and failures of the ledger.
     pub async fn list_grants(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         filter: GrantFilter,
         before: Option<GrantId>,
         limit: usize,
     ) -> Result<Page<Grant, GrantId>> {
+        let caller = caller.into();
         self.known(&filter)?;
+        self.check_reading(&caller, filter.integration.as_ref(), "grants")
+            .await?;
         let filter = GrantFilter {
-            caller: Some(caller.clone()),
+            caller: (!caller.reads_all()).then_some(caller.name),
             ..filter
         };
         Ok(self.ledger.list_grants(&filter, before, limit).await?)

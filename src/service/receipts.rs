@@ -2,8 +2,9 @@
 //!
 //! Owns that every receipt is bound to the caller of its grant. Never tells a foreign one from one that does not exist.
 
+use crate::domain::caller::Caller;
 use crate::domain::grant::InvalidTransition;
-use crate::domain::ids::{CallerName, GrantId};
+use crate::domain::ids::GrantId;
 use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{Page, ReceiptCursor, ReceiptFilter};
 
@@ -16,12 +17,14 @@ impl Service {
     /// # Errors
     /// [`ServiceError::UnknownGrant`] for unknown and foreign ids alike, [`ServiceError::State`] while the grant has not
     /// ended, and failures of the ledger.
-    pub async fn get_receipt(&self, caller: &CallerName, id: GrantId) -> Result<Receipt> {
+    pub async fn get_receipt(&self, caller: impl Into<Caller>, id: GrantId) -> Result<Receipt> {
+        let caller = caller.into();
+        self.check_reading(&caller, None, "receipt").await?;
         let receipt = self.ledger.receipt(id).await?;
-        if let Some(receipt) = receipt.filter(|receipt| receipt.caller == *caller) {
+        if let Some(receipt) = receipt.filter(|receipt| caller.may_read(&receipt.caller)) {
             return Ok(receipt);
         }
-        let grant = self.own_grant(caller, id).await?;
+        let grant = self.visible_grant(&caller, id).await?;
         if grant.state.is_ended() {
             // It ended before this release wrote receipts.
             return Err(ServiceError::UnknownGrant);
@@ -38,13 +41,16 @@ impl Service {
     /// Failures of the ledger.
     pub async fn list_receipts(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         filter: ReceiptFilter,
         before: Option<ReceiptCursor>,
         limit: usize,
     ) -> Result<Page<Receipt, ReceiptCursor>> {
+        let caller = caller.into();
+        self.check_reading(&caller, filter.integration.as_ref(), "receipts")
+            .await?;
         let filter = ReceiptFilter {
-            caller: Some(caller.clone()),
+            caller: (!caller.reads_all()).then_some(caller.name),
             ..filter
         };
         Ok(self.ledger.list_receipts(&filter, before, limit).await?)

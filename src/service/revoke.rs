@@ -4,6 +4,7 @@
 //! may not have arrived yet. Never takes access away itself, and never tells a foreign grant from an unknown one.
 
 use crate::domain::Timestamp;
+use crate::domain::caller::Caller;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, Grant, GrantState};
 use crate::domain::ids::{CallerName, GrantId, RequestId};
@@ -50,37 +51,49 @@ impl Service {
     /// of the ledger.
     pub async fn revoke_grant(
         &self,
-        caller: &CallerName,
+        caller: impl Into<Caller>,
         revocation: Revocation,
     ) -> Result<Revoked> {
+        let caller = &caller.into();
         let Revocation {
             which,
             requester,
             reason,
         } = revocation;
+        let lawful = self.check_ending(caller, None, "grant", &requester);
         let cause = EndCause::Revoked {
-            by: actor(requester, caller),
+            by: actor(requester, &caller.name),
             reason,
         };
-        let result = match which {
-            WhichGrant::Id(id) => self
+        let result = match (lawful, which) {
+            (Err(refused), _) => Err(refused),
+            (Ok(()), WhichGrant::Id(id)) => self
                 .revoke_by_id(caller, id, &cause)
                 .await
                 .map(|grant| Revoked::Grant(Box::new(grant))),
-            WhichGrant::Request(request) => self.revoke_by_request(caller, &request, &cause).await,
+            (Ok(()), WhichGrant::Request(request)) => {
+                self.revoke_by_request(caller, &request, &cause).await
+            }
         };
-        self.audited("revoke_grant", caller, None, None, result)
+        self.audited("revoke_grant", &caller.name, None, None, result)
             .await
     }
 
-    async fn revoke_by_id(
-        &self,
-        caller: &CallerName,
-        id: GrantId,
-        cause: &EndCause,
-    ) -> Result<Grant> {
+    async fn revoke_by_id(&self, caller: &Caller, id: GrantId, cause: &EndCause) -> Result<Grant> {
         for _ in 0..ATTEMPTS {
-            let grant = self.own_grant(caller, id).await?;
+            let grant = self
+                .ledger
+                .grant(id)
+                .await?
+                .filter(|grant| caller.may_revoke(&grant.caller))
+                .ok_or(ServiceError::UnknownGrant)?;
+            let foreign;
+            let cause = if grant.caller == caller.name {
+                cause
+            } else {
+                foreign = on_behalf(cause, &caller.name);
+                &foreign
+            };
             if matches!(
                 grant.state,
                 GrantState::Revoking { .. } | GrantState::Ended { .. }
@@ -101,7 +114,7 @@ impl Service {
                 continue;
             }
             if self.store_ending(record, ending).await? {
-                let grant = self.own_grant(caller, id).await?;
+                let grant = self.own_grant(&grant.caller, id).await?;
                 tracing::info!(grant.id = %id, grant.state = grant.state.name(), "Grant revoked");
                 return Ok(grant);
             }
@@ -111,11 +124,11 @@ impl Service {
 
     async fn revoke_by_request(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         request: &RequestId,
         cause: &EndCause,
     ) -> Result<Revoked> {
-        let mut record = self.ledger.find_request(caller, request).await?;
+        let mut record = self.ledger.find_request(&caller.name, request).await?;
         if record.is_none() {
             let now = self.clock.now();
             let event = AuditEvent {
@@ -123,7 +136,7 @@ impl Service {
                 integration: None,
                 subject: None,
                 grant_id: None,
-                caller: Some(caller.clone()),
+                caller: Some(caller.name.clone()),
                 kind: EventKind::Tombstoned {
                     request_id: request.to_string(),
                 },
@@ -135,7 +148,7 @@ impl Service {
                 + self.settings.remember_requests;
             record = self
                 .ledger
-                .tombstone(caller, request, remember_until, vec![event])
+                .tombstone(&caller.name, request, remember_until, vec![event])
                 .await?;
         }
         match record {
@@ -165,6 +178,17 @@ impl Service {
             self.wake.wake(&key, due);
         }
         Ok(stored)
+    }
+}
+
+/// Who ended a grant of another caller: the receipt says through whom.
+fn on_behalf(cause: &EndCause, caller: &CallerName) -> EndCause {
+    match cause {
+        EndCause::Revoked { by, reason } if by != caller.as_str() => EndCause::Revoked {
+            by: format!("{by} ({caller})"),
+            reason: reason.clone(),
+        },
+        other => other.clone(),
     }
 }
 

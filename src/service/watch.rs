@@ -10,8 +10,9 @@ use std::time::Duration;
 use futures::stream::{self, Stream};
 use tokio::sync::watch;
 
+use crate::domain::caller::Caller;
 use crate::domain::grant::Grant;
-use crate::domain::ids::{CallerName, GrantId};
+use crate::domain::ids::GrantId;
 use crate::ports::ledger::{EventFilter, GrantFilter};
 
 use super::Service;
@@ -60,6 +61,7 @@ enum Phase {
 
 struct Watch {
     service: Arc<Service>,
+    caller: Caller,
     filter: GrantFilter,
     events: EventFilter,
     changes: watch::Receiver<u64>,
@@ -77,19 +79,22 @@ impl Service {
     /// Failures of the ledger end the stream; resume with the last sequence.
     pub fn watch_grants(
         self: &Arc<Self>,
-        caller: &CallerName,
+        caller: &Caller,
         filter: GrantFilter,
         resume_after: Option<u64>,
     ) -> impl Stream<Item = Result<Watched>> + Send + use<> {
+        let caller = caller.clone();
+        let own = (!caller.reads_all()).then(|| caller.name.clone());
         let watch = Watch {
             service: Arc::clone(self),
+            caller,
             events: EventFilter {
-                caller: Some(caller.clone()),
+                caller: own.clone(),
                 integration: filter.integration.clone(),
                 ..EventFilter::default()
             },
             filter: GrantFilter {
-                caller: Some(caller.clone()),
+                caller: own,
                 ..filter
             },
             changes: self.ledger.changes(),
@@ -125,6 +130,7 @@ impl Watch {
             Phase::Over => Ok(()),
             Phase::Begin => {
                 self.service.known(&self.filter)?;
+                self.may_look().await?;
                 self.phase = Phase::Snapshot {
                     from: self.service.ledger.last_sequence().await?,
                     before: None,
@@ -157,6 +163,7 @@ impl Watch {
                 Ok(())
             }
             Phase::Resume { after } => {
+                self.may_look().await?;
                 // A token from beyond the end is from another ledger: what happened since cannot be told.
                 if after > self.service.ledger.last_sequence().await? {
                     return Err(ServiceError::bad_resume_token());
@@ -166,6 +173,12 @@ impl Watch {
             }
             Phase::Live { after } => self.follow(after).await,
         }
+    }
+
+    async fn may_look(&self) -> Result<()> {
+        self.service
+            .check_reading(&self.caller, self.filter.integration.as_ref(), "grants")
+            .await
     }
 
     async fn follow(&mut self, after: u64) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The gRPC surface, with a real client over a loopback socket.
 
 mod asks;
+mod callers;
 mod connections;
 mod creating;
 mod directory;
@@ -8,6 +9,9 @@ mod drift;
 mod ending;
 mod following;
 mod holding;
+mod law;
 mod limits;
 mod operations;
+mod pki;
 mod support;
+mod tokens;

@@ -27,7 +27,7 @@ use latchkey::ports::provider::{
     Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
     Priority, Project, ProjectRole, ReadError, ReadResult,
 };
-use latchkey::ports::{AccessProvider, Clock, Ledger, Wake, Witness};
+use latchkey::ports::{AccessProvider, Clock, Law, Ledger, Wake, Witness};
 use latchkey::reconcile::Observer;
 use latchkey::service::{Details, IntegrationParts, Service, Settings};
 use latchkey::store::MemoryLedger;
@@ -308,6 +308,8 @@ pub(crate) struct Setup {
     pub(crate) rules: Rules,
     pub(crate) settings: Settings,
     pub(crate) options: Options,
+    /// The customer's law; without one the rules alone decide.
+    pub(crate) law: Option<Arc<dyn Law>>,
     /// A witness that knows another ledger, and the integration that is in hold for it.
     pub(crate) witness: Option<(Arc<dyn Witness>, IntegrationName)>,
 }
@@ -322,6 +324,7 @@ impl Default for Setup {
                 ..Settings::default()
             },
             options: Options::default(),
+            law: None,
             witness: None,
         }
     }
@@ -421,6 +424,9 @@ impl Bed {
             let holds = super::holding::holds(witness, &ledger, &clock, &name).await;
             service = service.with_holds(&holds);
         }
+        if let Some(law) = setup.law {
+            service = service.with_law(law);
+        }
         let service = Arc::new(service);
         let ready = watch::Sender::new(true);
         let shutdown = CancellationToken::new();
@@ -472,6 +478,23 @@ impl Bed {
         )
         .await;
         connect(address).await
+    }
+
+    /// Time, as the connector asks for it.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
+    /// One more listener on the same connector.
+    pub(crate) async fn listen(&mut self, options: Options) -> SocketAddr {
+        serve(
+            &self.service,
+            options,
+            &self.ready,
+            &self.shutdown,
+            &mut self.serving,
+        )
+        .await
     }
 
     /// A connection of its own.

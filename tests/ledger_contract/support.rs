@@ -193,6 +193,7 @@ pub(crate) fn event_of(grant: &Grant) -> AuditEvent {
             duration_s: 3600,
             requester: String::new(),
             justification: "incident 7".to_owned(),
+            policies: Vec::new(),
         },
     )
 }

@@ -79,7 +79,7 @@ def test_sigterm_the_moment_it_is_ready_is_obeyed(make_bench):
 def test_sighup_changes_nothing(make_bench):
     bench = make_bench()
     bench.connector.process.child.send_signal(signal.SIGHUP)
-    eventually(lambda: "SIGHUP is ignored" in bench.connector.log)
+    eventually(lambda: "SIGHUP was taken" in bench.connector.log)
     person = bench.cloud.person()
     grant = bench.client.grant(person, "viewer", bench.cloud.deployment("staging"), seconds=1)
     bench.client.wait_for(grant, "ENDED")

@@ -68,6 +68,7 @@ pub(super) fn take_over(
                 duration_s: grant.duration.seconds(),
                 requester: String::new(),
                 justification: grant.justification.clone(),
+                policies: Vec::new(),
             };
             audit.push(AuditEvent::grant(now, &grant, accepted));
             record.grants.push(grant);
@@ -222,6 +223,7 @@ impl Story {
                 duration_s,
                 requester,
                 justification,
+                policies: _,
             } => {
                 let (Some(id), Some(caller), Ok(duration)) = (
                     event.grant_id,

@@ -166,6 +166,7 @@ impl Audit {
                 duration_s,
                 requester: "ada".to_owned(),
                 justification: "incident".to_owned(),
+                policies: Vec::new(),
             },
         );
     }
@@ -237,6 +238,7 @@ fn an_active_grant_is_rebuilt_with_its_end_and_extension() {
         to: at(900),
         by: "ada".to_owned(),
         reason: String::new(),
+        policies: Vec::new(),
     };
     audit.put(Some(1), extended);
     let rebuilt = audit.rebuilt(None);

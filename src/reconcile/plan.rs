@@ -538,15 +538,15 @@ fn plan_echo(plan: &mut Plan, view: &View<'_>, row: &Owned) {
             .add
             .iter()
             .any(|added| *added == row.assignment || added.is_neighbour_of(&row.assignment));
-    if !needed
-        && view
-            .snapshot
-            .is_some_and(|snapshot| snapshot.complete && snapshot.started_at >= until)
-    {
-        plan.echo_over.push(row.assignment.clone());
-    } else {
+    let looked = view
+        .snapshot
+        .is_some_and(|snapshot| snapshot.complete && snapshot.started_at >= until);
+    if !looked {
         plan.look(until);
+    } else if !needed {
+        plan.echo_over.push(row.assignment.clone());
     }
+    // Needed and looked at: what is to be given may wait for its pause, and another read would tell nothing new.
 }
 
 fn is_standing(view: &View<'_>, held: &Assignment) -> bool {

@@ -481,6 +481,18 @@ fn an_echo_is_over_with_the_first_complete_read_after_it() {
 }
 
 #[test]
+fn an_echo_that_was_looked_at_asks_for_no_further_read_while_an_addition_waits_for_it() {
+    let mut neighbour = closing(viewer("b"), 0);
+    neighbour.echo_until = Some(at(0));
+    neighbour.removal_echo_until = Some(at(0));
+    let rows = [unseen(viewer("a"), 30), neighbour];
+    let plan = decide(&[viewer("a")], &rows, Some(&showing(&[])));
+    assert_eq!(plan, only!(add: vec![viewer("a")], closed: vec![viewer("b")]));
+    let before = decide(&[viewer("a")], &rows, None);
+    assert!(before.observe_at.is_some_and(|until| until <= at(0)), "{before:?}");
+}
+
+#[test]
 fn a_neighbour_found_in_place_has_survived() {
     let rows = [owing(closing(viewer("a"), 10), viewer("b"))];
     let plan = decide(&[], &rows, Some(&showing(&[viewer("b")])));

@@ -24,6 +24,7 @@ use anyhow::Context as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api;
 use crate::config::Config;
@@ -33,9 +34,9 @@ use crate::domain::member::MemberRecord;
 use crate::ports::{AccessProvider, Clock, Ledger, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
-    Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
+    Pace, Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
 };
-use crate::scheduler::{Driver, JumpWatch, Waker, watchdog};
+use crate::scheduler::{Driver, JumpWatch, Limits, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
 use crate::{elastic, reconcile, scheduler};
@@ -92,6 +93,8 @@ impl App {
             config.engine.jump_hold.get(),
         ));
         let clock: Arc<dyn Clock> = Arc::clone(&steady) as Arc<dyn Clock>;
+        // What turns periodically turns together, so that an idle process wakes once a second.
+        let epoch = Some(Instant::now());
         let shutdown = Shutdown::new(config.engine.drain.get());
         let readiness = Readiness::new(shutdown.clone());
         let mut tasks = Tasks::new(shutdown.clone());
@@ -113,9 +116,12 @@ impl App {
             tasks.attend("ledger check", integrity::watch(check, ready, stop));
         }
         let ledger_ready = readiness.component("ledger");
-        ledger.check().await.context("writing to the ledger")?;
+        let writable = async { ledger.check().await.context("writing to the ledger") };
+        let complete = nothing_left_out(&config, ledger.as_ref(), clock.as_ref());
+        let (writable, complete) = tokio::join!(writable, complete);
+        writable?;
         ledger_ready.set_ready();
-        nothing_left_out(&config, ledger.as_ref(), clock.as_ref()).await?;
+        complete?;
         recovery::raise(&steady, ledger.as_ref()).await?;
         let holds =
             recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
@@ -182,7 +188,10 @@ impl App {
                 Arc::clone(&reconciler),
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
-                adapters::driver_limits(&config.engine),
+                Limits {
+                    epoch,
+                    ..adapters::driver_limits(&config.engine)
+                },
                 wakes,
             );
             census_of.push((section.name.clone(), Arc::clone(&provider)));
@@ -230,7 +239,8 @@ impl App {
                 .map(|integration: &Integration| Arc::clone(&integration.reconciler))
                 .collect(),
             adapters::suspicion(&config.engine),
-        );
+        )
+        .in_step(epoch);
         let stop = shutdown.soft_token();
         tasks.spawn("clock", async move {
             jumps.run(stop).await;
@@ -249,7 +259,7 @@ impl App {
         let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
         let stop = shutdown.soft_token();
         tasks.spawn("sweeps", async move {
-            scheduler::sweeps::run(all_sweeps, stop)
+            scheduler::sweeps::run(all_sweeps, Arc::new(SystemClock), stop)
                 .await
                 .map_err(TaskError::from)
         });
@@ -281,7 +291,12 @@ impl App {
         heart.beat(clock.as_ref());
         tasks.attend(
             "heartbeat",
-            beat(Arc::clone(&heart), Arc::clone(&clock), shutdown.clone()),
+            beat(
+                Arc::clone(&heart),
+                Arc::clone(&clock),
+                epoch,
+                shutdown.clone(),
+            ),
         );
         watchdog::watch(
             pulses,
@@ -406,9 +421,10 @@ async fn nothing_left_out(
 async fn beat(
     heart: Arc<watchdog::Heart>,
     clock: Arc<dyn Clock>,
+    epoch: Option<Instant>,
     shutdown: Shutdown,
 ) -> Result<(), TaskError> {
-    let mut every = tokio::time::interval(Duration::from_millis(500));
+    let mut every = Pace::new(epoch, Duration::from_secs(1));
     loop {
         tokio::select! {
             () = shutdown.closing() => {

@@ -34,13 +34,13 @@ impl Default for Patience {
 
 impl Patience {
     /// Gives up after `limit` and complains after a sixth of it, but never of a loop that turns as often as it
-    /// should: once in a `floor_poll`, and of a heartbeat twice a second.
+    /// should: once in a `floor_poll`, and of a heartbeat once a second.
     #[must_use]
     pub fn of(limit: Duration, floor_poll: Duration) -> Self {
-        let second = Duration::from_secs(1);
+        let two_beats = Duration::from_secs(2);
         Self {
             every: (limit / 6).min(Duration::from_millis(2500)),
-            complain_after: (limit / 6).max(second).max(floor_poll * 2),
+            complain_after: (limit / 6).max(two_beats).max(floor_poll * 2),
             give_up_after: limit,
         }
     }

@@ -8,5 +8,6 @@ mod model;
 mod receipts;
 mod recovery;
 mod requests;
+mod sights;
 mod sqlite;
 mod support;

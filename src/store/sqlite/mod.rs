@@ -12,6 +12,7 @@ mod open;
 mod operations;
 mod read;
 mod recovery;
+mod sights;
 mod together;
 mod write;
 mod writer;
@@ -47,7 +48,7 @@ use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
     Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
     LateCursor, Ledger, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result,
-    StoredEvent,
+    Sighted, StoredEvent,
 };
 
 /// Handle of the ledger; cloning it is cheap.
@@ -504,5 +505,27 @@ impl Ledger for SqliteLedger {
         read!(self, "reading the latest instant", |conn, action| {
             recovery::latest_instant(conn, action)
         })
+    }
+
+    async fn sights(
+        &self,
+        integration: &IntegrationName,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Page<Sighted, UserId>> {
+        read!(self, "listing sights", |conn, action| {
+            sights::sights(conn, integration, after, limit, action)
+        })
+    }
+
+    fn stamp(&self) -> Option<u64> {
+        // The lock on the file keeps every other process out.
+        Some(self.counters.changes.load(Ordering::Acquire))
+    }
+
+    async fn version(&self, key: &MemberKey) -> Result<u64> {
+        read!(self, "reading a version", |conn, _action| read::version(
+            conn, key
+        ))
     }
 }

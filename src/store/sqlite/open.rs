@@ -417,6 +417,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0009_watched.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            12,
+            "sights".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0012_sights.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

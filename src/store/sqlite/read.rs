@@ -59,7 +59,7 @@ pub(super) const MEMBERS: &str = "SELECT subject FROM grants WHERE integration =
      AND subject > $2 AND subject < 'user;' \
      UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
      AND subject > $2 AND subject < 'user;' \
-     UNION SELECT subject FROM members WHERE integration = $1 AND watched > 0 \
+     UNION SELECT subject FROM members INDEXED BY members_watched WHERE integration = $1 AND watched > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
 
 /// Passes an unreadable row on as the inner error.
@@ -222,6 +222,16 @@ pub(super) async fn member(
         );
     }
     Ok(Ok(record))
+}
+
+pub(super) async fn version(conn: &mut SqliteConnection, key: &MemberKey) -> Read<u64> {
+    let version: Option<i64> =
+        query_scalar("SELECT version FROM members WHERE integration = $1 AND subject = $2")
+            .bind(key.integration.to_string())
+            .bind(key.subject.to_string())
+            .fetch_optional(conn)
+            .await?;
+    Ok(Ok(version.map_or(0, rows::uint)))
 }
 
 pub(super) async fn members(

@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::query;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::{query, query_scalar};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::errors;
 use super::open::{self, Lock, Options};
-use super::read;
 use super::together::{self, TOGETHER};
 use super::write::{self, Reply, Work};
 use crate::ports::ledger::Result;
+use crate::store::rows;
 
 /// One write and who waits for it.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) enum Command {
 pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) writes: AtomicU64,
+    /// Transactions that ended, one way or another: after each of them reads may answer something else.
+    pub(super) changes: AtomicU64,
 }
 
 /// Everything that the writer's task owns.
@@ -47,6 +49,9 @@ pub(super) struct Writer {
     pub(super) readers: SqlitePool,
     pub(super) lock: Lock,
 }
+
+/// Ends a transaction, and tells how far the audit goes then.
+const COMMIT: &str = "SELECT MAX(sequence) FROM events; COMMIT";
 
 /// Rows in one commit, beyond which the rest waits for the next one: an intent that comes now is not kept waiting by
 /// everybody who fell due at the same instant.
@@ -144,7 +149,7 @@ impl Writer {
         }
         let (works, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.transact(&works).await;
-        self.publish().await;
+        self.counters.changes.fetch_add(1, Ordering::Release);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that went away loses the answer, not the write.
             reply.send(outcome).ok();
@@ -152,18 +157,12 @@ impl Writer {
     }
 
     /// Tells followers of the audit how far it goes now.
-    async fn publish(&mut self) {
-        let Some(conn) = &mut self.conn else { return };
-        match read::last_sequence(conn).await {
-            Ok(last) => {
-                self.last_sequence.send_if_modified(|known| {
-                    let is_news = *known != last;
-                    *known = last;
-                    is_news
-                });
-            }
-            Err(error) => tracing::warn!(%error, "Reading the last audit sequence failed"),
-        }
+    fn publish(&self, last: u64) {
+        self.last_sequence.send_if_modified(|known| {
+            let is_news = *known != last;
+            *known = last;
+            is_news
+        });
     }
 
     async fn transact(&mut self, works: &[Work]) -> Outcomes {
@@ -199,12 +198,14 @@ impl Writer {
                 return all(works, Arc::new(error), errors::of_statement);
             }
         };
-        match query("COMMIT").execute(&mut *conn).await {
-            Ok(_) => {
+        match query_scalar(COMMIT).fetch_all(&mut *conn).await {
+            Ok(last) => {
+                let last: Option<i64> = last.into_iter().next().flatten();
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
                 self.counters
                     .writes
                     .fetch_add(works.len() as u64, Ordering::Relaxed);
+                self.publish(last.map_or(0, rows::uint));
                 outcomes
             }
             Err(error) => {

@@ -57,3 +57,11 @@ callgrind:
 # Change every line of the core in turn and see whether a test notices (hours)
 mutants *args:
     cargo mutants {{ args }}
+
+# Render deploy/manifests from the chart
+manifests:
+    scripts/manifests
+
+# What checkov thinks of the chart, the Dockerfile and the Terraform module; takes minutes to install
+checkov:
+    scripts/test checkov

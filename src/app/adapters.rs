@@ -114,11 +114,59 @@ pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
                 field: aws.field.clone(),
             },
         ))),
-        #[cfg(not(feature = "aws"))]
-        SecretSource::Aws(_) => {
-            anyhow::bail!("this build has no AWS Secrets Manager: build it with the feature `aws`")
-        }
+        #[cfg(feature = "vault")]
+        SecretSource::Vault(vault) => Ok(Arc::new(vault_secret(vault)?)),
+        #[cfg(feature = "kubernetes")]
+        SecretSource::Kubernetes(object) => Ok(Arc::new(crate::secrets::KubernetesSecret::new(
+            crate::secrets::KubernetesOptions {
+                api_server: object.api_server.as_ref().map(|url| url.get().clone()),
+                service_account: object.service_account.clone(),
+                namespace: object.namespace.clone(),
+                name: object.name.clone(),
+                key: object.key.clone(),
+                field: object.field.clone(),
+            },
+        ))),
+        #[cfg(not(all(feature = "aws", feature = "kubernetes", feature = "vault")))]
+        other => anyhow::bail!("this build cannot read its key from {other:?}: see its features"),
     }
+}
+
+#[cfg(feature = "vault")]
+fn vault_secret(
+    section: &crate::config::VaultSource,
+) -> anyhow::Result<crate::secrets::VaultSecret> {
+    use crate::config::VaultWay;
+    use crate::secrets::{VaultAuth, VaultOptions, VaultSecret};
+
+    let auth = match section
+        .auth
+        .way()
+        .context("configuration names exactly one login")?
+    {
+        VaultWay::Token(token) => VaultAuth::Token {
+            file: token.file.clone(),
+        },
+        VaultWay::AppRole(role) => VaultAuth::AppRole {
+            mount: role.mount.clone(),
+            role_id: role.role_id.clone(),
+            secret_id_file: role.secret_id_file.clone(),
+        },
+        VaultWay::Kubernetes(account) => VaultAuth::Kubernetes {
+            mount: account.mount.clone(),
+            role: account.role.clone(),
+            token_file: account.token_file.clone(),
+        },
+    };
+    Ok(VaultSecret::new(VaultOptions {
+        address: section.address.get().clone(),
+        namespace: section.namespace.clone(),
+        mount: section.mount.clone(),
+        path: section.path.clone(),
+        field: section.field.clone(),
+        ca_file: section.ca_file.clone(),
+        auth,
+    }))
 }
 
 pub(super) fn elastic(

@@ -3,7 +3,6 @@
 //! Owns what one integration needs. Never holds a key: only where it is.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::ids::{Email, IntegrationName, OrganizationId};
 
 use super::problem::Problems;
+use super::secret::Secret;
 use super::text::{self, HttpUrl, Period};
 
 /// What is served.
@@ -85,102 +85,6 @@ pub struct ResourceOwner {
     /// The tag whose value is the owner's address.
     #[schemars(length(min = 1, max = 128))]
     pub tag: String,
-}
-
-/// Where the key is; exactly one place. A key itself is never written here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct Secret {
-    /// A secret of AWS Secrets Manager, read with the credentials of this process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aws_secrets_manager: Option<AwsSecretsManager>,
-    /// A mounted file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileSource>,
-    /// An environment variable; it cannot be rotated without a restart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub env: Option<EnvSource>,
-}
-
-/// The place that a [`Secret`] names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretSource<'c> {
-    /// AWS Secrets Manager.
-    Aws(&'c AwsSecretsManager),
-    /// A file.
-    File(&'c FileSource),
-    /// An environment variable.
-    Env(&'c EnvSource),
-}
-
-impl Secret {
-    /// The one place that is named; `None` only for values that were not read from a checked configuration.
-    #[must_use]
-    pub fn source(&self) -> Option<SecretSource<'_>> {
-        let aws = self.aws_secrets_manager.as_ref().map(SecretSource::Aws);
-        let file = self.file.as_ref().map(SecretSource::File);
-        let env = self.env.as_ref().map(SecretSource::Env);
-        aws.or(file).or(env)
-    }
-}
-
-/// A secret of AWS Secrets Manager.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AwsSecretsManager {
-    /// Name or ARN of the secret.
-    #[schemars(schema_with = "text::schemas::aws_word")]
-    pub secret_id: String,
-    /// Its region. Left out, the default of the AWS SDK decides (AWS_REGION and so on).
-    #[serde(default)]
-    #[schemars(schema_with = "text::schemas::aws_word")]
-    pub region: Option<String>,
-    /// Another endpoint than the region's, for private endpoints.
-    #[serde(default)]
-    pub endpoint_url: Option<HttpUrl>,
-    /// Staging label of the version that is read. Always sent, so that a rotation switches when the label moves.
-    #[serde(default = "current")]
-    #[schemars(schema_with = "text::schemas::aws_word")]
-    pub version_stage: String,
-    /// Field that holds the key where the secret is a JSON object.
-    #[serde(default = "field")]
-    #[schemars(length(min = 1, max = 128))]
-    pub field: String,
-}
-
-/// A mounted file that holds the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FileSource {
-    /// Its path. It is read anew at every refresh.
-    #[schemars(schema_with = "text::schemas::path")]
-    pub path: PathBuf,
-    /// Field that holds the key where the file is a JSON object.
-    #[serde(default = "field")]
-    #[schemars(length(min = 1, max = 128))]
-    pub field: String,
-}
-
-/// An environment variable that holds the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EnvSource {
-    /// Its name.
-    #[schemars(schema_with = "text::schemas::variable")]
-    pub name: String,
-    /// Field that holds the key where the variable holds a JSON object.
-    #[serde(default = "field")]
-    #[schemars(length(min = 1, max = 128))]
-    pub field: String,
-}
-
-fn current() -> String {
-    "AWSCURRENT".to_owned()
-}
-
-fn field() -> String {
-    "api_key".to_owned()
 }
 
 /// How Elastic Cloud is called.
@@ -257,40 +161,8 @@ impl Integration {
                 "write at least one address, or leave resource_owner out",
             );
         }
-        self.check_secret(&format!("{path}.secret"), problems);
+        self.secret.check(&format!("{path}.secret"), problems);
         self.upstream.check(&format!("{path}.upstream"), problems);
-    }
-
-    fn check_secret(&self, path: &str, problems: &mut Problems) {
-        let places = [
-            self.secret.aws_secrets_manager.is_some(),
-            self.secret.file.is_some(),
-            self.secret.env.is_some(),
-        ];
-        if places.into_iter().filter(|named| *named).count() != 1 {
-            // The schema counts keys; this catches keys without a value as well.
-            problems.add(
-                path,
-                "does not name exactly one place",
-                "write exactly one of `aws_secrets_manager`, `file`, `env`",
-            );
-        }
-        if let Some(file) = &self.secret.file
-            && !file.path.is_absolute()
-        {
-            problems.add(
-                format!("{path}.file.path"),
-                "is relative, so the key would depend on where Latchkey is started",
-                "write an absolute path such as /run/secrets/elastic-key",
-            );
-        }
-        if cfg!(not(feature = "aws")) && self.secret.aws_secrets_manager.is_some() {
-            problems.add(
-                format!("{path}.aws_secrets_manager"),
-                "is not part of this build",
-                "write `file` or `env` instead, or build with the feature `aws`",
-            );
-        }
     }
 }
 

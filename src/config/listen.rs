@@ -1,6 +1,6 @@
 //! Where Latchkey listens.
 //!
-//! Owns the rule that nobody but this machine is listened to. Never opens a socket.
+//! Owns the rule that nobody but this machine may ask for access. Never opens a socket.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ use super::text::Address;
 pub struct Listen {
     /// The gRPC surface. Loopback, because whoever reaches it can ask for access.
     pub grpc: Address,
-    /// Health and metrics over HTTP: /healthz, /readyz, /metrics. Loopback, because metrics name integrations.
+    /// Health and metrics over HTTP: /healthz, /readyz, /metrics. Anybody may ask, so loopback or a closed network.
     pub http: Address,
     /// Offer gRPC reflection, for trying things out with grpcurl. Off, because a service needs none of it.
     pub reflection: bool,
@@ -35,17 +35,16 @@ impl Default for Listen {
 
 impl Listen {
     pub(super) fn check(&self, problems: &mut Problems) {
-        for (path, address) in [("listen.grpc", self.grpc), ("listen.http", self.http)] {
-            if !address.get().ip().is_loopback() {
-                problems.add(
-                    path,
-                    "can be reached from other machines, and callers cannot be authenticated yet",
-                    format!(
-                        "write 127.0.0.1:{} and put an authenticating proxy in front of it",
-                        address.get().port()
-                    ),
-                );
-            }
+        // `http` may be anywhere: probes and Prometheus come from other machines, and nothing can be done there.
+        if !self.grpc.get().ip().is_loopback() {
+            problems.add(
+                "listen.grpc",
+                "can be reached from other machines, and callers cannot be authenticated yet",
+                format!(
+                    "write 127.0.0.1:{} and put an authenticating proxy in front of it",
+                    self.grpc.get().port()
+                ),
+            );
         }
         if self.grpc == self.http && self.grpc.get().port() != 0 {
             problems.add(

@@ -22,7 +22,10 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         .into_root_schema_for::<Config>();
     Plain.transform(&mut schema);
     schema.insert("title".to_owned(), "Configuration of Latchkey".into());
-    schema.to_value()
+    let mut schema = schema.to_value();
+    // Whether JSON maps keep their order is a feature of serde_json that any dependency can switch on.
+    schema.sort_all_objects();
+    schema
 });
 
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {

@@ -119,6 +119,11 @@ pub(super) const GRAMMARS: &[Grammar] = &[
         what: "a word without spaces such as latchkey/elastic or eu-west-1",
         check: aws_word,
     },
+    Grammar {
+        name: "latchkey-kubernetes-name",
+        what: "a Kubernetes name of lower-case letters, digits, '-' and '.' such as elastic-key",
+        check: kubernetes_name,
+    },
 ];
 
 /// Finds a grammar by its name in the schema.
@@ -177,6 +182,7 @@ schema_of! {
     variable => "latchkey-variable",
     path => "latchkey-path",
     aws_word => "latchkey-aws-word",
+    kubernetes_name => "latchkey-kubernetes-name",
 }
 
 /// The schema of a list of addresses of people.
@@ -314,7 +320,7 @@ impl HttpUrl {
         if !matches!(url.path(), "" | "/") {
             return Err(Fault::new(
                 "carries a path",
-                "write the URL without a path; Latchkey adds /api/v1 itself",
+                "write the URL without a path; Latchkey adds it itself",
             ));
         }
         let loopback = match url.host() {
@@ -502,8 +508,24 @@ fn aws_word(text: &str) -> Result<(), Fault> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "/_+=.@:-".contains(c);
     if text.is_empty() || text.len() > 2048 || !text.chars().all(fits) {
         return Err(Fault::new(
-            "contains spaces or characters that AWS does not allow there",
-            "write it as AWS shows it, such as latchkey/elastic or eu-west-1",
+            "contains spaces or characters that secret stores do not allow there",
+            "write it as the store shows it, such as latchkey/elastic or eu-west-1",
+        ));
+    }
+    Ok(())
+}
+
+fn kubernetes_name(text: &str) -> Result<(), Fault> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let inner = |c: char| plain(c) || c == '-' || c == '.';
+    if text.len() > 253
+        || !text.starts_with(plain)
+        || !text.ends_with(plain)
+        || !text.chars().all(inner)
+    {
+        return Err(Fault::new(
+            "is not a Kubernetes name",
+            "write lower-case letters, digits, '-' and '.', such as elastic-key",
         ));
     }
     Ok(())

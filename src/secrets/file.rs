@@ -87,15 +87,31 @@ fn is_world_readable(mode: u32) -> bool {
     mode & 0o004 != 0
 }
 
-async fn read_limited(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let limit = MAX_SECRET_BYTES as u64 + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 1));
+/// Reads at most one byte more than `max`, which tells a file that is too large.
+pub(super) async fn read_limited(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let limit = max as u64 + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
     tokio::fs::File::open(path)
         .await?
         .take(limit)
         .read_to_end(&mut bytes)
         .await?;
     Ok(bytes)
+}
+
+/// Reads a small text such as a token. The error is a short code without any part of it.
+pub(super) async fn read_text(path: &Path) -> Result<Zeroizing<String>, String> {
+    let bytes = read_limited(path, MAX_SECRET_BYTES)
+        .await
+        .map_err(|error| error.kind().to_string().replace(' ', "_"))?;
+    if bytes.len() > MAX_SECRET_BYTES {
+        return Err("too_large".to_owned());
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if !text.trim().is_empty() => Ok(Zeroizing::new(text.to_owned())),
+        Ok(_) => Err("empty".to_owned()),
+        Err(_) => Err("not_text".to_owned()),
+    }
 }
 
 #[async_trait]
@@ -112,7 +128,7 @@ impl SecretStore for FileSecret {
             return Err(self.not_plain("it is not a plain file"));
         }
         self.warn_of_mode(found.permissions().mode());
-        let bytes = read_limited(&self.path)
+        let bytes = read_limited(&self.path, MAX_SECRET_BYTES)
             .await
             .map_err(|error| self.failed(&error))?;
         if bytes.len() > MAX_SECRET_BYTES {

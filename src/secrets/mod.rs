@@ -1,4 +1,4 @@
-//! Secret stores: AWS Secrets Manager, a mounted file, an environment variable.
+//! Secret stores: AWS Secrets Manager, Vault or OpenBao, a Kubernetes Secret, a mounted file, an environment variable.
 //!
 //! Owns fetching the Elastic Cloud key and saying plainly why it cannot be had. Never caches, logs or repeats a
 //! secret, in errors neither.
@@ -7,9 +7,19 @@
 pub mod aws;
 pub mod env;
 pub mod file;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod parse;
+#[cfg(any(feature = "kubernetes", feature = "vault"))]
+mod rest;
+#[cfg(feature = "vault")]
+pub mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsOptions, AwsSecret};
 pub use env::EnvSecret;
 pub use file::FileSecret;
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{KubernetesOptions, KubernetesSecret};
+#[cfg(feature = "vault")]
+pub use vault::{VaultAuth, VaultOptions, VaultSecret};

@@ -43,11 +43,7 @@ pub fn parse_key(place: &str, text: &str, field: &str) -> Result<SecretString, S
         ));
     }
     let key = if text.starts_with('{') {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let found = Field(field)
-            .deserialize(&mut json)
-            .and_then(|found| json.end().map(|()| found));
-        match found {
+        match field_of(text, field) {
             Ok(Found::One(key)) => key,
             Ok(Found::None) => {
                 return Err(malformed(
@@ -118,11 +114,23 @@ fn check_key(key: &str) -> Result<(), (&'static str, &'static str)> {
     Ok(())
 }
 
-enum Found {
+/// What an object has under the name that was looked for.
+pub(super) enum Found {
     None,
     One(Zeroizing<String>),
     Several,
     NotText,
+}
+
+/// Looks for a string field of a JSON object.
+///
+/// # Errors
+/// When `text` is not one JSON object. The error's words may quote the text.
+pub(super) fn field_of(text: &str, field: &str) -> serde_json::Result<Found> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let found = Field(field).deserialize(&mut json)?;
+    json.end()?;
+    Ok(found)
 }
 
 /// Reads one string field of an object and drops the rest unread.

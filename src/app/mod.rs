@@ -18,7 +18,6 @@ mod sweeps;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::stream::BoxStream;
@@ -289,26 +288,22 @@ impl App {
         tasks.attend("metrics upkeep", metrics.upkeep(shutdown.clone()));
         let heart = Arc::new(watchdog::Heart::default());
         heart.beat(clock.as_ref());
+        let patience = watchdog::Patience::of(
+            config.engine.stall_limit.get(),
+            config.engine.floor_poll.get(),
+        );
+        let every = Pace::new(epoch, patience.beat());
         tasks.attend(
             "heartbeat",
             beat(
                 Arc::clone(&heart),
                 Arc::clone(&clock),
-                epoch,
+                every,
                 shutdown.clone(),
             ),
         );
-        watchdog::watch(
-            pulses,
-            heart,
-            Arc::clone(&clock),
-            watchdog::Patience::of(
-                config.engine.stall_limit.get(),
-                config.engine.floor_poll.get(),
-            ),
-            hopeless,
-        )
-        .context("starting the watchdog")?;
+        watchdog::watch(pulses, heart, Arc::clone(&clock), patience, hopeless)
+            .context("starting the watchdog")?;
 
         Ok(Self {
             grpc: grpc_address,
@@ -421,17 +416,16 @@ async fn nothing_left_out(
 async fn beat(
     heart: Arc<watchdog::Heart>,
     clock: Arc<dyn Clock>,
-    epoch: Option<Instant>,
+    mut every: Pace,
     shutdown: Shutdown,
 ) -> Result<(), TaskError> {
-    let mut every = Pace::new(epoch, Duration::from_secs(1));
     loop {
         tokio::select! {
             () = shutdown.closing() => {
                 heart.rest();
                 return Ok(());
             }
-            _ = every.tick() => heart.beat(clock.as_ref()),
+            () = every.tick() => heart.beat(clock.as_ref()),
         }
     }
 }

@@ -562,7 +562,7 @@ pub trait Ledger: Debug + Send + Sync {
         Ok(Page { items, next })
     }
 
-    /// Changes with everything that is written, where nobody else can write: while it stays, so does every answer.
+    /// Changes with every write to members or grants, where nobody else can write: while it stays, so does what is due.
     /// `None` where that cannot be told.
     fn stamp(&self) -> Option<u64> {
         None

@@ -444,8 +444,9 @@ pub(super) async fn last_sequence(
 pub(super) async fn damaged_body(
     conn: &mut SqliteConnection,
 ) -> std::result::Result<Option<String>, sqlx::Error> {
-    // Bodies of members may be large, and this must not be felt.
     const PAGE: i64 = 100;
+    // Bodies of members may be large, and this must not be felt.
+    const MEMBERS_PAGE: i64 = 10;
     let mut after = String::new();
     loop {
         let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")
@@ -470,7 +471,7 @@ pub(super) async fn damaged_body(
         )
         .bind(after.0.clone())
         .bind(after.1.clone())
-        .bind(PAGE)
+        .bind(MEMBERS_PAGE)
         .fetch_all(&mut *conn)
         .await?;
         let Some(last) = page.last() else { break };

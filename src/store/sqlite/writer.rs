@@ -32,7 +32,7 @@ pub(super) enum Command {
 pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) writes: AtomicU64,
-    /// Transactions that ended, one way or another: after each of them reads may answer something else.
+    /// Transactions that ended, one way or another, and that may have changed what is due.
     pub(super) changes: AtomicU64,
 }
 
@@ -149,7 +149,11 @@ impl Writer {
         }
         let (works, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.transact(&works).await;
-        self.counters.changes.fetch_add(1, Ordering::Release);
+        // What only proves that the disk can be written, or only tells the audit, makes nothing due.
+        let tells_only = |work: &Work| matches!(work, Work::Check | Work::Append(_));
+        if !works.iter().all(tells_only) {
+            self.counters.changes.fetch_add(1, Ordering::Release);
+        }
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that went away loses the answer, not the write.
             reply.send(outcome).ok();

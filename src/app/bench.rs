@@ -127,6 +127,8 @@ pub struct Fill {
     pub integration: IntegrationName,
     /// Members, each with one active grant on every deployment.
     pub users: Vec<UserId>,
+    /// Since when they are members, in the order of `users`; where it is missing it is not known.
+    pub since: Vec<Timestamp>,
     /// What is granted.
     pub deployments: Vec<DeploymentId>,
     /// When the grants of the member at a place end, in the order of `users`.
@@ -158,7 +160,7 @@ pub async fn fill(path: &Path, fill: &Fill) -> anyhow::Result<u64> {
                     deployments: fill.deployments.clone(),
                 };
                 member
-                    .filled(place, *ends_at, now, &clock)
+                    .filled(place, fill.since.get(place).copied(), *ends_at, now, &clock)
                     .map_err(|error| failed.lock().map(|mut slot| *slot = Some(error)))
                     .ok()
             });
@@ -337,6 +339,7 @@ impl Of {
     fn filled(
         &self,
         place: usize,
+        member_since: Option<Timestamp>,
         ends_at: Timestamp,
         now: Timestamp,
         clock: &SystemClock,
@@ -348,7 +351,7 @@ impl Of {
             subject: Subject::Member(self.user.clone()),
         };
         let mut record = MemberRecord::new(key);
-        record.member_since = None;
+        record.member_since = member_since;
         let mut requests = Vec::with_capacity(self.deployments.len());
         let mut audit = Vec::with_capacity(self.deployments.len());
         for (at, deployment) in self.deployments.iter().enumerate() {

@@ -101,19 +101,30 @@ impl Integration {
     }
 
     async fn try_online(&self) -> Result<(), Trouble> {
-        if !self.elastic.key_status().loaded {
-            self.load_key().await?;
-        }
+        let mut loaded = if self.elastic.key_status().loaded {
+            None
+        } else {
+            Some(self.load_key().await?)
+        };
         let organization = match &self.pinned {
             // A restart in trouble must not wait for upstream to name what the configuration names already.
             Some(pinned) => pinned.clone(),
-            None => self.discover().await?,
+            None => {
+                if let Some(status) = loaded.take() {
+                    self.note_key("loaded", &status).await;
+                }
+                self.discover().await?
+            }
         };
-        match self
-            .ledger
-            .claim_organization(&self.name, &organization)
-            .await
-        {
+        let claim = self.ledger.claim_organization(&self.name, &organization);
+        let note = async {
+            if let Some(status) = &loaded {
+                self.note_key("loaded", status).await;
+            }
+        };
+        // Together they are one commit, and what is overdue waits for no other.
+        let (claimed, ()) = tokio::join!(claim, note);
+        match claimed {
             Ok(()) => {
                 tracing::info!(integration = %self.name, organization = %organization, "Integration is online");
                 Ok(())
@@ -140,12 +151,9 @@ impl Integration {
         found
     }
 
-    async fn load_key(&self) -> Result<(), Trouble> {
+    async fn load_key(&self) -> Result<KeyStatus, Trouble> {
         match self.elastic.load_key().await {
-            Ok(status) => {
-                self.note_key("loaded", &status).await;
-                Ok(())
-            }
+            Ok(status) => Ok(status),
             Err(error) => {
                 self.note_key("failed", &KeyStatus::default()).await;
                 Err(Trouble::Later {

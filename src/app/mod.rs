@@ -21,12 +21,12 @@ mod trust;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api;
 use crate::config::Config;
@@ -37,9 +37,9 @@ use crate::ports::audit::AuditStore;
 use crate::ports::{AccessProvider, Clock, Law, Ledger, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
-    Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
+    Pace, Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
 };
-use crate::scheduler::{Driver, JumpWatch, Waker, watchdog};
+use crate::scheduler::{Driver, JumpWatch, Limits, Waker, watchdog};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
 use crate::{elastic, identity, law, reconcile, scheduler};
@@ -99,6 +99,8 @@ impl App {
             config.engine.jump_hold.get(),
         ));
         let clock: Arc<dyn Clock> = Arc::clone(&steady) as Arc<dyn Clock>;
+        // What turns periodically turns together, so that an idle process wakes once a second.
+        let epoch = Some(Instant::now());
         let shutdown = Shutdown::new(config.engine.drain.get());
         let readiness = Readiness::new(shutdown.clone());
         let mut tasks = Tasks::new(shutdown.clone());
@@ -128,9 +130,12 @@ impl App {
             tasks.attend("ledger check", integrity::watch(check, ready, stop));
         }
         let ledger_ready = readiness.component("ledger");
-        ledger.check().await.context("writing to the ledger")?;
+        let writable = async { ledger.check().await.context("writing to the ledger") };
+        let complete = nothing_left_out(&config, ledger.as_ref(), clock.as_ref());
+        let (writable, complete) = tokio::join!(writable, complete);
+        writable?;
         ledger_ready.set_ready();
-        nothing_left_out(&config, ledger.as_ref(), clock.as_ref()).await?;
+        complete?;
         recovery::raise(&steady, ledger.as_ref()).await?;
         let holds =
             recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
@@ -201,7 +206,10 @@ impl App {
                 Arc::clone(&reconciler),
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
-                adapters::driver_limits(&config.engine),
+                Limits {
+                    epoch,
+                    ..adapters::driver_limits(&config.engine)
+                },
                 wakes,
             );
             let driver = if claims.is_shared() {
@@ -260,7 +268,8 @@ impl App {
                 .map(|integration: &Integration| Arc::clone(&integration.reconciler))
                 .collect(),
             adapters::suspicion(&config.engine),
-        );
+        )
+        .in_step(epoch);
         let stop = shutdown.soft_token();
         tasks.spawn("clock", async move {
             jumps.run(stop).await;
@@ -280,7 +289,7 @@ impl App {
         let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
         let stop = shutdown.soft_token();
         tasks.spawn("sweeps", async move {
-            scheduler::sweeps::run(all_sweeps, stop)
+            scheduler::sweeps::run(all_sweeps, Arc::new(SystemClock), stop)
                 .await
                 .map_err(TaskError::from)
         });
@@ -319,21 +328,22 @@ impl App {
         tasks.attend("metrics upkeep", metrics.upkeep(shutdown.clone()));
         let heart = Arc::new(watchdog::Heart::default());
         heart.beat(clock.as_ref());
+        let patience = watchdog::Patience::of(
+            config.engine.stall_limit.get(),
+            config.engine.floor_poll.get(),
+        );
+        let every = Pace::new(epoch, patience.beat());
         tasks.attend(
             "heartbeat",
-            beat(Arc::clone(&heart), Arc::clone(&clock), shutdown.clone()),
-        );
-        watchdog::watch(
-            pulses,
-            heart,
-            Arc::clone(&clock),
-            watchdog::Patience::of(
-                config.engine.stall_limit.get(),
-                config.engine.floor_poll.get(),
+            beat(
+                Arc::clone(&heart),
+                Arc::clone(&clock),
+                every,
+                shutdown.clone(),
             ),
-            hopeless,
-        )
-        .context("starting the watchdog")?;
+        );
+        watchdog::watch(pulses, heart, Arc::clone(&clock), patience, hopeless)
+            .context("starting the watchdog")?;
 
         Ok(Self {
             grpc: grpc_address,
@@ -449,16 +459,16 @@ async fn nothing_left_out(
 async fn beat(
     heart: Arc<watchdog::Heart>,
     clock: Arc<dyn Clock>,
+    mut every: Pace,
     shutdown: Shutdown,
 ) -> Result<(), TaskError> {
-    let mut every = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
             () = shutdown.closing() => {
                 heart.rest();
                 return Ok(());
             }
-            _ = every.tick() => heart.beat(clock.as_ref()),
+            () = every.tick() => heart.beat(clock.as_ref()),
         }
     }
 }

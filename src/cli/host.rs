@@ -38,7 +38,10 @@ pub(super) async fn run(
                 .map_err(failed)
         }
         HostCommand::Bench(args) => {
-            quiet();
+            // A part that serves logs as its configuration says.
+            if !args.serves() {
+                quiet();
+            }
             return bench::run(args, format, streams).await.map_err(failed);
         }
         HostCommand::Events(args) => {

@@ -18,6 +18,7 @@ pub mod observation;
 pub mod overdue;
 pub mod receipt;
 pub mod request;
+pub mod sight;
 pub mod ttl;
 
 /// Wall time as it decides access: UTC, microsecond precision in the ledger.

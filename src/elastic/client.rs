@@ -307,7 +307,7 @@ impl Elastic {
             && !head.is_html
         {
             match std::mem::replace(body, Err("malformed")) {
-                Ok(Got::Members(members)) => shown = Some(members),
+                Ok(Got::Members(members)) => shown = Some(*members),
                 other => *body = other,
             }
         }
@@ -507,7 +507,7 @@ impl Elastic {
                 self.transport
                     .members(response, organization.clone(), interest.clone(), until)
                     .await
-                    .map(Got::Members)
+                    .map(|shown| Got::Members(Box::new(shown)))
             }
             Want::Members(..) => self
                 .transport

@@ -25,7 +25,7 @@ pub(super) enum Repeat {
 #[derive(Debug)]
 pub(super) enum Got {
     Bytes(Vec<u8>),
-    Members(members::Shown),
+    Members(Box<members::Shown>),
 }
 
 /// How an exchange ended.

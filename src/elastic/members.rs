@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use super::answer::parse_instant;
 use super::{assignments, wire};
 use crate::domain::ids::{Email, OrganizationId, UserId};
-use crate::domain::observation::{Incomplete, Interest, ObservedMember};
+use crate::domain::observation::{Incomplete, Interest, ObservedMember, meet};
+use crate::domain::sight::Recognized;
 
 /// Top-level fields that say, when they hold anything, that there is more.
 const MORE: [&str; 8] = [
@@ -51,6 +52,7 @@ pub(super) struct Shown {
     pub(super) total: usize,
     pub(super) owners: usize,
     pub(super) incomplete: Option<Incomplete>,
+    pub(super) recognized: Vec<Recognized>,
 }
 
 /// Reads pieces as one body. A channel that closes without an end is a broken body.
@@ -123,6 +125,7 @@ pub(super) fn parse(
         since,
         kept: BTreeMap::new(),
         pages: interest.pages.iter().map(|_| BTreeMap::new()).collect(),
+        recognized: interest.recognize(),
         total: 0,
         owner_ids: BTreeSet::new(),
         owners: 0,
@@ -145,6 +148,7 @@ struct Filter<'a> {
     kept: BTreeMap<UserId, ObservedMember>,
     /// One for each page of interest, in order.
     pages: Vec<BTreeMap<UserId, ObservedMember>>,
+    recognized: Vec<Recognized>,
     total: usize,
     owner_ids: BTreeSet<UserId>,
     owners: usize,
@@ -198,10 +202,15 @@ impl Filter<'_> {
             .pages
             .iter()
             .any(|(after, _)| after.as_ref().is_none_or(|after| user_id > *after));
-        if !wanted && !on_a_page {
+        let is_known = self
+            .interest
+            .known
+            .iter()
+            .any(|known| known.contains(&user_id));
+        if !wanted && !on_a_page && !is_known {
             return;
         }
-        if wanted && shown.is_odd {
+        if (wanted || is_known) && shown.is_odd {
             self.ambiguous = true;
         }
         let observed = ObservedMember {
@@ -214,6 +223,8 @@ impl Filter<'_> {
                 .unwrap_or_default(),
             assignments: shown.assignments,
         };
+        let (differs, again) = meet(&mut self.recognized, &observed);
+        self.ambiguous |= again;
         for ((after, limit), page) in self.interest.pages.iter().zip(&mut self.pages) {
             if after
                 .as_ref()
@@ -233,7 +244,7 @@ impl Filter<'_> {
                 page.pop_last();
             }
         }
-        if wanted {
+        if wanted || differs {
             self.ambiguous |= keep(&mut self.kept, observed);
         }
     }
@@ -256,6 +267,7 @@ impl Filter<'_> {
             more_pages,
             ambiguous,
             told_total,
+            recognized,
             ..
         } = self;
         let counted_more = told_total.is_some_and(|told| told > total as u64);
@@ -278,6 +290,7 @@ impl Filter<'_> {
             total,
             owners,
             incomplete,
+            recognized,
         }
     }
 }

@@ -98,6 +98,7 @@ impl AccessProvider for Elastic {
             total,
             owners,
             incomplete,
+            recognized,
         } = shown;
         self.keys.sees_owners(pin, owners > 0);
         let read = MembersRead {
@@ -107,6 +108,7 @@ impl AccessProvider for Elastic {
             members,
             total,
             owners,
+            recognized,
         };
         Ok((read, evidence))
     }

@@ -17,6 +17,7 @@ use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, R
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
 use crate::domain::receipt::Receipt;
 use crate::domain::request::Fingerprint;
+use crate::domain::sight::Settled;
 
 /// Why the ledger could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -397,6 +398,15 @@ pub struct HoldRecord {
     pub evidence: Evidence,
 }
 
+/// A member as a search for drift needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighted {
+    /// Who.
+    pub user: UserId,
+    /// How the member should look, where nothing is left to find out about it.
+    pub settled: Option<Settled>,
+}
+
 /// The durable record.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
@@ -566,4 +576,36 @@ pub trait Ledger: Debug + Send + Sync {
 
     /// The latest instant among the newest events, which no later one should lie before; `None` without events.
     async fn latest_instant(&self) -> Result<Option<Timestamp>>;
+
+    /// The members that [`Self::members`] lists, in the same order, with how they should look.
+    async fn sights(
+        &self,
+        integration: &IntegrationName,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Page<Sighted, UserId>> {
+        let Page { items, next } = self.members(integration, after, limit).await?;
+        let items = items
+            .iter()
+            .filter_map(|record| match &record.key.subject {
+                Subject::Member(user) => Some(Sighted {
+                    user: user.clone(),
+                    settled: Settled::of(record),
+                }),
+                Subject::Invitee(_) => None,
+            })
+            .collect();
+        Ok(Page { items, next })
+    }
+
+    /// Changes with every write to members or grants, where nobody else can write: while it stays, so does what is due.
+    /// `None` where that cannot be told.
+    fn stamp(&self) -> Option<u64> {
+        None
+    }
+
+    /// The version of [`Self::member`] alone.
+    async fn version(&self, key: &MemberKey) -> Result<u64> {
+        Ok(self.member(key).await?.version)
+    }
 }

@@ -3,6 +3,7 @@
 //! Owns the only path that adds or removes access: load a member, plan purely, write the intent, send once, write
 //! the outcome, look again. Never executes "undo of grant X", and never removes what the ledger does not own.
 
+mod at_once;
 pub mod board;
 mod commit;
 pub mod drift;

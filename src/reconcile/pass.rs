@@ -280,6 +280,12 @@ impl Reconciler {
                 }
             }
             if draft.changed {
+                if let Some(due) = self.due_at_once(&draft.record, &mut progress, now) {
+                    // The intent is of the same transaction as what makes it due.
+                    self.send(draft, WriteKind::Remove, &due, user, pin, &mut progress)
+                        .await?;
+                    continue;
+                }
                 // Facts first; the next round decides on them.
                 draft.record.due = Some(self.due_now(&draft.record, now));
                 let unrecorded = draft.record.clone();
@@ -406,7 +412,8 @@ impl Reconciler {
             if let Some(again) = self.take_turn(Claim::of(Priority::Grant), progress).await {
                 return Ok(again);
             }
-            self.send(record, WriteKind::Add, &plan.add, user, pin, progress)
+            let draft = Draft::new(record);
+            self.send(draft, WriteKind::Add, &plan.add, user, pin, progress)
                 .await?;
             return Ok(true);
         }
@@ -423,18 +430,12 @@ impl Reconciler {
             return Ok(true);
         }
         if !plan.remove.is_empty() {
-            let claim = Claim {
-                priority: if refused_before(&record, &plan.remove) {
-                    Priority::Retry
-                } else {
-                    Priority::Revoke
-                },
-                ..Claim::removal(total_weight(&plan.remove), record.removal_since())
-            };
+            let claim = claim_of_removal(&record, &plan.remove);
             if let Some(again) = self.take_turn(claim, progress).await {
                 return Ok(again);
             }
-            self.send(record, WriteKind::Remove, &plan.remove, user, pin, progress)
+            let draft = Draft::new(record);
+            self.send(draft, WriteKind::Remove, &plan.remove, user, pin, progress)
                 .await?;
             return Ok(true);
         }
@@ -460,15 +461,17 @@ impl Reconciler {
         }
     }
 
+    /// Sends one mutation, with what the draft holds already in the transaction of its intent.
     async fn send(
         &self,
-        before: MemberRecord,
+        mut draft: Draft,
         kind: WriteKind,
         assignments: &[Assignment],
         user: &UserId,
         pin: KeyPin,
         progress: &mut Progress,
     ) -> Result<(), LedgerError> {
+        let before = draft.record.clone();
         let mut owners = self.lock_owners(assignments).await;
         if kind == WriteKind::Remove
             && let Some(owners) = owners.as_deref_mut()
@@ -492,7 +495,6 @@ impl Reconciler {
                 }
             }
         }
-        let mut draft = Draft::new(before.clone());
         let now = self.clock.now();
         draft.intend(kind, assignments, now, &self.settings);
         draft.record.due = Some(self.due_now(&draft.record, now));
@@ -507,7 +509,7 @@ impl Reconciler {
                     return Ok(());
                 }
                 // A grant or extension that was accepted since then is decided on before anything is sent.
-                if self.ledger.member(&key).await?.version != version {
+                if self.ledger.version(&key).await? != version {
                     return self.take_back(&before, assignments).await;
                 }
             }
@@ -632,6 +634,18 @@ impl Reconciler {
         } else {
             None
         }
+    }
+}
+
+/// What decides when a removal gets its turn.
+pub(super) fn claim_of_removal(record: &MemberRecord, assignments: &[Assignment]) -> Claim {
+    Claim {
+        priority: if refused_before(record, assignments) {
+            Priority::Retry
+        } else {
+            Priority::Revoke
+        },
+        ..Claim::removal(total_weight(assignments), record.removal_since())
     }
 }
 

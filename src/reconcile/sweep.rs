@@ -1,8 +1,10 @@
-//! Comparing everybody who holds access through us with what upstream shows, a page at a time.
+//! Comparing everybody who holds access through us with what upstream shows, with one read.
 //!
-//! Owns the periodic search for drift. Never changes anything itself: members that differ get a pass.
+//! Owns the periodic search for drift. Who looks as when nothing was left to find out is neither loaded nor kept of the
+//! read, so that memory does not grow with the grants. Never changes anything itself: members that differ get a pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::drift::Reapply;
 use super::look::snapshot_of;
@@ -14,21 +16,22 @@ use super::settle::Draft;
 use crate::domain::Timestamp;
 use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
 use crate::domain::ids::UserId;
-use crate::domain::member::{Due, DueKind, LastSeen, MemberRecord, Subject};
+use crate::domain::member::{Due, DueKind, LastSeen, MemberKey, MemberRecord, Subject};
 use crate::domain::observation::{Interest, MembersRead};
-use crate::ports::ledger::LedgerError;
+use crate::domain::sight::Known;
+use crate::ports::ledger::{LedgerError, Sighted};
 use crate::ports::provider::Priority;
 
-/// Members compared with one read.
-const PER_READ: usize = 5_000;
-/// Members loaded from the ledger at a time.
-const PER_PAGE: usize = 500;
+/// Members listed by the ledger at a time.
+const PER_PAGE: usize = 1_000;
 
 /// What a drift sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Members compared.
     pub compared: usize,
+    /// Of those, members that had to be loaded.
+    pub loaded: usize,
     /// Members that differ and were handed to a pass.
     pub differing: usize,
     /// Differences that are open.
@@ -73,71 +76,114 @@ impl Reconciler {
         self.notice_key().await;
         let mut swept = Swept::default();
         let mut counted = Counted::default();
-        let reads_watched = self.reads_watched();
-        let mut after: Option<UserId> = None;
-        loop {
-            let mut batch = Vec::new();
-            loop {
-                let page = self
-                    .ledger
-                    .members(&self.integration, after.as_ref(), PER_PAGE)
-                    .await?;
-                let now = self.clock.now();
-                for record in page.items {
-                    counted.count(&record);
-                    // Whom the clock left behind needs no read to be told.
-                    if is_ahead(&record, now, &self.settings) {
-                        let due = Due {
-                            at: now,
-                            kind: DueKind::Look,
-                            weight: 0,
-                        };
-                        self.mark(&record, due).await?;
-                    }
-                    let only_watched = is_watched(&record) && reads_watched;
-                    if !record.owned.is_empty() || holds(&record) || only_watched {
-                        batch.push(record);
-                    }
+        let mut known = self.known(&mut swept, &mut counted).await?;
+        while !known.is_empty() {
+            match self.compare(known, &mut swept).await? {
+                Ok(rest) => known = rest,
+                Err(code) => {
+                    swept.failure = Some(code);
+                    return Ok(swept);
                 }
-                after = page.next;
-                if after.is_none() || batch.len() >= PER_READ {
-                    break;
-                }
-            }
-            if !batch.is_empty() {
-                let users: BTreeSet<UserId> = batch.iter().filter_map(user).cloned().collect();
-                let interest = Interest {
-                    users,
-                    ..Interest::default()
-                };
-                match self.observer.observe(interest, Priority::Verify).await {
-                    Ok(read) => {
-                        for record in &batch {
-                            swept.compared += 1;
-                            self.look_at_watched(record, &read).await?;
-                            if self.differs(record, &read) {
-                                swept.differing += 1;
-                                let due = Due {
-                                    at: self.clock.now(),
-                                    kind: DueKind::Look,
-                                    weight: 0,
-                                };
-                                self.mark(record, due).await?;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        swept.failure = Some(error.code().to_owned());
-                        return Ok(swept);
-                    }
-                }
-            }
-            if after.is_none() {
-                counted.publish(self);
-                swept.open = counted.drifts.values().sum();
-                return Ok(swept);
             }
         }
+        counted.publish(self);
+        swept.open = counted.drifts.values().sum();
+        Ok(swept)
+    }
+
+    /// Everybody to be compared, and how those should look about whom nothing is left to find out. The others are
+    /// loaded, one by one.
+    async fn known(&self, swept: &mut Swept, counted: &mut Counted) -> Result<Known, LedgerError> {
+        let reads_watched = self.reads_watched();
+        let mut known = Known::new();
+        let mut after: Option<UserId> = None;
+        loop {
+            let page = self
+                .ledger
+                .sights(&self.integration, after.as_ref(), PER_PAGE)
+                .await?;
+            for Sighted { user, settled } in page.items {
+                let now = self.clock.now();
+                if let Some(settled) = settled.filter(|settled| settled.until > now) {
+                    known.push(&user, Some(settled.sight));
+                    continue;
+                }
+                let record = self.load(&user, swept).await?;
+                counted.count(&record);
+                // Whom the clock left behind needs no read to be told.
+                if is_ahead(&record, now, &self.settings) {
+                    let due = Due {
+                        at: now,
+                        kind: DueKind::Look,
+                        weight: 0,
+                    };
+                    self.mark(&record, due).await?;
+                }
+                let only_watched = is_watched(&record) && reads_watched;
+                if !record.owned.is_empty() || holds(&record) || only_watched {
+                    known.push(&user, None);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(known);
+            }
+        }
+    }
+
+    /// Compares with one read. Answers those for whom it had no room, or the code of its failure.
+    async fn compare(
+        &self,
+        known: Known,
+        swept: &mut Swept,
+    ) -> Result<Result<Known, String>, LedgerError> {
+        let known = Arc::new(known);
+        let interest = Interest::known(Arc::clone(&known));
+        let read = match self.observer.observe(interest, Priority::Verify).await {
+            Ok(read) => read,
+            Err(error) => return Ok(Err(error.code().to_owned())),
+        };
+        let Some(met) = read.recognized(&known) else {
+            return Ok(Err("nobody_recognized".to_owned()));
+        };
+        swept.compared += met.alike();
+        let mut rest = Known::new();
+        for (user, is_shown) in met.others() {
+            if is_shown && read.member(&user).is_none() {
+                rest.push(&user, None);
+                continue;
+            }
+            swept.compared += 1;
+            let record = self.load(&user, swept).await?;
+            // A pass that read later knows better.
+            let is_older = record
+                .last_seen
+                .as_ref()
+                .is_some_and(|seen| seen.at > read.started_at);
+            if record.version == 0 || is_older {
+                continue;
+            }
+            self.look_at_watched(&record, &read).await?;
+            if self.differs(&record, &read) {
+                swept.differing += 1;
+                let due = Due {
+                    at: self.clock.now(),
+                    kind: DueKind::Look,
+                    weight: 0,
+                };
+                self.mark(&record, due).await?;
+            }
+        }
+        Ok(Ok(rest))
+    }
+
+    async fn load(&self, user: &UserId, swept: &mut Swept) -> Result<MemberRecord, LedgerError> {
+        swept.loaded += 1;
+        let key = MemberKey {
+            integration: self.integration.clone(),
+            subject: Subject::Member(user.clone()),
+        };
+        self.ledger.member(&key).await
     }
 
     /// Whether members are read of whom something is only watched: that need not be every time.
@@ -183,7 +229,7 @@ impl Reconciler {
         self.update(&record.key, look).await
     }
 
-    fn differs(&self, record: &MemberRecord, read: &MembersRead) -> bool {
+    pub(super) fn differs(&self, record: &MemberRecord, read: &MembersRead) -> bool {
         let Some(user) = user(record) else {
             return false;
         };

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod limits;
+pub mod pace;
 pub mod readiness;
 pub mod shutdown;
 pub mod steady;
@@ -12,6 +13,7 @@ pub mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::{ManualClock, SystemClock};
+pub use pace::Pace;
 pub use readiness::{Readiness, ReadinessHandle};
 pub use shutdown::Shutdown;
 pub use steady::SteadyClock;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::DueQueue;
@@ -19,6 +20,7 @@ use crate::domain::ids::IntegrationName;
 use crate::domain::member::{Due, DueKind, MemberKey};
 use crate::ports::{Clock, Ledger, Wake};
 use crate::reconcile::{Reconciler, Report};
+use crate::runtime::Pace;
 
 /// Sizes and pauses of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Limits {
     pub reading: usize,
     /// Pause after a pass that the ledger refused.
     pub ledger_retry: Duration,
+    /// The poll keeps step with everything else that shares this.
+    pub epoch: Option<Instant>,
 }
 
 impl Default for Limits {
@@ -48,6 +52,7 @@ impl Default for Limits {
             changing: 64,
             reading: 1024,
             ledger_retry: Duration::from_secs(1),
+            epoch: None,
         }
     }
 }
@@ -167,6 +172,20 @@ impl Lanes {
     }
 }
 
+/// What the ledger answered last: its stamp then, and until when the queue holds everything that is due.
+#[derive(Debug, Clone, Copy, Default)]
+struct Answered(Option<(u64, Timestamp)>);
+
+impl Answered {
+    /// Whether the ledger would answer the same. It is asked again long before the horizon, whatever the stamp says.
+    fn stands(self, stamp: Option<u64>, now: Timestamp, horizon: TimeDelta) -> bool {
+        match (stamp, self.0) {
+            (Some(stamp), Some((known, until))) => stamp == known && now + horizon / 2 <= until,
+            (None, _) | (_, None) => false,
+        }
+    }
+}
+
 /// The loop of one organization.
 #[derive(Debug)]
 pub struct Driver {
@@ -181,6 +200,7 @@ pub struct Driver {
     running: BTreeMap<MemberKey, (Due, Option<Due>)>,
     lanes: Lanes,
     passes: JoinSet<(MemberKey, Result<Report, &'static str>)>,
+    answered: Answered,
     /// What other processes commit to the same ledger, where there are any.
     news: Option<watch::Receiver<u64>>,
 }
@@ -220,6 +240,7 @@ impl Driver {
             running: BTreeMap::new(),
             lanes: Lanes::default(),
             passes: JoinSet::new(),
+            answered: Answered::default(),
             news: None,
         }
     }
@@ -251,8 +272,8 @@ impl Driver {
     /// The same, which can be called again.
     pub async fn work(&mut self, stop: CancellationToken) {
         self.queue = DueQueue::default();
-        let mut poll = tokio::time::interval(self.limits.floor_poll);
-        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.answered = Answered::default();
+        let mut poll = Pace::new(self.limits.epoch, self.limits.floor_poll);
         loop {
             self.start_due();
             self.pulse
@@ -263,7 +284,7 @@ impl Driver {
                 // is ready once a second at most, and starves nobody.
                 biased;
                 () = stop.cancelled() => break,
-                _ = poll.tick() => self.refill().await,
+                () = poll.tick() => self.refill().await,
                 Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
                 Some((key, due)) = self.wakes.recv() => self.woken(key, due),
                 () = heard(&self.news), if self.news.is_some() => {
@@ -330,7 +351,7 @@ impl Driver {
         match self.running.get_mut(&key) {
             Some((_, again)) => *again = Some(again.map_or(due, |earlier| earlier.min(due))),
             None if due.at <= self.clock.now() + self.limits.horizon => {
-                self.queue.schedule_within(key, due, self.limits.window);
+                self.schedule(key, due);
             }
             None => {}
         }
@@ -377,14 +398,27 @@ impl Driver {
         if let Some(due) = next
             && due.at <= now + self.limits.horizon
         {
-            self.queue.schedule_within(key, due, self.limits.window);
+            self.schedule(key, due);
         }
+    }
+
+    fn schedule(&mut self, key: MemberKey, due: Due) {
+        if self.queue.len() >= self.limits.window {
+            // Somebody gives way and has to be brought in again.
+            self.answered = Answered::default();
+        }
+        self.queue.schedule_within(key, due, self.limits.window);
     }
 
     /// Brings in what the ledger says is due, and then what will be within the horizon. What runs already says itself
     /// when it is due again.
     async fn refill(&mut self) {
         let now = self.clock.now();
+        let stamp = self.ledger.stamp();
+        if self.answered.stands(stamp, now, self.limits.horizon) {
+            return;
+        }
+        self.answered = Answered::default();
         // With enough to do in memory, only what is more urgent than that is of interest.
         let busy = self.queue.ready_removals() * 2 >= self.limits.window;
         let page = if busy {
@@ -400,8 +434,7 @@ impl Driver {
                     let full = members.len() >= page;
                     for member in members {
                         if !self.running.contains_key(&member.key) {
-                            self.queue
-                                .schedule_within(member.key, member.due, self.limits.window);
+                            self.schedule(member.key, member.due);
                         }
                     }
                     if full {
@@ -413,6 +446,9 @@ impl Driver {
                     return;
                 }
             }
+        }
+        if self.queue.len() < self.limits.window {
+            self.answered = Answered(stamp.map(|stamp| (stamp, now + self.limits.horizon)));
         }
     }
 }
@@ -429,5 +465,26 @@ impl std::fmt::Display for Chain<'_> {
             source = cause.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_is_asked_again_once_anything_was_written_and_well_before_the_horizon() {
+        let now = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let horizon = TimeDelta::seconds(30);
+        let answered = Answered(Some((7, now + horizon)));
+        let later = |seconds| now + TimeDelta::seconds(seconds);
+        assert!(answered.stands(Some(7), later(15), horizon));
+        assert!(!answered.stands(Some(7), later(16), horizon));
+        assert!(!answered.stands(Some(8), later(1), horizon));
+        assert!(
+            !answered.stands(None, later(1), horizon),
+            "others may write"
+        );
+        assert!(!Answered::default().stands(Some(7), now, horizon));
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::Timestamp;
@@ -17,8 +18,8 @@ use crate::domain::member::DueKind;
 use crate::ports::ledger::LedgerError;
 use crate::ports::{Clock, Ledger};
 use crate::reconcile::Reconciler;
-use crate::runtime::SteadyClock;
 use crate::runtime::steady::Jump;
+use crate::runtime::{Pace, SteadyClock};
 
 const JUMPS: &str = "latchkey_clock_jumps_total";
 const BEHIND: &str = "latchkey_clock_behind_seconds";
@@ -62,6 +63,7 @@ pub struct JumpWatch {
     reconcilers: Vec<Arc<Reconciler>>,
     suspicion: Suspicion,
     is_told: bool,
+    epoch: Option<Instant>,
 }
 
 impl JumpWatch {
@@ -79,17 +81,24 @@ impl JumpWatch {
             reconcilers,
             suspicion,
             is_told: false,
+            epoch: None,
         }
+    }
+
+    /// Looks in step with everything else that shares the epoch.
+    #[must_use]
+    pub fn in_step(mut self, epoch: Option<Instant>) -> Self {
+        self.epoch = epoch;
+        self
     }
 
     /// Looks until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut every = tokio::time::interval(EVERY);
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut every = Pace::new(self.epoch, EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = every.tick() => self.look().await,
+                () = every.tick() => self.look().await,
             }
         }
     }

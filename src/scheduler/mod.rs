@@ -7,6 +7,7 @@ pub mod driver;
 pub mod jump;
 pub mod queue;
 pub mod sweeps;
+mod ticks;
 pub mod watchdog;
 
 pub use driver::{Driver, Limits, Waker};

@@ -8,8 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_cron_scheduler::{
+    Job, JobScheduler, JobSchedulerError, SimpleJobCode, SimpleNotificationCode,
+    SimpleNotificationStore,
+};
 use tokio_util::sync::CancellationToken;
+
+use super::ticks::PatientStore;
+use crate::ports::Clock;
 
 /// One run of a sweep: what it did, in a few words, or the code of its failure.
 pub type Run = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -33,12 +39,26 @@ impl std::fmt::Debug for Sweep {
     }
 }
 
-/// Runs the sweeps until `stop`.
+/// Messages that may wait between the parts of the scheduler, as by its own default.
+const CHANNEL: usize = 200;
+
+/// Runs the sweeps until `stop`. `clock` is the wall clock, which the scheduler reads for itself as well.
 ///
 /// # Errors
 /// [`JobSchedulerError`] when a schedule cannot be read; configuration checks them before.
-pub async fn run(sweeps: Vec<Sweep>, stop: CancellationToken) -> Result<(), JobSchedulerError> {
-    let mut scheduler = JobScheduler::new().await?;
+pub async fn run(
+    sweeps: Vec<Sweep>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<(), JobSchedulerError> {
+    let mut scheduler = JobScheduler::new_with_storage_and_code(
+        Box::new(PatientStore::new(clock)),
+        Box::new(SimpleNotificationStore::default()),
+        Box::new(SimpleJobCode::default()),
+        Box::new(SimpleNotificationCode::default()),
+        CHANNEL,
+    )
+    .await?;
     for sweep in sweeps {
         scheduler.add(job(sweep)?).await?;
     }

@@ -34,14 +34,26 @@ impl Default for Patience {
 
 impl Patience {
     /// Gives up after `limit` and complains after a sixth of it, but never of a loop that turns as often as it
-    /// should: once in a `floor_poll`, and of a heartbeat twice a second.
+    /// should: once in a `floor_poll`, and of a heartbeat as often as [`Self::beat`] says.
     #[must_use]
     pub fn of(limit: Duration, floor_poll: Duration) -> Self {
-        let second = Duration::from_secs(1);
+        let two_beats = Duration::from_secs(2);
         Self {
             every: (limit / 6).min(Duration::from_millis(2500)),
-            complain_after: (limit / 6).max(second).max(floor_poll * 2),
+            complain_after: (limit / 6).max(two_beats).max(floor_poll * 2),
             give_up_after: limit,
+        }
+    }
+
+    /// How often the heart has to beat: several times before anybody complains, and on whole seconds where that is
+    /// often enough, in step with everything else.
+    #[must_use]
+    pub fn beat(&self) -> Duration {
+        let second = Duration::from_secs(1);
+        if self.complain_after >= second * 8 {
+            second * 2
+        } else {
+            second / 2
         }
     }
 }
@@ -278,5 +290,8 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(Patience::of(second * 60, second), Patience::default());
         assert_eq!(Patience::of(second * 3, second).complain_after, second * 2);
+        for patience in [Patience::default(), Patience::of(second * 3, second)] {
+            assert!(patience.beat() * 4 <= patience.complain_after);
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord};
 use crate::domain::overdue;
 use crate::domain::receipt::Receipt;
 use crate::domain::request::Fingerprint;
+use crate::domain::sight::{Settled, Sight};
 use crate::ports::ledger::{Accept, MemberCommit, Page, RequestRecord};
 
 /// Layout of the JSON bodies that this release writes, and the newest it reads.
@@ -336,6 +337,8 @@ pub(crate) struct MemberRow {
     pub(crate) removal_due_at: Option<i64>,
     pub(crate) removal_weight: i64,
     pub(crate) forgotten: i64,
+    pub(crate) sight: Option<Vec<u8>>,
+    pub(crate) sight_until: Option<i64>,
     pub(crate) body: String,
 }
 
@@ -343,6 +346,7 @@ impl MemberRow {
     /// Splits a record into its row and its grants.
     pub(crate) fn split(mut record: MemberRecord) -> (Self, Vec<Grant>) {
         let removal = overdue::first_removal(&record);
+        let settled = Settled::of(&record);
         let grants = std::mem::take(&mut record.grants);
         let due = record.due.take();
         let version = std::mem::replace(&mut record.version, 0);
@@ -358,11 +362,25 @@ impl MemberRow {
             removal_due_at: removal.map(|(at, _)| micros(at)),
             removal_weight: removal.map_or(0, |(_, weight)| i64::from(weight)),
             forgotten: count(record.evidence.forgotten.len()),
+            sight: settled.map(|settled| settled.sight.bytes().to_vec()),
+            sight_until: settled.map(|settled| micros(settled.until)),
             body: body(&record),
             key: record.key,
         };
         (row, grants)
     }
+}
+
+/// Reads back how a member should look.
+pub(crate) fn settled(sight: &[u8], until: i64) -> Result<Settled, Unreadable> {
+    let sight = Sight::from_bytes(sight).ok_or_else(|| Unreadable::Value {
+        what: "a sight",
+        value: format!("{} bytes", sight.len()),
+    })?;
+    Ok(Settled {
+        sight,
+        until: instant(until)?,
+    })
 }
 
 /// Removals of a record that are blocked.

@@ -189,6 +189,7 @@ impl AccessProvider for FakeProvider {
                     .collect(),
                 total: org.members.len(),
                 owners: 1,
+                recognized: Vec::new(),
             }
         })
     }

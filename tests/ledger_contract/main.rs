@@ -13,5 +13,6 @@ mod recovery;
 mod requests;
 mod seals;
 mod server;
+mod sights;
 mod sqlite;
 mod support;

@@ -14,7 +14,7 @@ use latchkey::domain::ids::{
     DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId,
 };
 use latchkey::domain::member::WriteKind;
-use latchkey::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember};
+use latchkey::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember, meet};
 use latchkey::elastic::limiter::{Feedback, Limiter, LimiterOptions, Permit};
 use latchkey::ports::provider::{
     Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
@@ -329,6 +329,7 @@ impl AccessProvider for Cloud {
         let filtered = filtered_by_chance || !on.world.key.owner;
         let owner = on.cast.owner;
         let mut members = BTreeMap::new();
+        let mut recognized = interest.recognize();
         let (mut owners, mut total) = (0, 0);
         for who in 0..on.cast.len() {
             let Some((member_since, mut set)) = on.world.was(who, shows) else {
@@ -341,10 +342,18 @@ impl AccessProvider for Cloud {
             }
             owners += usize::from(set & (1 << owner) != 0);
             let (user, email) = (on.cast.users[who].clone(), on.cast.emails[who].clone());
-            if !interest.users.contains(&user) && !interest.emails.contains(&email) {
+            let is_wanted = interest.users.contains(&user) || interest.emails.contains(&email);
+            let member = ObservedMember {
+                user_id: user,
+                member_since,
+                email: Some(email),
+                name: String::new(),
+                assignments: each(set).map(|pair| on.cast.pairs[pair].clone()).collect(),
+            };
+            let (differs, _) = meet(&mut recognized, &member);
+            if !is_wanted && !differs {
                 continue;
             }
-            let assignments = each(set).map(|pair| on.cast.pairs[pair].clone()).collect();
             say!(
                 on,
                 Some(who),
@@ -354,16 +363,7 @@ impl AccessProvider for Cloud {
                 on.cast.show(set),
                 if filtered { " (filtered)" } else { "" }
             );
-            members.insert(
-                user.clone(),
-                ObservedMember {
-                    user_id: user,
-                    member_since,
-                    email: Some(email),
-                    name: String::new(),
-                    assignments,
-                },
-            );
+            members.insert(member.user_id.clone(), member);
         }
         on.sees_owners = Some(owners > 0);
         if owners == 0 && !filtered {
@@ -376,6 +376,7 @@ impl AccessProvider for Cloud {
             members,
             total,
             owners,
+            recognized,
         };
         Ok((read, evidence("members", 0)))
     }

@@ -16,7 +16,7 @@ use latchkey::domain::ids::{
     CallerName, Email, InvitationToken, OrganizationId, ProjectId, RequestId, UserId,
 };
 use latchkey::domain::member::WriteKind;
-use latchkey::domain::observation::{Interest, MembersRead, ObservedMember};
+use latchkey::domain::observation::{Interest, MembersRead, ObservedMember, pick};
 use latchkey::domain::request::Principal;
 use latchkey::domain::ttl::Ttl;
 use latchkey::elastic::limiter::{Feedback, Limiter, LimiterOptions};
@@ -101,20 +101,16 @@ impl AccessProvider for Plain {
         let started_at = self.clock.now();
         self.call(priority).await;
         let state = self.state.lock().expect("no code panics here");
-        let members = state
-            .iter()
-            .filter(|(user, _)| interest.users.contains(user))
-            .map(|(user, held)| {
-                let member = ObservedMember {
-                    user_id: user.clone(),
-                    member_since: self.clock.upstream(-MINUTE),
-                    email: None,
-                    name: String::new(),
-                    assignments: held.clone(),
-                };
-                (user.clone(), member)
-            })
-            .collect();
+        let is_asked = |user: &UserId| !interest.known.is_empty() || interest.users.contains(user);
+        let asked = state.iter().filter(|(user, _)| is_asked(user));
+        let shown = asked.map(|(user, held)| ObservedMember {
+            user_id: user.clone(),
+            member_since: self.clock.upstream(-MINUTE),
+            email: None,
+            name: String::new(),
+            assignments: held.clone(),
+        });
+        let (members, recognized) = pick(interest, shown);
         let read = MembersRead {
             started_at,
             finished_at: self.clock.now(),
@@ -122,6 +118,7 @@ impl AccessProvider for Plain {
             members,
             total: state.len(),
             owners: 1,
+            recognized,
         };
         Ok((read, evidence()))
     }

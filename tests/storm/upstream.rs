@@ -14,7 +14,7 @@ use latchkey::domain::ids::{
     DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId,
 };
 use latchkey::domain::member::WriteKind;
-use latchkey::domain::observation::{Interest, MembersRead, ObservedMember};
+use latchkey::domain::observation::{Interest, MembersRead, ObservedMember, pick};
 use latchkey::elastic::limiter::{Feedback, Limiter, LimiterOptions, Permit};
 use latchkey::ports::provider::{
     Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
@@ -363,21 +363,24 @@ impl AccessProvider for Upstream {
         let since = self.clock.epoch();
         self.read(priority, |state, started_at| {
             state.log.reads.push(Instant::now());
-            let empty = BTreeSet::new();
-            let members = interest
-                .users
-                .iter()
-                .map(|user| {
-                    let member = ObservedMember {
-                        user_id: user.clone(),
-                        member_since: since,
-                        email: None,
-                        name: String::new(),
-                        assignments: state.held.get(user).unwrap_or(&empty).clone(),
-                    };
-                    (user.clone(), member)
-                })
-                .collect();
+            let member = |user: &UserId, held: &BTreeSet<Assignment>| ObservedMember {
+                user_id: user.clone(),
+                member_since: since,
+                email: None,
+                name: String::new(),
+                assignments: held.clone(),
+            };
+            let is_asked =
+                |user: &UserId| !interest.known.is_empty() || interest.users.contains(user);
+            let holding = state.held.iter().filter(|(user, _)| is_asked(user));
+            let (mut members, recognized) =
+                pick(interest, holding.map(|(user, held)| member(user, held)));
+            // Who holds nothing is a member all the same.
+            for user in &interest.users {
+                members
+                    .entry(user.clone())
+                    .or_insert_with(|| member(user, &BTreeSet::new()));
+            }
             MembersRead {
                 started_at,
                 finished_at: self.clock.now(),
@@ -385,6 +388,7 @@ impl AccessProvider for Upstream {
                 members,
                 total: state.held.len(),
                 owners: 1,
+                recognized,
             }
         })
         .await

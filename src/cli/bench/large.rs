@@ -21,7 +21,7 @@ const EACH: usize = 20;
 const SMALL: usize = 1_000;
 /// One in so many members is overdue at a start.
 const OVERDUE: usize = 33;
-/// A nightly sweep: what reads upstream and compares everybody is measured by itself.
+/// Nightly sweeps for drift: what they cost is measured by itself.
 const NO_DRIFT: &str = "sweeps:\n  drift: \"0 0 3 * * *\"\n";
 /// Sweeps for drift as often as can be seen.
 const OFTEN: &str = "sweeps:\n  drift: \"*/5 * * * * *\"\n";
@@ -49,6 +49,7 @@ pub(super) async fn measure(
     let whole = Fill {
         integration: integration(),
         users: stage.users.clone(),
+        since: stage.since.clone(),
         deployments: stage.deployments.clone(),
         // Apart from each other, so that no second is due for all of them.
         ends: (0..members)
@@ -85,149 +86,145 @@ pub(super) async fn measure(
     Ok(())
 }
 
-/// What a million grants add to the memory of a connector of the same organization, after some came and went.
+/// What a million grants add to the memory of a connector of the same organization, after some came and went and with
+/// everybody compared with upstream again and again.
 async fn memory(plan: &Plan, directory: &Path, large: &Large) -> anyhow::Result<Vec<Line>> {
     let rounds = plan.rounds.min(3);
     let stage = &large.stage;
-    let (mut added, mut full, mut none) = (Vec::new(), Vec::new(), Vec::new());
-    let mut peaks = Vec::new();
-    for _ in 0..rounds {
-        let loaded = churned(stage, &large.ledger, NO_DRIFT, plan).await?;
-        let empty = churned(stage, &stage.ledger()?, NO_DRIFT, plan).await?;
-        added.push(loaded.resident - empty.resident);
-        full.push(loaded.resident);
-        none.push(empty.resident);
-        peaks.push(empty.peak);
-    }
+    let (mut full, mut none, mut few) = (Vec::new(), Vec::new(), Vec::new());
     let small = Stage::new(directory, CHURN + 1, EACH, true, &["rate_limit=0"]).await?;
-    let mut few = Vec::new();
     for _ in 0..rounds {
-        few.push(
-            churned(&small, &small.ledger()?, NO_DRIFT, plan)
-                .await?
-                .peak,
-        );
+        full.push(churned(stage, &large.ledger, plan).await?);
+        none.push(churned(stage, &stage.ledger()?, plan).await?);
+        few.push(churned(&small, &small.ledger()?, plan).await?);
     }
     small.close().await;
-    let reading: Vec<f64> = peaks
-        .iter()
-        .zip(&few)
-        .map(|(many, few)| many - few)
-        .collect();
-    let mut sweeps = Vec::new();
-    for _ in 0..rounds.min(1) {
-        sweeps.push(swept(stage, &large.ledger).await?);
-    }
-    let sweep_cpu: Vec<f64> = sweeps.iter().map(|(_, ticks)| ticks * 10.0).collect();
-    let sweep_peak: Vec<f64> = sweeps
-        .iter()
-        .map(|(peak, _)| peak - median(&full))
-        .collect();
+    let of = |all: &[Churned], what: fn(&Churned) -> f64| all.iter().map(what).collect::<Vec<_>>();
+    let minus = |a: &[Churned], b: &[Churned], what: fn(&Churned) -> f64| {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(a, b)| what(a) - what(b)).collect::<Vec<_>>()
+    };
+    let resident = |one: &Churned| one.usage.resident;
+    let peak = |one: &Churned| one.usage.peak;
+    let sweep = |one: &Churned| one.sweep;
+    let members = stage.users.len();
     Ok(vec![
         Line {
             what: "memory of all active grants: full ledger - empty ledger",
             unit: Unit::Mebibytes,
-            pairs: added,
+            pairs: minus(&full, &none, resident),
             goal: Goal::AtMost(8.0),
             sides: format!(
-                "{:.1} MiB with {} active grants against {:.1} MiB with none, {} members both times",
-                median(&full),
+                "{:.1} MiB with {} active grants against {:.1} MiB with next to none, {members} members both times",
+                median(&of(&full, resident)),
                 large.grants,
-                median(&none),
-                stage.users.len()
+                median(&of(&none, resident)),
+            ),
+        },
+        Line {
+            what: "the same at the peak, sweeps for drift included",
+            unit: Unit::Mebibytes,
+            pairs: minus(&full, &none, peak),
+            goal: Goal::AtMost(8.0),
+            sides: format!(
+                "{:.1} MiB against {:.1} MiB",
+                median(&of(&full, peak)),
+                median(&of(&none, peak)),
             ),
         },
         Line {
             what: "reading the members of a large organization, peak",
             unit: Unit::Mebibytes,
-            pairs: reading,
+            pairs: minus(&none, &few, peak),
             goal: Goal::AtMost(16.0),
             sides: format!(
-                "{:.1} MiB with {} members against {:.1} MiB with {}",
-                median(&peaks),
-                stage.users.len(),
-                median(&few),
+                "{:.1} MiB with {members} members against {:.1} MiB with {}",
+                median(&of(&none, peak)),
+                median(&of(&few, peak)),
                 CHURN + 1
             ),
         },
         Line {
-            what: "one sweep for drift over the full ledger: memory on top",
-            unit: Unit::Mebibytes,
-            pairs: sweep_peak,
-            goal: Goal::Shown,
-            sides: "peak while everybody who holds access is compared with upstream".to_owned(),
-        },
-        Line {
-            what: "one sweep for drift over the full ledger: processor time",
+            what: "processor time of one sweep for drift over the full ledger",
             unit: Unit::Millis,
-            pairs: sweep_cpu,
+            pairs: of(&full, sweep),
             goal: Goal::Shown,
-            sides: "reading and comparing everybody, by default once a minute".to_owned(),
+            sides: format!(
+                "by default once a minute; {:.0} ms of it is reading {members} members, whatever the ledger holds",
+                median(&of(&none, sweep))
+            ),
         },
     ])
 }
 
-/// A connector's memory after grants of some members came and went.
-async fn churned(
-    stage: &Stage,
-    ledger: &Path,
-    sections: &str,
-    plan: &Plan,
-) -> anyhow::Result<Usage> {
-    let server = Server::connector(&stage.configure(ledger, sections)?, &[]).await?;
+/// A connector after grants came and went.
+struct Churned {
+    usage: Usage,
+    /// Milliseconds of processor time for each sweep for drift.
+    sweep: f64,
+}
+
+/// A connector's memory after grants of some members came and went, some stayed, and everybody was compared with
+/// upstream a few times.
+async fn churned(stage: &Stage, ledger: &Path, plan: &Plan) -> anyhow::Result<Churned> {
+    let server = Server::connector(&stage.configure(ledger, OFTEN)?, &[]).await?;
     let channel = server.channel().await?;
     // A role that nobody holds: it is added and taken away again.
     let who = Subjects::of(stage).with_role("deployment-editor");
-    let (times, rounds) = (
-        Times {
-            seconds: 1,
+    let rounds = if plan.quick { 1 } else { 5 };
+    for round in 0..=rounds {
+        // Those of the last round stay, so that there is something to compare in every ledger.
+        let times = Times {
+            seconds: if round == rounds { 3600 } else { 1 },
             ..Times::default()
-        },
-        if plan.quick { 1 } else { 5 },
-    );
-    for round in 0..rounds {
+        };
         for user in 0..CHURN {
             let request = who.request_for(user, round, times, pb::GrantWait::Active);
             load::create(channel.clone(), request).await?;
         }
     }
-    // The last grants end, are seen gone, and what was needed for it is let go.
-    tokio::time::sleep(if plan.quick {
-        Duration::from_secs(1)
-    } else {
-        Duration::from_secs(5)
-    })
-    .await;
+    let http = server.http.context("a connector has a page of metrics")?;
+    let done = swept(http, 0).await?;
+    // The first one after all that may have been under way.
+    let done = swept(http, done + if plan.quick { 1 } else { 2 }).await?;
+    let before = usage(server.pid())?;
+    let again = swept(http, done + if plan.quick { 1 } else { 2 }).await?;
     let usage = usage(server.pid())?;
     server.stop().await?;
-    Ok(usage)
+    Ok(Churned {
+        usage,
+        sweep: (usage.ticks - before.ticks) * 10.0 / number(again - done),
+    })
 }
 
-/// Peak memory and processor time of one sweep for drift.
-async fn swept(stage: &Stage, ledger: &Path) -> anyhow::Result<(f64, f64)> {
-    let server = Server::connector(&stage.configure(ledger, OFTEN)?, &[]).await?;
-    let http = server.http.context("a connector has a page of metrics")?;
+/// Waits until so many sweeps for drift have ended; answers how many have.
+async fn swept(http: std::net::SocketAddr, count: usize) -> anyhow::Result<usize> {
     let url = format!("http://{http}/metrics");
     let client = reqwest::Client::builder()
         .no_proxy()
         .build()
         .context("making an HTTP client")?;
-    let before = usage(server.pid())?;
     let end = Instant::now() + PATIENCE;
     loop {
         let text = client.get(&url).send().await?.text().await?;
-        let done = text
-            .lines()
-            .any(|line| line.contains("sweep=\"drift\"") && line.contains("outcome=\"done\""));
-        if done {
-            break;
+        let line = text.lines().find(|line| {
+            line.starts_with("latchkey_sweeps_total")
+                && line.contains("sweep=\"drift\"")
+                && line.contains("outcome=\"done\"")
+        });
+        let done = line
+            .and_then(|line| line.rsplit(' ').next())
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0);
+        if done >= count {
+            return Ok(done);
         }
-        anyhow::ensure!(Instant::now() < end, "no sweep ended in {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        anyhow::ensure!(
+            Instant::now() < end,
+            "only {done} sweeps of {count} ended in {PATIENCE:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let after = usage(server.pid())?;
-    server.stop().await?;
-    Ok((after.peak, after.ticks - before.ticks))
 }
 
 /// What a connector does while nothing is due, against a server that serves nothing.
@@ -331,6 +328,7 @@ async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
         let few = Fill {
             integration: integration(),
             users: stage.users.iter().take(members).cloned().collect(),
+            since: stage.since.iter().take(members).copied().collect(),
             deployments: stage.deployments.clone(),
             ends: vec![past; members],
         };

@@ -166,6 +166,7 @@ async fn span(
     let filled = Fill {
         integration: integration(),
         users: stage.users.iter().take(members).cloned().collect(),
+        since: stage.since.iter().take(members).copied().collect(),
         deployments: stage.deployments.clone(),
         ends: vec![due; members],
     };

@@ -54,6 +54,16 @@ pub struct BenchArgs {
     /// Exit with 1 when a goal is missed
     #[arg(long)]
     enforce: bool,
+    /// Print tables in Markdown, as they stand in docs/performance.md
+    #[arg(long)]
+    markdown: bool,
+}
+
+impl BenchArgs {
+    /// Whether it is a connector that is asked for.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.part, Some(Part::Serve(_)))
+    }
 }
 
 /// What can be measured by itself.
@@ -126,6 +136,7 @@ pub(super) async fn run(
         grants,
         directory,
         enforce,
+        markdown,
     } = args;
     if let Some(part) = part {
         let clock = std::sync::Arc::clone(&streams.clock);
@@ -155,7 +166,11 @@ pub(super) async fn run(
     }
     .context("making a directory")?;
     let mut table = Table {
-        as_text: format == Format::Table,
+        style: match format {
+            Format::Table if markdown => Style::Markdown,
+            Format::Table => Style::Text,
+            Format::Json | Format::Yaml => Style::Document,
+        },
         out: &mut *streams.out,
         lines: Vec::new(),
         missed: 0,
@@ -199,9 +214,20 @@ async fn measure(
     Ok(())
 }
 
+/// How a table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// For people.
+    Text,
+    /// To be pasted.
+    Markdown,
+    /// For programs, at the end.
+    Document,
+}
+
 /// The table while it grows: people see each section when it is done.
 struct Table<'a> {
-    as_text: bool,
+    style: Style,
     out: &'a mut (dyn Write + Send),
     lines: Vec<Value>,
     missed: usize,
@@ -210,21 +236,27 @@ struct Table<'a> {
 impl Table<'_> {
     fn show(&mut self, section: Section, lines: Vec<Line>) -> anyhow::Result<()> {
         self.missed += lines.iter().filter(|line| !line.is_met()).count();
-        if self.as_text {
-            let text: String = lines.iter().map(Line::text).collect();
-            writeln!(self.out, "{}{text}", report::head(section.title())).context("printing")?;
-            self.out.flush().context("printing")?;
-        } else {
-            let name = section.name();
-            self.lines.extend(lines.iter().map(|line| line.json(&name)));
-        }
-        Ok(())
+        let title = section.title();
+        let text = match self.style {
+            Style::Text => report::head(title) + &lines.iter().map(Line::text).collect::<String>(),
+            Style::Markdown => {
+                let rows: String = lines.iter().map(Line::markdown).collect();
+                report::markdown_head(title) + &rows
+            }
+            Style::Document => {
+                let name = section.name();
+                self.lines.extend(lines.iter().map(|line| line.json(&name)));
+                return Ok(());
+            }
+        };
+        writeln!(self.out, "{text}").context("printing")?;
+        self.out.flush().context("printing")
     }
 
     /// Ends the table; answers how many goals were missed.
     fn finish(self, took: Duration) -> anyhow::Result<usize> {
         let missed = self.missed;
-        if self.as_text {
+        if self.style != Style::Document {
             let verdict = match missed {
                 0 => "every goal is met".to_owned(),
                 1 => "one goal is missed".to_owned(),

@@ -18,6 +18,7 @@ use crate::app::{App, Overrides};
 use crate::config::Config;
 use crate::domain::ids::{DeploymentId, UserId};
 use crate::ports::Clock;
+use crate::telemetry::logging;
 
 /// Parts of the bench that run by themselves.
 #[derive(Debug, Clone, Subcommand)]
@@ -103,7 +104,9 @@ async fn serve(args: PartServe, out: &mut dyn Write) -> anyhow::Result<()> {
         },
         ..Overrides::default()
     };
-    let app = App::build(Config::load(&config)?, overrides).await?;
+    let config = Config::load(&config)?;
+    logging::init(config.log.format, config.log.filter.as_str()).context("setting up the log")?;
+    let app = App::build(config, overrides).await?;
     let (grpc, http) = app.addresses();
     ready(
         out,
@@ -162,6 +165,7 @@ async fn fill_ledger(args: PartFill, clock: &dyn Clock, out: &mut dyn Write) -> 
     let whole = Fill {
         integration: integration(),
         users,
+        since: Vec::new(),
         deployments,
         ends,
     };

@@ -117,6 +117,19 @@ impl Line {
         )
     }
 
+    /// The line for a page: one row.
+    pub(super) fn markdown(&self) -> String {
+        format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
+            self.what,
+            self.goal(),
+            self.unit.write(self.median()),
+            self.unit.write(self.worst()),
+            self.verdict(),
+            self.sides,
+        )
+    }
+
     /// The line for programs.
     pub(super) fn json(&self, section: &str) -> Value {
         let (at_least, at_most) = match self.goal {
@@ -144,6 +157,14 @@ pub(super) fn head(title: &str) -> String {
     format!(
         "{title}\n  {:<58} {:>12} {:>12} {:>12}\n",
         "", "goal", "median", "worst pair"
+    )
+}
+
+/// The head of a section's table on a page.
+pub(super) fn markdown_head(title: &str) -> String {
+    format!(
+        "### {title}\n\n| measurement | goal | median | worst pair | | what against what |\n\
+         |---|---|---|---|---|---|\n"
     )
 }
 
@@ -197,6 +218,10 @@ mod tests {
         assert!(!most.is_met());
         assert_eq!((most.median(), most.worst()), (2.0, 9.0));
         assert!(most.text().contains("MISSED"), "{}", most.text());
+        assert_eq!(
+            most.markdown(),
+            "| a measurement | <= 1.50 x | 2.00 x | 9.00 x | MISSED | 1 and 2 |\n"
+        );
     }
 
     #[test]

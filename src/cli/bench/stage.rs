@@ -37,6 +37,8 @@ pub(super) struct Stage {
     directory: PathBuf,
     simulator: Running,
     pub(super) users: Vec<UserId>,
+    /// Since when they are members, in the same order.
+    pub(super) since: Vec<DateTime<Utc>>,
     pub(super) deployments: Vec<DeploymentId>,
 }
 
@@ -64,7 +66,7 @@ impl Stage {
         let refs: Vec<&str> = ids.iter().map(String::as_str).collect();
         let mut users = Vec::with_capacity(members);
         for member in organization.members.iter_mut().skip(OTHERS) {
-            users.push(UserId::parse(member.user_id.clone())?);
+            users.push((UserId::parse(member.user_id.clone())?, member.member_since));
             let assignments = if held {
                 vec![Assignment::deployments(
                     &organization.id,
@@ -77,6 +79,7 @@ impl Stage {
             member.role_assignments = Assignments::new(assignments);
         }
         users.sort();
+        let (users, since) = users.into_iter().unzip();
         let mut options = Options::new(world);
         let mut choices = Settings::default();
         for pair in settings {
@@ -90,6 +93,7 @@ impl Stage {
             directory: directory.to_owned(),
             simulator,
             users,
+            since,
             deployments: ids
                 .into_iter()
                 .map(DeploymentId::parse)
@@ -108,7 +112,7 @@ impl Stage {
         demo::write_private(&key, &self.simulator.api_key())?;
         let path = at.join("latchkey.yaml");
         let text = format!(
-            "listen:\n  grpc: 127.0.0.1:0\n  http: 127.0.0.1:0\nlog:\n  filter: error\n\
+            "listen:\n  grpc: 127.0.0.1:0\n  http: 127.0.0.1:0\nlog:\n  filter: \"off\"\n\
              ledger:\n  path: {ledger}\n\
              limits:\n  requests_per_second: 100000\n  burst: 1000000\n\
              integrations:\n  - name: {INTEGRATION}\n    kind: elastic_cloud\n    \

@@ -51,6 +51,7 @@ pub(super) async fn callers(plan: &Plan, directory: &Path) -> anyhow::Result<Vec
     let filled = Fill {
         integration: integration(),
         users: stage.users.iter().skip(spare).cloned().collect(),
+        since: stage.since.iter().skip(spare).copied().collect(),
         deployments: stage.deployments.clone(),
         ends: (0..members * waves)
             .map(|place| storms[place / members])

@@ -17,6 +17,7 @@ mod random;
 mod receipts;
 mod refusals;
 mod service_level;
+mod sights;
 mod world;
 
 use std::collections::BTreeSet;

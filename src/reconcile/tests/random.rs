@@ -202,6 +202,11 @@ fn history(seed: u64, is_wild: bool) -> Vec<String> {
             turmoil(&bench, &mut wild, name, &mut standing);
         }
         bench.run(rng.random_range(1..60));
+        wrong.extend(
+            names
+                .iter()
+                .filter_map(|name| super::sights::misjudged(&bench, name)),
+        );
     }
     bench.world.crash.never();
     bench.world.change(|world| {

@@ -16,7 +16,7 @@ use crate::domain::assignment::{Assignment, ProjectType, Target};
 use crate::domain::event::CallEvidence;
 use crate::domain::ids::{Email, InvitationToken, OrganizationId, ProjectId, UserId};
 use crate::domain::member::WriteKind;
-use crate::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember};
+use crate::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember, pick};
 use crate::ports::provider::{
     Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
     Priority, Project, ProjectRole, ReadError, ReadResult, Refusal,
@@ -406,23 +406,17 @@ impl AccessProvider for World {
                 })
                 .count();
             let filtered = state.filtered || owners == 0;
-            let members: BTreeMap<UserId, ObservedMember> = shown
+            let visible = shown
                 .iter()
-                .filter(|(user, person)| {
-                    interest.users.contains(user) || interest.emails.contains(&person.email)
-                })
                 .filter(|_| !filtered)
-                .map(|(user, person)| {
-                    let member = ObservedMember {
-                        user_id: user.clone(),
-                        member_since: person.since,
-                        email: Some(person.email.clone()),
-                        name: String::new(),
-                        assignments: person.held.keys().cloned().collect(),
-                    };
-                    (user.clone(), member)
-                })
-                .collect();
+                .map(|(user, person)| ObservedMember {
+                    user_id: user.clone(),
+                    member_since: person.since,
+                    email: Some(person.email.clone()),
+                    name: String::new(),
+                    assignments: person.held.keys().cloned().collect(),
+                });
+            let (members, recognized) = pick(interest, visible);
             MembersRead {
                 started_at: now,
                 finished_at: now,
@@ -430,6 +424,7 @@ impl AccessProvider for World {
                 members,
                 total: shown.len(),
                 owners: if filtered { 0 } else { owners },
+                recognized,
             }
         };
         self.tick();

@@ -86,6 +86,7 @@ impl AccessProvider for Told {
             members: BTreeMap::new(),
             total: 12,
             owners: 2,
+            recognized: Vec::new(),
         };
         Ok((read, evidence()))
     }

@@ -35,6 +35,11 @@ const MIGRATIONS: &[Migration] = &[
         needs: 1,
         text: include_str!("migrations/0003_audit_blocks.sql"),
     },
+    Migration {
+        version: 4,
+        needs: 1,
+        text: include_str!("migrations/0004_sights.sql"),
+    },
 ];
 
 /// Newest version that this release knows.

@@ -27,6 +27,8 @@ mod operations;
 mod read;
 #[path = "../sqlite/recovery.rs"]
 mod recovery;
+#[path = "../sqlite/sights.rs"]
+mod sights;
 #[path = "../sqlite/write.rs"]
 mod write;
 #[path = "../sqlite/writer.rs"]

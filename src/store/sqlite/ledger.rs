@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use super::engine::{self, Handle};
 use super::write::{Reply, Work};
 use super::writer::{Asked, Command};
-use super::{census, errors, operations, read, recovery};
+use super::{census, errors, operations, read, recovery, sights};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
@@ -19,7 +19,7 @@ use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{
     Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
     LateCursor, Ledger, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result,
-    StoredEvent,
+    Sighted, StoredEvent,
 };
 use crate::store::rows::{
     self, AcceptRows, CommitRows, EventRow, IllegalWrite, MemberRow, RequestRow,
@@ -387,5 +387,26 @@ impl Ledger for Handle {
         read!(self, "reading the latest instant", |conn, action| {
             recovery::latest_instant(conn, action)
         })
+    }
+
+    async fn sights(
+        &self,
+        integration: &IntegrationName,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Page<Sighted, UserId>> {
+        read!(self, "listing sights", |conn, action| {
+            sights::sights(conn, integration, after, limit, action)
+        })
+    }
+
+    fn stamp(&self) -> Option<u64> {
+        engine::stamp(&self.counters)
+    }
+
+    async fn version(&self, key: &MemberKey) -> Result<u64> {
+        read!(self, "reading a version", |conn, _action| read::version(
+            conn, key
+        ))
     }
 }

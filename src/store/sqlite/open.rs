@@ -424,6 +424,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0010_audit_blocks.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            12,
+            "sights".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0012_sights.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

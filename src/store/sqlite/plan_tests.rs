@@ -6,6 +6,7 @@ use super::census::{COUNTS, OVERDUE};
 use super::engine::REVOKING;
 use super::open::{self, Options};
 use super::read::{BUCKETS, DUE, MEMBER, MEMBERS, NEXT_DUE, listing};
+use super::sights::{GRANTED, OWNING, SETTLED, WATCHED};
 use crate::domain::ids::{CallerName, IntegrationName};
 use crate::ports::ledger::GrantFilter;
 
@@ -38,6 +39,10 @@ async fn what_runs_all_the_time_never_looks_at_every_grant_or_member() {
         ("counts", COUNTS),
         ("overdue", OVERDUE),
         ("revoking", REVOKING),
+        ("granted", GRANTED),
+        ("owning", OWNING),
+        ("watched", WATCHED),
+        ("settled", SETTLED),
     ] {
         for step in plan(text).await {
             let everything = ["SCAN members", "SCAN grants", "SCAN m"]
@@ -58,6 +63,23 @@ async fn what_is_due_is_read_in_the_order_of_an_index_and_never_sorted() {
             plan.iter().any(|step| step.contains("members_due")),
             "{plan:?}"
         );
+        assert!(
+            !plan.iter().any(|step| step.contains("TEMP B-TREE")),
+            "{plan:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_search_for_drift_reads_indexes_and_no_bodies() {
+    for (text, index) in [
+        (GRANTED, "grants_open"),
+        (OWNING, "members_owning"),
+        (WATCHED, "members_watched"),
+        (SETTLED, "COVERING INDEX members_settled"),
+    ] {
+        let plan = plan(text).await;
+        assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
         assert!(
             !plan.iter().any(|step| step.contains("TEMP B-TREE")),
             "{plan:?}"

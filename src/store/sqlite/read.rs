@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{QueryBuilder, Row};
 
-use super::engine::{Conn, Db, DbRow, PLUS, built, built_scalar, query, query_scalar};
+use super::engine::{Conn, Db, DbRow, PLUS, built, built_scalar, query, query_scalar, watched};
 use super::errors::corrupt;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
@@ -55,12 +55,16 @@ pub(super) const MEMBER: &str = "SELECT CAST(0 AS BIGINT) AS kind, '' AS id, ver
      UNION ALL SELECT 1, id, version, format, body, NULL, NULL FROM grants \
      WHERE integration = $1 AND subject = $2 AND state <> 'ended' ORDER BY kind, id";
 
-pub(super) const MEMBERS: &str = "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
+pub(super) const MEMBERS: &str = concat!(
+    "SELECT subject FROM grants WHERE integration = $1 AND state <> 'ended' \
      AND subject > $2 AND subject < 'user;' \
      UNION SELECT subject FROM members WHERE integration = $1 AND owned > 0 \
      AND subject > $2 AND subject < 'user;' \
-     UNION SELECT subject FROM members WHERE integration = $1 AND watched > 0 \
-     AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3";
+     UNION SELECT subject FROM members",
+    watched!(),
+    " WHERE integration = $1 AND watched > 0 \
+     AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3"
+);
 
 /// Passes an unreadable row on as the inner error.
 macro_rules! readable {
@@ -224,6 +228,16 @@ pub(super) async fn member(
         );
     }
     Ok(Ok(record))
+}
+
+pub(super) async fn version(conn: &mut Conn, key: &MemberKey) -> Read<u64> {
+    let version: Option<i64> =
+        query_scalar("SELECT version FROM members WHERE integration = $1 AND subject = $2")
+            .bind(key.integration.to_string())
+            .bind(key.subject.to_string())
+            .fetch_optional(conn)
+            .await?;
+    Ok(Ok(version.map_or(0, rows::uint)))
 }
 
 pub(super) async fn members(
@@ -434,8 +448,9 @@ pub(super) async fn last_sequence(conn: &mut Conn) -> std::result::Result<u64, s
 pub(super) async fn damaged_body(
     conn: &mut Conn,
 ) -> std::result::Result<Option<String>, sqlx::Error> {
-    // Bodies of members may be large, and this must not be felt.
     const PAGE: i64 = 100;
+    // Bodies of members may be large, and this must not be felt.
+    const MEMBERS_PAGE: i64 = 10;
     let mut after = String::new();
     loop {
         let page = query("SELECT id, body FROM grants WHERE id > $1 ORDER BY id LIMIT $2")
@@ -460,7 +475,7 @@ pub(super) async fn damaged_body(
         )
         .bind(after.0.clone())
         .bind(after.1.clone())
-        .bind(PAGE)
+        .bind(MEMBERS_PAGE)
         .fetch_all(&mut *conn)
         .await?;
         let Some(last) = page.last() else { break };

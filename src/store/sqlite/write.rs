@@ -116,6 +116,7 @@ macro_rules! insert_member {
             "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body) VALUES (",
             $($n),*,
             ") ON CONFLICT (integration, subject) DO UPDATE SET version = members.version + 1, \
+             sight = NULL, sight_until = NULL, \
              due_at = CASE WHEN members.due_at IS NULL \
              OR (excluded.due_at, excluded.due_rank) < (members.due_at, members.due_rank) \
              THEN excluded.due_at ELSE members.due_at END, \
@@ -134,11 +135,12 @@ pub(super) const REQUEST: &str = "INSERT INTO requests (caller, request_id, kind
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, request_id) DO NOTHING";
 
 const MEMBER_NEW: &str = "INSERT INTO members (integration, subject, version, owned, blocked, due_at, due_rank, format, body, \
-     removal_due_at, removal_weight, forgotten, watched) \
-     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (integration, subject) DO NOTHING";
+     removal_due_at, removal_weight, forgotten, watched, sight, sight_until) \
+     VALUES ($1, $2, 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (integration, subject) DO NOTHING";
 
 const MEMBER_SWAP: &str = "UPDATE members SET version = version + 1, owned = $4, blocked = $5, due_at = $6, due_rank = $7, \
-     format = $8, body = $9, removal_due_at = $10, removal_weight = $11, forgotten = $12, watched = $13 \
+     format = $8, body = $9, removal_due_at = $10, removal_weight = $11, forgotten = $12, watched = $13, \
+     sight = $14, sight_until = $15 \
      WHERE integration = $1 AND subject = $2 AND version = $3";
 
 const RECEIPT: &str = "INSERT INTO receipts (grant_id, integration, subject, beneficiary, caller, ended_at, is_open, format, body) \
@@ -347,6 +349,8 @@ async fn swap(conn: &mut Conn, row: &MemberRow) -> std::result::Result<bool, sql
         .bind(row.removal_weight)
         .bind(row.forgotten)
         .bind(row.watched)
+        .bind(row.sight.clone())
+        .bind(row.sight_until)
         .execute(conn)
         .await?;
     Ok(done.rows_affected() == 1)

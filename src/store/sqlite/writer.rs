@@ -35,6 +35,8 @@ pub(super) enum Command {
 pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) writes: AtomicU64,
+    /// Transactions that ended, one way or another, and that may have changed what is due.
+    pub(super) changes: AtomicU64,
 }
 
 /// Everything that the writer's task owns.
@@ -148,6 +150,11 @@ impl Writer {
         }
         let (works, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.transact(&works).await;
+        // What only proves that the disk can be written, or only tells the audit, makes nothing due.
+        let tells_only = |asked: &Asked| matches!(asked.work, Work::Check | Work::Append(_));
+        if !works.iter().all(tells_only) {
+            self.counters.changes.fetch_add(1, Ordering::Release);
+        }
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that went away loses the answer, not the write.
             reply.send(outcome).ok();
@@ -197,8 +204,8 @@ impl Writer {
                 return all(works, Arc::new(error), errors::of_statement);
             }
         };
-        match engine::patient(engine::run(conn, "COMMIT")).await {
-            Ok(()) => {
+        match engine::patient(engine::commit(conn, last)).await {
+            Ok(last) => {
                 self.publish(last);
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
                 self.counters

@@ -1,0 +1,125 @@
+//! A search for drift that loads only whom it must, and misses nobody for it.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::domain::observation::{MembersRead, ObservedMember};
+use crate::domain::sight::Settled;
+use crate::ports::ledger::Sighted;
+use crate::reconcile::sweep::Swept;
+
+/// What is wrong where a member passes for settled and a read that shows the same would have something to say.
+pub(super) fn misjudged(bench: &Bench, name: &str) -> Option<String> {
+    let record = bench.record(name);
+    let settled = Settled::of(&record)?;
+    let now = bench.now();
+    if settled.until <= now {
+        return None;
+    }
+    let seen = record.last_seen.clone().expect("settled by a read");
+    let member = ObservedMember {
+        user_id: user(name),
+        member_since: record.member_since.expect("known since then"),
+        email: None,
+        name: String::new(),
+        assignments: seen.assignments,
+    };
+    for is_complete in [true, false] {
+        let read = MembersRead {
+            started_at: now,
+            finished_at: now,
+            incomplete: (!is_complete)
+                .then_some(crate::domain::observation::Incomplete::KeyIsNotOwner),
+            members: BTreeMap::from([(user(name), member.clone())]),
+            total: 1,
+            owners: 1,
+            recognized: Vec::new(),
+        };
+        if bench.reconciler.differs(&record, &read) {
+            return Some(format!(
+                "{name} passes for settled and differs: {record:#?}"
+            ));
+        }
+    }
+    None
+}
+
+fn sweep(bench: &Bench) -> Swept {
+    ready(bench.reconciler.sweep()).expect("readable")
+}
+
+#[test]
+fn who_looks_as_when_nothing_was_left_to_find_out_is_compared_without_being_loaded() {
+    let mut bench = Bench::new();
+    bench.gives("ada", &viewer("b"));
+    for name in ["ada", "bob"] {
+        bench.grant(name, &[viewer("a")], HOUR);
+    }
+    assert_eq!(sweep(&bench).loaded, 2, "they wait for their first read");
+    bench.run(300);
+    let calm = Swept {
+        compared: 2,
+        ..Swept::default()
+    };
+    assert_eq!(sweep(&bench), calm);
+    bench.takes("ada", &viewer("a"));
+    let found = Swept {
+        loaded: 1,
+        differing: 1,
+        ..calm
+    };
+    assert_eq!(sweep(&bench), found);
+    bench.run(60);
+    assert!(bench.record("ada").grants.is_empty(), "the grant has ended");
+}
+
+#[test]
+fn standing_access_that_changes_is_looked_at_and_nothing_follows() {
+    let mut bench = Bench::new();
+    bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(300);
+    bench.gives("ada", &viewer("b"));
+    let swept = sweep(&bench);
+    assert_eq!((swept.compared, swept.loaded, swept.differing), (1, 1, 0));
+    bench.run(HOUR);
+    assert!(bench.holds("ada", &viewer("b")));
+}
+
+#[test]
+fn who_is_not_shown_any_more_is_handed_to_a_pass() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(300);
+    assert_eq!(sweep(&bench).loaded, 0);
+    bench.leaves("ada");
+    assert_eq!(sweep(&bench).differing, 1);
+    bench.run(60);
+    assert_eq!(bench.state(id), "ended");
+}
+
+#[test]
+fn a_sight_ends_with_the_first_grant_and_with_the_next_that_is_asked_for() {
+    let mut bench = Bench::new();
+    bench.grant("ada", &[viewer("a")], HOUR);
+    bench.grant("ada", &[viewer("b")], 2 * HOUR);
+    bench.run(300);
+    let listed = |bench: &Bench| {
+        let page = ready(bench.memory.sights(&main_integration(), None, 10)).expect("readable");
+        page.items
+    };
+    let first = bench
+        .record("ada")
+        .grants
+        .iter()
+        .filter_map(Grant::ends_at)
+        .min();
+    let settled = Settled::of(&bench.record("ada")).expect("settled");
+    assert_eq!(Some(settled.until), first);
+    let one = |settled| Sighted {
+        user: user("ada"),
+        settled,
+    };
+    assert_eq!(listed(&bench), [one(Some(settled))]);
+    bench.ask(&Ask::new("ada", &[editor("a")], HOUR));
+    assert_eq!(listed(&bench), [one(None)]);
+}

@@ -1,3 +1,5 @@
+//! A store that is played: what is asked of it, and what its refusals mean.
+
 use secrecy::ExposeSecret;
 use serde_json::json;
 use wiremock::matchers::{header, method, path};

@@ -1,3 +1,5 @@
+//! A store that is played: what is asked of it, and what its refusals mean.
+
 use std::path::Path;
 
 use secrecy::ExposeSecret;

@@ -132,7 +132,10 @@ impl Service {
         if !is_known && let Some(replayed) = self.replay(&repeat, fingerprint).await? {
             return Ok(replayed);
         }
-        match self.accept_new(integration, request, fingerprint).await {
+        match self
+            .accept_new(caller, integration, request, fingerprint)
+            .await
+        {
             Err(error) if is_known => self.replay(&repeat, fingerprint).await?.ok_or(error),
             answer => answer,
         }
@@ -140,6 +143,7 @@ impl Service {
 
     async fn accept_new(
         &self,
+        caller: &Caller,
         integration: &Integration,
         request: GrantRequest,
         fingerprint: Fingerprint,

@@ -487,9 +487,15 @@ fn an_echo_that_was_looked_at_asks_for_no_further_read_while_an_addition_waits_f
     neighbour.removal_echo_until = Some(at(0));
     let rows = [unseen(viewer("a"), 30), neighbour];
     let plan = decide(&[viewer("a")], &rows, Some(&showing(&[])));
-    assert_eq!(plan, only!(add: vec![viewer("a")], closed: vec![viewer("b")]));
+    assert_eq!(
+        plan,
+        only!(add: vec![viewer("a")], closed: vec![viewer("b")])
+    );
     let before = decide(&[viewer("a")], &rows, None);
-    assert!(before.observe_at.is_some_and(|until| until <= at(0)), "{before:?}");
+    assert!(
+        before.observe_at.is_some_and(|until| until <= at(0)),
+        "{before:?}"
+    );
 }
 
 #[test]

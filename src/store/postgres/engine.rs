@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::connect::Connector;
 use super::errors;
 use super::read;
+use super::writer::Counters;
 use crate::ports::ledger::{LedgerError, NotOwner};
 use crate::store::rows;
 

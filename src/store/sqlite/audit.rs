@@ -25,11 +25,7 @@ macro_rules! blocks {
     };
 }
 
-pub(super) async fn records(
-    conn: &mut Conn,
-    after: u64,
-    limit: usize,
-) -> Read<Vec<AuditRecord>> {
+pub(super) async fn records(conn: &mut Conn, after: u64, limit: usize) -> Read<Vec<AuditRecord>> {
     let records =
         query("SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2")
             .bind(rows::int(after))
@@ -84,11 +80,7 @@ fn read(row: &DbRow, action: &'static str) -> Read<AuditBlock> {
 }
 
 /// Adds a block that is the next one.
-pub(super) async fn add(
-    conn: &mut Conn,
-    block: &AuditBlock,
-    action: &'static str,
-) -> Applied {
+pub(super) async fn add(conn: &mut Conn, block: &AuditBlock, action: &'static str) -> Applied {
     let added = query(
         "INSERT INTO audit_blocks (number, last, header, leaves, signature) SELECT $1, $2, $3, $4, $5 \
          WHERE $1 = (SELECT COALESCE(MAX(number), 0) + 1 FROM audit_blocks)",
@@ -117,9 +109,9 @@ impl AuditStore for Handle {
     }
 
     async fn last_block(&self) -> Result<Option<AuditBlock>> {
-        answer!(self, "reading the newest block of the audit", |conn, action| {
-            last(conn, action)
-        })
+        answer!(self, "reading the newest block", |conn, action| last(
+            conn, action
+        ))
     }
 
     async fn blocks(&self, from: u64, limit: usize) -> Result<Vec<AuditBlock>> {

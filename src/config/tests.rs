@@ -141,9 +141,9 @@ fn values_of_the_wrong_kind_are_refused() {
         "write one of `text`, `json`",
     );
     refused(
-        "ledger: {kind: postgres}",
+        "ledger: {kind: mysql}",
         "ledger.kind",
-        "write one of `sqlite`, `memory`",
+        "write one of `sqlite`, ",
     );
     refused_integration(
         "name: a, organization_id: 198583657190, secret: {file: {path: /a}}",

@@ -343,26 +343,25 @@ fn read_key(value: &Value) -> Option<Key> {
     })
 }
 
+/// Algorithms whose key is a point on a curve.
+const OF_CURVES: [Algorithm; 3] = [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
+
+/// Whether a key may be used with an algorithm, which is one of those that are taken.
 fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let named = jwk.common.key_algorithm.as_ref();
     if named.is_some_and(|named| named.to_string() != format!("{algorithm:?}")) {
         return false;
     }
-    let curve = match algorithm {
-        Algorithm::ES256 => EllipticCurve::P256,
-        Algorithm::ES384 => EllipticCurve::P384,
-        Algorithm::EdDSA => EllipticCurve::Ed25519,
-        _ => return matches!(jwk.algorithm, AlgorithmParameters::RSA(_)),
-    };
-    match &jwk.algorithm {
-        AlgorithmParameters::EllipticCurve(key) => {
-            algorithm != Algorithm::EdDSA && key.curve == curve
-        }
-        AlgorithmParameters::OctetKeyPair(key) => {
-            algorithm == Algorithm::EdDSA && key.curve == curve
-        }
-        _ => false,
+    if let AlgorithmParameters::EllipticCurve(key) = &jwk.algorithm {
+        let is_on = |curve| key.curve == curve;
+        return algorithm == Algorithm::ES256 && is_on(EllipticCurve::P256)
+            || algorithm == Algorithm::ES384 && is_on(EllipticCurve::P384);
     }
+    if let AlgorithmParameters::OctetKeyPair(key) = &jwk.algorithm {
+        return algorithm == Algorithm::EdDSA && key.curve == EllipticCurve::Ed25519;
+    }
+    // What is left of the algorithms that are taken needs a key of RSA.
+    matches!(jwk.algorithm, AlgorithmParameters::RSA(_)) && !OF_CURVES.contains(&algorithm)
 }
 
 fn discovery(issuer: &str) -> Option<Url> {

@@ -183,13 +183,13 @@ impl Service {
 
 /// Who ended a grant of another caller: the receipt says through whom.
 fn on_behalf(cause: &EndCause, caller: &CallerName) -> EndCause {
-    match cause {
-        EndCause::Revoked { by, reason } if by != caller.as_str() => EndCause::Revoked {
-            by: format!("{by} ({caller})"),
-            reason: reason.clone(),
-        },
-        other => other.clone(),
+    let mut cause = cause.clone();
+    if let EndCause::Revoked { by, .. } = &mut cause
+        && by != caller.as_str()
+    {
+        *by = format!("{by} ({caller})");
     }
+    cause
 }
 
 /// What ending grants did to a record.

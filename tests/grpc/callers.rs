@@ -400,16 +400,17 @@ async fn a_call_that_is_not_for_the_role_is_refused_and_audited() {
         .expect("readable");
     let audited: Vec<(String, String)> = events
         .into_iter()
-        .filter_map(|stored| match stored.event.kind {
-            EventKind::RequestRefused {
+        .filter_map(|stored| {
+            let EventKind::RequestRefused {
                 operation,
                 policies,
                 ..
-            } => Some((
-                format!("{} {operation}", stored.event.caller?),
-                policies.join(","),
-            )),
-            _ => None,
+            } = stored.event.kind
+            else {
+                return None;
+            };
+            let asked = format!("{} {operation}", stored.event.caller?);
+            Some((asked, policies.join(",")))
         })
         .collect();
     let row = |text: &str| (text.to_owned(), "latchkey.roles-of-callers".to_owned());

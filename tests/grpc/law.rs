@@ -344,11 +344,11 @@ async fn last_refusal(bed: &Bed) -> (usize, String, Vec<String>) {
         .expect("readable");
     let all: Vec<_> = events
         .into_iter()
-        .filter_map(|stored| match stored.event.kind {
-            EventKind::RequestRefused { policies, .. } => {
-                Some((stored.event.caller?.to_string(), policies))
-            }
-            _ => None,
+        .filter_map(|stored| {
+            let EventKind::RequestRefused { policies, .. } = stored.event.kind else {
+                return None;
+            };
+            Some((stored.event.caller?.to_string(), policies))
         })
         .collect();
     let count = all.len();
@@ -550,12 +550,13 @@ async fn a_permitted_grant_says_in_the_audit_which_policies_permitted_it() {
         .events(&EventFilter::default(), 0, 10)
         .await
         .expect("readable");
-    let permitted = events
-        .into_iter()
-        .find_map(|stored| match stored.event.kind {
-            EventKind::GrantAccepted { policies, .. } => Some(policies),
-            _ => None,
-        });
+    let permitted = events.into_iter().find_map(|stored| {
+        if let EventKind::GrantAccepted { policies, .. } = stored.event.kind {
+            Some(policies)
+        } else {
+            None
+        }
+    });
     assert_eq!(permitted, Some(vec!["control-planes-may-ask".to_owned()]));
 }
 

@@ -312,33 +312,25 @@ async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
     let past = stage.now() - TimeDelta::minutes(5);
     let late: Vec<_> = stage.users.iter().take(overdue).cloned().collect();
     make_overdue(&large.ledger, &integration(), &late, past).await?;
-    let config = stage.configure(&large.ledger, "")?;
+    let members = (SMALL / EACH).min(stage.users.len());
+    let few = Fill {
+        integration: integration(),
+        users: stage.users.iter().take(members).cloned().collect(),
+        since: stage.since.iter().take(members).copied().collect(),
+        deployments: stage.deployments.clone(),
+        ends: vec![past; members],
+    };
+    let few_ledger = stage.ledger()?;
+    fill(&few_ledger, &few).await?;
     let (mut ours, mut bare, mut small, mut whole) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        ours.push(first_removal(stage, &config, &[]).await?);
-        let text = config.to_str().context("paths of the bench are text")?;
-        let (spent, process) = to_first_removal(stage, || {
-            Process::start(&["bench", "bare-start", "--config", text])
-        })
-        .await?;
-        process.finish().await?;
-        bare.push(spent);
-        let members = (SMALL / EACH).min(stage.users.len());
-        let few = Fill {
-            integration: integration(),
-            users: stage.users.iter().take(members).cloned().collect(),
-            since: stage.since.iter().take(members).copied().collect(),
-            deployments: stage.deployments.clone(),
-            ends: vec![past; members],
-        };
-        let ledger = stage.ledger()?;
-        fill(&ledger, &few).await?;
-        let few = stage.configure(&ledger, "")?;
-        small.push(first_removal(stage, &few, &[]).await?);
+        ours.push(first_removal(stage, &large.ledger, &[]).await?);
+        bare.push(bare_removal(stage, &large.ledger).await?);
+        small.push(first_removal(stage, &few_ledger, &[]).await?);
         // The slowest of them by far, and the farthest from its bound.
         if round < 2 {
-            whole.push(first_removal(stage, &config, &["--full-load"]).await?);
+            whole.push(first_removal(stage, &large.ledger, &["--full-load"]).await?);
         }
     }
     let lines = |values: &[f64]| format!("{:.0} ms", median(values));
@@ -373,9 +365,25 @@ async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
     ])
 }
 
-async fn first_removal(stage: &Stage, config: &Path, switches: &[&str]) -> anyhow::Result<f64> {
-    let (spent, process) = to_first_removal(stage, || connector(config, switches)).await?;
+/// A start with a copy of a ledger, so that every start finds the same work to do.
+async fn first_removal(stage: &Stage, ledger: &Path, switches: &[&str]) -> anyhow::Result<f64> {
+    let copy = stage.copy(ledger)?;
+    let config = stage.configure(&copy, "")?;
+    let (spent, process) = to_first_removal(stage, || connector(&config, switches)).await?;
     process.crash()?;
+    stage.discard(&copy)?;
+    Ok(spent)
+}
+
+/// The least that a start must do, with a copy of a ledger.
+async fn bare_removal(stage: &Stage, ledger: &Path) -> anyhow::Result<f64> {
+    let copy = stage.copy(ledger)?;
+    let config = stage.configure(&copy, "")?;
+    let text = config.to_str().context("paths of the bench are text")?;
+    let arguments = ["bench", "bare-start", "--config", text];
+    let (spent, process) = to_first_removal(stage, || Process::start(&arguments)).await?;
+    process.finish().await?;
+    stage.discard(&copy)?;
     Ok(spent)
 }
 
@@ -384,6 +392,7 @@ async fn to_first_removal(
     stage: &Stage,
     start: impl FnOnce() -> anyhow::Result<Process>,
 ) -> anyhow::Result<(f64, Process)> {
+    stage.give_back()?;
     stage.handle().reset_calls();
     let began = stage.now();
     let process = start()?;

@@ -67,16 +67,11 @@ impl Stage {
         let mut users = Vec::with_capacity(members);
         for member in organization.members.iter_mut().skip(OTHERS) {
             users.push((UserId::parse(member.user_id.clone())?, member.member_since));
-            let assignments = if held {
-                vec![Assignment::deployments(
-                    &organization.id,
-                    crate::app::bench::ROLE,
-                    &refs,
-                )]
+            member.role_assignments = if held {
+                role_on(&organization.id, &refs)
             } else {
-                Vec::new()
+                Assignments::default()
             };
-            member.role_assignments = Assignments::new(assignments);
         }
         users.sort();
         let (users, since) = users.into_iter().unzip();
@@ -137,6 +132,39 @@ impl Stage {
         Ok(at.join("ledger.db"))
     }
 
+    /// A copy of a ledger that nobody has open, in a place of its own.
+    pub(super) fn copy(&self, ledger: &Path) -> anyhow::Result<PathBuf> {
+        let copy = self.ledger()?;
+        std::fs::copy(ledger, &copy).context("copying a ledger")?;
+        Ok(copy)
+    }
+
+    /// Removes a copy, with everything that lies beside it.
+    pub(super) fn discard(&self, copy: &Path) -> anyhow::Result<()> {
+        let place = copy.parent().context("a ledger lies in a directory")?;
+        ensure!(
+            place.starts_with(&self.directory) && place != self.directory,
+            "{} is not a place of the bench",
+            place.display()
+        );
+        std::fs::remove_dir_all(place).context("removing a copy of a ledger")
+    }
+
+    /// Gives every member of the bench its role back on every deployment.
+    pub(super) fn give_back(&self) -> anyhow::Result<()> {
+        let ids: Vec<&str> = self.deployments.iter().map(DeploymentId::as_str).collect();
+        self.handle().with(|core| {
+            let organization = core.world.organizations.first_mut();
+            let organization = organization.context("the world has an organization")?;
+            let held = role_on(&organization.id, &ids);
+            let members = &mut organization.members;
+            for member in members.iter_mut().skip(OTHERS) {
+                member.role_assignments = held.clone();
+            }
+            Ok(())
+        })
+    }
+
     /// Reaches into the simulator.
     pub(super) fn handle(&self) -> Handle {
         self.simulator.handle()
@@ -177,6 +205,16 @@ impl Stage {
     pub(super) async fn close(self) {
         self.simulator.shutdown().await;
     }
+}
+
+/// What a member holds who holds the bench's role on these deployments.
+fn role_on(organization: &str, deployments: &[&str]) -> Assignments {
+    let role = crate::app::bench::ROLE;
+    Assignments::new(vec![Assignment::deployments(
+        organization,
+        role,
+        deployments,
+    )])
 }
 
 /// The name of the bench's integration.

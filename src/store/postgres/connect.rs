@@ -222,13 +222,11 @@ impl Connector {
 
 /// Whether waiting may help.
 fn may_come(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("57P") || code.starts_with("53")),
-        _ => false,
+    if let sqlx::Error::Database(error) = error {
+        let code = error.code();
+        return code.is_some_and(|code| code.starts_with("57P") || code.starts_with("53"));
     }
+    matches!(error, sqlx::Error::Io(_))
 }
 
 /// Refuses a server that would answer a commit and lose it.

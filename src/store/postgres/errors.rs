@@ -39,23 +39,25 @@ pub(super) fn is_refused_login(error: &sqlx::Error) -> bool {
 
 /// Whether the connection must not be asked again: it is gone, or it leads to a server that does not write any more.
 pub(super) fn is_broken(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(_) => code(error).is_some_and(|code| {
+    if matches!(error, sqlx::Error::Database(_)) {
+        return code(error).is_some_and(|code| {
             // The session was ended, the server goes down, or it is not the one that writes.
             code.starts_with("57P")
                 || code.starts_with("08")
                 || code == "25P03"
                 || code == READ_ONLY
-        }),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        // A value that cannot be written or read says nothing of the connection.
-        _ => false,
+        });
     }
+    // A value that cannot be written or read says nothing of the connection.
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
 }
 
 /// Whether a failed `COMMIT` certainly left nothing behind: the server says so itself.

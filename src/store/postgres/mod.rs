@@ -5,6 +5,11 @@
 //! is kept in a session (no prepared statement, no session lock, no setting), so a pooler in transaction mode may stand
 //! in between. Never answers a write before its commit returned.
 
+#![expect(
+    clippy::duplicate_mod,
+    reason = "one text for both databases, compiled against each one's driver"
+)]
+
 mod connect;
 mod engine;
 mod errors;
@@ -132,7 +137,7 @@ impl PostgresLedger {
             last_sequence: sender.clone(),
             counters,
             readers: readers.clone(),
-            held: engine::Held,
+            held: engine::Held::default(),
         };
         let follower = follow::follow(readers, is_pooled, sender);
         Ok((ledger, async move {
@@ -210,6 +215,6 @@ pub(super) async fn end_of_copy(options: &Options) -> std::result::Result<copy::
     }
     Ok(copy::Open {
         conn,
-        _held: engine::Held,
+        _held: engine::Held::default(),
     })
 }

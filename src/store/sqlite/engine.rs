@@ -26,6 +26,11 @@ pub(super) type Reader = PoolConnection<Sqlite>;
 /// What is kept for as long as the ledger is open.
 pub(super) type Held = Lock;
 
+/// Lets another process open the file.
+pub(super) fn let_go(held: Held) {
+    drop(held);
+}
+
 /// Before a column: keeps the planner from following an index of it.
 pub(super) const PLUS: &str = "+";
 
@@ -150,7 +155,7 @@ pub(super) enum Fence {}
 
 /// Claims that were found to stand in this transaction.
 #[derive(Debug, Default)]
-pub(super) struct Admitted;
+pub(super) struct Admitted(());
 
 impl Admitted {
     /// Whether the claim still stands; the refusal if it does not.

@@ -137,7 +137,7 @@ impl Writer {
         if let Some(conn) = self.conn.take() {
             write::close(conn).await;
         }
-        drop(self.held);
+        engine::let_go(self.held);
         for done in closing {
             // Whoever asked to close may have stopped waiting.
             done.send(()).ok();

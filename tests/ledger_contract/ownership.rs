@@ -25,7 +25,7 @@ struct Replica {
 }
 
 impl Replica {
-    async fn start(database: &Database, name: &str) -> Self {
+    fn start(database: &Database, name: &str) -> Self {
         let claiming = Claiming {
             replica: name.to_owned(),
             claim: CLAIM,
@@ -69,9 +69,9 @@ impl Replica {
 async fn a_claim_passes_on_only_when_it_has_run_out_and_then_soon() {
     let database = database().await;
     let served = Served::open(&database).await;
-    let mut first = Replica::start(&database, "first").await;
+    let mut first = Replica::start(&database, "first");
     first.owns().await;
-    let second = Replica::start(&database, "second").await;
+    let second = Replica::start(&database, "second");
     first.freeze().await;
     let frozen = Instant::now();
     // Until the first claim has run out by the clock of the one who holds it, nobody else has one.
@@ -105,9 +105,9 @@ async fn a_claim_passes_on_only_when_it_has_run_out_and_then_soon() {
 async fn a_claim_that_is_let_go_passes_on_at_once() {
     let database = database().await;
     let served = Served::open(&database).await;
-    let first = Replica::start(&database, "first").await;
+    let first = Replica::start(&database, "first");
     first.owns().await;
-    let second = Replica::start(&database, "second").await;
+    let second = Replica::start(&database, "second");
     first.standing.want(false);
     first.ownership.release(&integration("main")).await;
     let let_go = Instant::now();

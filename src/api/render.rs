@@ -384,6 +384,7 @@ fn explained(value: Access) -> pb::ExplainedAccess {
             AccessKind::Pending => pb::AccessKind::Pending,
             AccessKind::Missing => pb::AccessKind::Missing,
             AccessKind::Covered => pb::AccessKind::Covered,
+            AccessKind::Forgotten => pb::AccessKind::Forgotten,
         }
         .into(),
         is_present,

@@ -181,6 +181,10 @@ fn why_table(
                 Paint::Plain,
                 format!("standing access, also wanted by {}", because(one)),
             ),
+            "forgotten" => (
+                Paint::Red,
+                "given up on: stays until somebody removes it".to_owned(),
+            ),
             other => (Paint::Plain, other.to_owned()),
         };
         let until = one.until.map_or_else(

@@ -369,7 +369,7 @@ impl From<&pb::PlanGrantResponse> for Plan {
 pub(super) struct Explained {
     #[serde(flatten)]
     pub(super) assignment: Assignment,
-    /// `standing`, `granted`, `closing`, `pending`, `missing` or `covered`.
+    /// `standing`, `granted`, `closing`, `pending`, `missing`, `covered` or `forgotten`.
     pub(super) kind: String,
     pub(super) is_present: bool,
     pub(super) grant_ids: Vec<String>,

@@ -34,6 +34,8 @@ pub enum AccessKind {
     Missing,
     /// Wanted, and covered by standing access.
     Covered,
+    /// Given through the connector, given up on, and still there.
+    Forgotten,
 }
 
 /// One assignment, explained.
@@ -170,6 +172,7 @@ fn explain(
                     AccessKind::Missing
                 }
                 Some(_) => AccessKind::Pending,
+                None if record.evidence.forgotten(assignment).is_some() => AccessKind::Forgotten,
                 None if grants.is_empty() => AccessKind::Standing,
                 None if covered => AccessKind::Covered,
                 None => AccessKind::Pending,

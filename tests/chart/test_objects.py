@@ -318,7 +318,8 @@ def test_the_sweep_never_overlaps_itself():
     job = one(rendered("everything"), "CronJob")["spec"]
     assert job["concurrencyPolicy"] == "Forbid"
     [container] = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    assert container["args"] == ["sweep", "--config", "/etc/latchkey/config/config.yaml", "--timeout", "5m"]
+    config = "/etc/latchkey/config/config.yaml"
+    assert container["args"] == ["sweep", "--config", config, "--timeout", "5m", "--unless-running"]
     assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 5 * 60
     assert not kinds(rendered("ha"), "CronJob")
 

@@ -219,6 +219,10 @@ async fn overdue_access_is_listed_with_its_grants_and_what_went_wrong() {
 #[tokio::test]
 async fn forgetting_takes_two_people_and_leaves_a_receipt_that_says_so() {
     let bed = Bed::start().await;
+    bed.provider.script(|org| {
+        let ada = org.members.get_mut(&user("1")).expect("Ada");
+        ada.assignments.insert(assignment("deployment-viewer", "a"));
+    });
     let id = bed.grant("r1").await.id;
     bed.activate(&id).await;
     own(&bed, &id, false).await;
@@ -313,6 +317,18 @@ async fn forgetting_takes_two_people_and_leaves_a_receipt_that_says_so() {
         .expect("readable");
     assert!(record.owned.is_empty());
     assert_eq!(record.evidence.forgotten.len(), 1, "it is watched for");
+    let why = pb::ExplainAccessRequest {
+        integration: String::new(),
+        member: by_id("1"),
+    };
+    let why = bed.access().explain_access(why).await.expect("explained");
+    let kinds: Vec<_> = why
+        .into_inner()
+        .access
+        .iter()
+        .map(|one| one.kind())
+        .collect();
+    assert_eq!(kinds, [pb::AccessKind::Forgotten]);
     let kinds: Vec<String> = bed
         .ledger
         .events(&EventFilter::default(), 0, 100)

@@ -15,6 +15,7 @@ mod members;
 mod options;
 mod path;
 mod provider;
+mod records;
 mod transport;
 mod wire;
 

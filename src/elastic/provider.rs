@@ -9,32 +9,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::Method;
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::answer::parse_instant;
 use super::assignments;
-use super::client::{Elastic, Limits, Notes};
+use super::client::Elastic;
 use super::listings::{deployment, open_invitation, project};
 use super::path::Path;
 use super::transport::Call;
 use super::wire::{self, Text};
 use crate::domain::assignment::{Assignment, ProjectType, total_weight};
-use crate::domain::event::{AuditEvent, CallEvidence, EventKind};
+use crate::domain::event::CallEvidence;
 use crate::domain::ids::{DeploymentId, Email, InvitationToken, OrganizationId, ProjectId, UserId};
 use crate::domain::member::WriteKind;
 use crate::domain::observation::{Interest, MembersRead};
 use crate::ports::AccessProvider;
 use crate::ports::provider::{
-    Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
-    Priority, Project, ProjectRole, Rate, ReadError, ReadResult, Refusal, Turn,
+    Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, ObservedKey, Organization, Outcome,
+    PlannedCall, Priority, Project, ProjectRole, Rate, ReadError, ReadResult, Refusal, Turn,
 };
 
 /// Deployments asked for per page: each carries the description of all its resources.
 const DEPLOYMENTS_PER_PAGE: u32 = 50;
-/// Pause before the record of the key is asked for again after no answer.
-const OWN_RECORD_EVERY: Duration = Duration::from_secs(60);
-/// Longest wait for that record: other work waits behind it.
-const OWN_RECORD_BUDGET: Duration = Duration::from_secs(3);
 /// Shown in a preview when the organization is not known yet.
 const UNKNOWN_ORGANIZATION: &str = "{organization_id}";
 
@@ -180,6 +174,10 @@ impl AccessProvider for Elastic {
             .filter_map(|invitation| open_invitation(invitation, &organization))
             .collect();
         Ok((open, evidence))
+    }
+
+    async fn owner_keys(&self, priority: Priority) -> ReadResult<Vec<ObservedKey>> {
+        self.list_owner_keys(priority).await
     }
 
     async fn invite(
@@ -487,95 +485,14 @@ impl Elastic {
             (None, _) => Err("several_organizations"),
         }
     }
-
-    /// Asks, once for each key, who is behind it and until when. Best effort: not every key names itself.
-    async fn learn_own_record(&self, priority: Priority) {
-        let Some(key) = self.keys.current() else {
-            return;
-        };
-        let Some(path) = key
-            .id
-            .as_deref()
-            .and_then(|id| Path::new("/users/auth/keys").id(id))
-        else {
-            return;
-        };
-        {
-            let mut asked = self.lock_own_record();
-            let settled = asked.is_some_and(|(pin, at, answered)| {
-                pin == key.pin && (answered || at.elapsed() < OWN_RECORD_EVERY)
-            });
-            if settled {
-                return;
-            }
-            *asked = Some((key.pin, Instant::now(), false));
-        }
-        let call = call(
-            "own_key",
-            "GET /users/auth/keys/{api_key_id}",
-            Method::GET,
-            path,
-        );
-        let limits = Limits {
-            budget: OWN_RECORD_BUDGET,
-            ..self.read_limits()
-        };
-        let read: ReadResult<wire::ApiKey> = self
-            .read(call, priority, limits, self.options.max_body)
-            .await;
-        self.note_own_call(&read).await;
-        let answered = match read {
-            Ok((record, _)) => {
-                let wire::ApiKey {
-                    user_id,
-                    expiration_date,
-                } = record;
-                self.keys.own_record(
-                    key.pin,
-                    user_id.into_string().and_then(|id| UserId::parse(id).ok()),
-                    expiration_date.as_str().and_then(parse_instant),
-                );
-                true
-            }
-            Err((ReadError::Refused(refusal), _)) => !refusal.is_transient(),
-            Err((ReadError::Unavailable { .. }, _)) => false,
-        };
-        if answered {
-            *self.lock_own_record() = Some((key.pin, Instant::now(), true));
-        }
-    }
-
-    /// Nobody asked for this call, so nobody else notes it.
-    async fn note_own_call<T>(&self, read: &ReadResult<T>) {
-        let Some(Notes {
-            integration,
-            ledger,
-        }) = &self.notes
-        else {
-            return;
-        };
-        let (outcome, evidence) = match read {
-            Ok((_, evidence)) => ("done", evidence),
-            Err((_, evidence)) => ("refused", evidence),
-        };
-        let kind = EventKind::CallMade {
-            outcome: outcome.to_owned(),
-            evidence: evidence.clone(),
-        };
-        let event = AuditEvent::integration(self.clock.now(), integration, kind);
-        if let Err(error) = ledger.append(vec![event]).await {
-            tracing::warn!(%integration, code = error.code(), "Call left no audit event");
-        }
-    }
-
-    fn lock_own_record(&self) -> std::sync::MutexGuard<'_, Option<(KeyPin, Instant, bool)>> {
-        self.own_record
-            .lock()
-            .expect("no code panics while it holds this lock")
-    }
 }
 
-fn call(operation: &'static str, template: &'static str, method: Method, path: Path) -> Call {
+pub(super) fn call(
+    operation: &'static str,
+    template: &'static str,
+    method: Method,
+    path: Path,
+) -> Call {
     Call {
         operation,
         template,

@@ -226,11 +226,24 @@ pub(super) struct Invite<'a> {
     pub(super) expires_in: String,
 }
 
-/// `ApiKeyResponse`, as far as it tells of the key in use.
+/// `ApiKeysResponse`.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiKeys {
+    #[serde(deserialize_with = "list")]
+    pub(super) keys: Vec<ApiKey>,
+}
+
+/// `ApiKeyResponse`, without the key.
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiKey {
     #[serde(default)]
+    pub(super) id: Text,
+    #[serde(default)]
+    pub(super) description: Text,
+    #[serde(default)]
     pub(super) user_id: Text,
+    #[serde(default)]
+    pub(super) role_assignments: Option<Value>,
     #[serde(default)]
     pub(super) expiration_date: Text,
 }

@@ -281,6 +281,19 @@ pub struct ObservedInvitation {
     pub expired: bool,
 }
 
+/// An API key with the rights of an organization owner, as upstream shows it: everything but the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedKey {
+    /// Its id.
+    pub id: String,
+    /// What its maker wrote.
+    pub description: String,
+    /// When it ends; `None` for never, or where upstream does not say.
+    pub expires_at: Option<Timestamp>,
+    /// Whether it is the one in use, as far as that key names itself.
+    pub is_own: bool,
+}
+
 /// An organization that the key sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Organization {
@@ -425,6 +438,12 @@ pub trait AccessProvider: Debug + Send + Sync {
         id: &ProjectId,
         priority: Priority,
     ) -> ReadResult<Vec<ProjectRole>>;
+
+    /// Keys that can give and take roles as the one in use does, which is among them. Which ones upstream lists, all
+    /// of the organization or those of one person, is not known. Empty where there are no keys to list.
+    async fn owner_keys(&self, _priority: Priority) -> ReadResult<Vec<ObservedKey>> {
+        Ok((Vec::new(), CallEvidence::default()))
+    }
 
     /// Removes assignments whose removal was refused before, like [`Self::remove`]. An adapter with a rate budget
     /// gives these calls at most a tenth of it: what stays refused must not slow down what can be removed.

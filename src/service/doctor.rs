@@ -38,6 +38,9 @@ const SPACE_PROBLEM: u64 = 64 << 20;
 /// Days before the end of a key at which operators are told.
 const KEY_DAYS: [i64; 3] = [30, 14, 3];
 
+/// Other keys that a finding names.
+const KEYS_NAMED: usize = 5;
+
 /// How much a finding matters, worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -290,6 +293,9 @@ async fn examine_integration(
     if organization.is_some() {
         findings.extend(examine_owner(&subject, probe).await);
     }
+    if organization.is_some() {
+        findings.push(examine_other_keys(&subject, probe).await);
+    }
     let status = probe.provider.key_status();
     findings.extend(key_findings(&subject, &status, clock.now()));
     (findings, organization)
@@ -415,6 +421,60 @@ async fn examine_owner(subject: &str, probe: &IntegrationProbe) -> Vec<Finding> 
             "look at the members in the Elastic Cloud console, and tell Elastic support",
         ),
     }
+}
+
+/// Another key of an owner may be another connector's, and two of them undo each other's work.
+async fn examine_other_keys(subject: &str, probe: &IntegrationProbe) -> Finding {
+    const CHECK: &str = "other_keys";
+    let keys = match read(probe.provider.owner_keys(Priority::Discovery)).await {
+        Ok(keys) => keys,
+        Err(error) => {
+            return Finding::new(
+                subject,
+                CHECK,
+                Level::Warning,
+                format!("the keys of the organization could not be listed: {error}"),
+                "look at them in the Elastic Cloud console: only one connector may change roles",
+            );
+        }
+    };
+    let (own, others): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.is_own);
+    // A key that does not name itself is one of those listed.
+    if others.len() <= usize::from(own.is_empty()) {
+        return Finding::ok(
+            subject,
+            CHECK,
+            "no other key with the rights of an owner is shown",
+        );
+    }
+    let mut named: Vec<String> = others
+        .iter()
+        .take(KEYS_NAMED)
+        .map(|key| {
+            format!(
+                "{} ({})",
+                key.id.escape_default(),
+                key.description.escape_default()
+            )
+        })
+        .collect();
+    if let Some(rest) = others
+        .len()
+        .checked_sub(KEYS_NAMED)
+        .filter(|rest| *rest > 0)
+    {
+        named.push(format!("{rest} more"));
+    }
+    Finding::new(
+        subject,
+        CHECK,
+        Level::Warning,
+        format!(
+            "other keys with the rights of an owner: {}",
+            named.join(", ")
+        ),
+        "make sure that none of them is used by another connector that gives or takes roles, and delete those that nothing uses",
+    )
 }
 
 fn key_findings(subject: &str, status: &KeyStatus, now: Timestamp) -> Vec<Finding> {

@@ -172,3 +172,34 @@ async fn the_key_is_in_no_debug_text() {
     let fingerprint = elastic.key_status().fingerprint.expect("a key is loaded");
     assert_eq!(fingerprint.len(), 8);
 }
+
+#[tokio::test]
+async fn keys_with_the_rights_of_an_owner_are_listed_and_the_one_in_use_is_recognized() {
+    let owner =
+        json!({"organization": [{"organization_id": "7", "role_id": "organization-admin"}]});
+    let viewer = json!({"deployment": [{"organization_id": "7", "role_id": "deployment-viewer", "all": true}]});
+    let fake = Fake::serve(move |_, _| {
+        let key = |id: &str, roles: &serde_json::Value| {
+            json!({"id": id, "description": "d", "creation_date": "2026-01-01T00:00:00Z", "role_assignments": roles})
+        };
+        json_answer(
+            200,
+            &json!({"keys": [key("mine", &owner), key("other", &owner), key("reads", &viewer),
+                {"id": "bare", "description": null}, {"description": "no id"}]}),
+        )
+    })
+    .await;
+    let inner = STANDARD.encode("mine:0123456789012345678901");
+    let text = format!("essu_{}", STANDARD.encode(format!("{inner}checksum")));
+    let elastic = with_store(options(fake.url()), Store::new(&text)).await;
+    let (keys, _) = elastic
+        .owner_keys(Priority::Discovery)
+        .await
+        .expect("well formed");
+    let shown: Vec<_> = keys
+        .iter()
+        .map(|key| (key.id.as_str(), key.is_own))
+        .collect();
+    // A key without roles of its own has those of its maker.
+    assert_eq!(shown, [("mine", true), ("other", false), ("bare", false)]);
+}

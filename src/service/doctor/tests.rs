@@ -10,7 +10,8 @@ use crate::domain::ids::{Email, InvitationToken, ProjectId, UserId};
 use crate::domain::member::WriteKind;
 use crate::domain::observation::MembersRead;
 use crate::ports::provider::{
-    Deployment, KeyPin, ObservedInvitation, Outcome, PlannedCall, Project, ProjectRole, ReadResult,
+    Deployment, KeyPin, ObservedInvitation, ObservedKey, Outcome, PlannedCall, Project,
+    ProjectRole, ReadResult,
 };
 use crate::ports::secrets::SecretError;
 use crate::runtime::ManualClock;
@@ -21,6 +22,16 @@ struct Told {
     incomplete: Option<Incomplete>,
     status: KeyStatus,
     secret: Result<(), SecretError>,
+    keys: Vec<ObservedKey>,
+}
+
+fn key(id: &str, description: &str, is_own: bool) -> ObservedKey {
+    ObservedKey {
+        id: id.to_owned(),
+        description: description.to_owned(),
+        expires_at: None,
+        is_own,
+    }
 }
 
 fn well() -> Told {
@@ -39,6 +50,7 @@ fn well() -> Told {
             ..KeyStatus::default()
         },
         secret: Ok(()),
+        keys: vec![key("k1", "latchkey", true)],
     }
 }
 
@@ -102,6 +114,9 @@ impl AccessProvider for Told {
     async fn invitations(&self, _: Priority) -> ReadResult<Vec<ObservedInvitation>> {
         Ok((Vec::new(), evidence()))
     }
+    async fn owner_keys(&self, _: Priority) -> ReadResult<Vec<ObservedKey>> {
+        Ok((self.keys.clone(), evidence()))
+    }
     async fn invite(&self, _: KeyPin, _: &Email, _: Duration) -> Outcome<ObservedInvitation> {
         panic!("doctor changes nothing")
     }
@@ -157,11 +172,13 @@ async fn found(told: Told) -> Vec<Finding> {
     findings
 }
 
-fn level(findings: &[Finding], check: &str) -> Level {
+fn one<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
     let found = findings.iter().find(|finding| finding.check == check);
-    found
-        .unwrap_or_else(|| panic!("no {check} in {findings:?}"))
-        .level
+    found.unwrap_or_else(|| panic!("no {check} in {findings:?}"))
+}
+
+fn level(findings: &[Finding], check: &str) -> Level {
+    one(findings, check).level
 }
 
 #[tokio::test]
@@ -297,4 +314,26 @@ fn a_ledger_that_cannot_last_is_told() {
         ..ledger()
     };
     assert_eq!(level(&examine_ledger(&memory), "durable"), Level::Warning);
+}
+
+#[tokio::test]
+async fn other_keys_of_owners_are_named_for_one_of_them_may_be_another_connectors() {
+    let with = |keys: Vec<ObservedKey>| Told { keys, ..well() };
+    let other = key("k2", "baton\nroles", false);
+    let told = with(vec![key("k1", "latchkey", true), other.clone()]);
+    let findings = found(told).await;
+    let finding = one(&findings, "other_keys");
+    assert_eq!(finding.level, Level::Warning);
+    assert!(
+        finding.message.contains("k2 (baton\\nroles)"),
+        "{}",
+        finding.message
+    );
+    // A key that does not name itself is the only one listed.
+    let alone = with(vec![other.clone()]);
+    assert_eq!(level(&found(alone).await, "other_keys"), Level::Ok);
+    let many = (0..9).map(|n| key(&format!("k{n}"), "", false)).collect();
+    let findings = found(with(many)).await;
+    let finding = one(&findings, "other_keys");
+    assert!(finding.message.ends_with("4 more"), "{}", finding.message);
 }

@@ -53,7 +53,7 @@ const PURE_DEPENDENCIES: &[&str] = &["chrono", "serde", "sha2", "thiserror", "uu
 const CONFINED: &str = "
 sqlx: store
 reqwest: elastic identity secrets sinks cli
-rustls: cli identity main
+rustls: cli elastic identity main
 tokio_rustls: cli identity main
 jsonwebtoken: identity
 x509_parser: identity

@@ -12,8 +12,9 @@ use chrono::TimeDelta;
 use futures::StreamExt as _;
 use tokio::task::JoinSet;
 
+use super::alone::Alone;
 use super::{VERSION, adapters, recovery};
-use crate::config::{Config, Integration as Section, LedgerKind};
+use crate::config::{Config, Integration as Section};
 use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{CallerName, IntegrationName};
@@ -23,7 +24,6 @@ use crate::ports::provider::{PlannedCall, Priority};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 use crate::reconcile::{Observer, Reconciler};
 use crate::service::{IntegrationParts, OverdueAccess, Service, overdue_of};
-use crate::store;
 
 /// Members handled at once; the rate budget is what bounds the calls.
 const AT_ONCE: usize = 16;
@@ -121,47 +121,28 @@ pub async fn sweep(
     ask: &SweepAsk,
     clock: Arc<dyn Clock>,
 ) -> Result<SweepReport, SweepError> {
-    if config.ledger.kind == LedgerKind::Memory {
-        return Err(SweepError::NoLedger);
-    }
-    if config.ledger.kind == LedgerKind::Postgres {
-        return Err(SweepError::Other(anyhow::anyhow!(
-            "the ledger is shared by replicas, which take over from each other: start one of them instead"
-        )));
-    }
-    let path = &config.ledger.path;
-    if !path.exists() {
-        return Err(SweepError::Other(anyhow::anyhow!(
-            "there is no ledger at {}",
-            path.display()
-        )));
-    }
-    let opened = store::SqliteLedger::open(path, store::SqliteOptions::default()).await;
-    let (ledger, writer) = match opened {
-        Ok(opened) => opened,
-        Err(store::sqlite::OpenError::Locked { path }) => {
-            return Err(SweepError::InUse {
-                path: path.display().to_string(),
-            });
-        }
-        Err(error) => return Err(SweepError::Other(error.into())),
-    };
-    let ledger: Arc<dyn Ledger> = Arc::new(ledger);
-    let work = async {
-        let done = run(config, ask, &ledger, &clock).await;
-        ledger.close().await;
+    let (alone, work) = Alone::open(config, &clock, !ask.dry_run).await?;
+    let organizations = || config.integrations.iter().map(|section| &section.name);
+    let sweeping = async {
+        let done = match alone.take(organizations()).await {
+            Ok(()) => run(config, ask, &alone, &clock)
+                .await
+                .map_err(SweepError::Other),
+            Err(refused) => Err(refused),
+        };
+        alone.close(organizations()).await;
         done
     };
-    let (done, ()) = tokio::join!(work, writer);
-    done.map_err(SweepError::Other)
+    tokio::join!(sweeping, work).0
 }
 
 async fn run(
     config: &Config,
     ask: &SweepAsk,
-    ledger: &Arc<dyn Ledger>,
+    alone: &Alone,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<SweepReport> {
+    let ledger = &alone.ledger;
     let mut report = SweepReport::default();
     let mut witness = JoinSet::new();
     // Before the first event: what the ledger gains by this run would hide that it was restored.
@@ -175,7 +156,7 @@ async fn run(
     }
     let mut organizations = Vec::new();
     for section in &config.integrations {
-        let mut organization = build(config, section, ledger, clock)?;
+        let mut organization = build(config, section, alone, clock)?;
         if let Some(hold) = holds.get(&section.name) {
             organization.reconciler = organization.reconciler.with_hold(Arc::clone(hold));
         }
@@ -215,11 +196,19 @@ async fn run(
 fn build(
     config: &Config,
     section: &Section,
-    ledger: &Arc<dyn Ledger>,
+    alone: &Alone,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Organization> {
     let secret = adapters::secret(&section.secret)?;
-    let elastic = adapters::elastic(section, secret, Arc::clone(clock), Some(Arc::clone(ledger)))?;
+    let ledger = &alone.ledger;
+    let (standing, bound) = alone.of(&section.name);
+    let elastic = adapters::elastic_under(
+        section,
+        secret,
+        Arc::clone(clock),
+        Some(Arc::clone(ledger)),
+        standing.clone(),
+    )?;
     let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
     let observer = Arc::new(Observer::new(
         section.name.clone(),
@@ -231,7 +220,7 @@ fn build(
         section.name.clone(),
         Arc::clone(&provider),
         Arc::clone(&observer),
-        Arc::clone(ledger),
+        bound,
         Arc::clone(clock),
         Arc::new(NobodyWakes),
         adapters::reconcile_settings(
@@ -242,6 +231,10 @@ fn build(
         ),
     )
     .taking_only();
+    let reconciler = match standing {
+        Some(standing) => reconciler.under(standing),
+        None => reconciler,
+    };
     Ok(Organization {
         name: section.name.clone(),
         elastic,

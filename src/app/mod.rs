@@ -5,6 +5,7 @@
 
 mod adapters;
 mod adopt;
+mod alone;
 mod audit;
 pub mod bench;
 mod census;

@@ -56,23 +56,7 @@ impl Replicas {
                 shared: None,
             });
         };
-        let claim = config.ledger.claim.get();
-        for section in &config.integrations {
-            anyhow::ensure!(
-                section.upstream.mutation_budget.get() * 2 <= claim,
-                "integration {}: upstream.mutation_budget is more than half of ledger.claim, so a change could still be under way when another replica takes over: make ledger.claim longer",
-                section.name
-            );
-        }
-        let claiming = Claiming {
-            replica: name(clock.as_ref()),
-            claim,
-            integrations: config
-                .integrations
-                .iter()
-                .map(|section| section.name.clone())
-                .collect(),
-        };
+        let claiming = claiming(config, clock.as_ref())?;
         tracing::info!(
             replica = claiming.replica,
             "Shares the ledger with other replicas"
@@ -123,6 +107,27 @@ impl Claims {
     pub(super) fn is_shared(&self) -> bool {
         self.shared.is_some()
     }
+}
+
+/// How this process claims the organizations of its configuration.
+pub(super) fn claiming(config: &Config, clock: &dyn Clock) -> anyhow::Result<Claiming> {
+    let claim = config.ledger.claim.get();
+    for section in &config.integrations {
+        anyhow::ensure!(
+            section.upstream.mutation_budget.get() * 2 <= claim,
+            "integration {}: upstream.mutation_budget is more than half of ledger.claim, so a change could still be under way when another replica takes over: make ledger.claim longer",
+            section.name
+        );
+    }
+    Ok(Claiming {
+        replica: name(clock),
+        claim,
+        integrations: config
+            .integrations
+            .iter()
+            .map(|section| section.name.clone())
+            .collect(),
+    })
 }
 
 /// A name unlike that of any other process: the host's, for people, and a random part.

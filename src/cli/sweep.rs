@@ -27,6 +27,9 @@ pub struct SweepArgs {
     /// Show what would be removed, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Do nothing, and fail at nothing, where a connector works on the ledger
+    #[arg(long)]
+    pub unless_running: bool,
     /// End every grant first, as `drain` does, instead of only removing what is due
     #[arg(long, requires = "reason")]
     pub all: bool,
@@ -102,9 +105,15 @@ pub(super) async fn sweep(
     if args.all && args.reason.as_ref().is_none_or(|why| why.trim().is_empty()) {
         return Err(Failure::usage("--all needs a reason", "add --reason"));
     }
-    let report = crate::app::sweep(config, &ask, std::sync::Arc::clone(&streams.clock))
-        .await
-        .map_err(refused)?;
+    let clock = std::sync::Arc::clone(&streams.clock);
+    let report = match crate::app::sweep(config, &ask, clock).await {
+        Ok(report) => report,
+        Err(error @ SweepError::InUse { .. }) if args.unless_running => {
+            streams.note(&format!("{error}; there is nothing to do here"))?;
+            return Ok(Exit::Done);
+        }
+        Err(error) => return Err(refused(error)),
+    };
     let swept = document(&ask, &report);
     if format == Format::Table {
         say(&swept, streams)?;

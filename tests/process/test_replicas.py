@@ -1,5 +1,6 @@
 """Several replicas on one PostgreSQL: any of them answers, one works, and another takes over from whoever is gone."""
 
+import json
 import pathlib
 import re
 import signal
@@ -10,7 +11,7 @@ import uuid
 import grpc
 import pytest
 import requests
-from harness import ROOT, Connector, Process, Simulator, eventually, never
+from harness import ROOT, Connector, Process, Simulator, eventually, never, run
 
 CLAIM = 5.0
 # A claim that is gone is taken within one and a half of its life.
@@ -229,6 +230,32 @@ def test_without_the_database_nothing_is_granted_nobody_ends_and_what_fell_due_g
     eventually(lambda: not pair.cloud.held(person), seconds=30)
     for replica in pair.replicas:
         eventually(replica.is_ready, seconds=30)
+
+
+def test_when_every_replica_is_gone_a_sweep_takes_over_and_while_one_runs_it_leaves_it_alone(cluster, latchkey_bin):
+    pair = cluster(2)
+    person = pair.cloud.person()
+    sweep = [latchkey_bin, "--timeout", "30s", "sweep", "--config", pair.replicas[0].config_file]
+    beside = run(*sweep)
+    assert beside.returncode == 5, beside.stderr
+    assert "in the database of ledger.url is in use" in beside.stderr
+    idle = run(*sweep, "--unless-running")
+    assert idle.returncode == 0, idle.stderr
+    assert "nothing to do" in idle.stderr
+
+    pair.grant(pair.owner(), person, seconds=3)
+    for replica in pair.replicas:
+        replica.kill()
+    assert pair.cloud.held(person)
+    eventually(lambda: json.loads(run(*sweep, "--dry-run", "--output", "json").stdout)["planned"], seconds=30)
+    done = run(*sweep, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["members"] == 1
+    assert not pair.cloud.held(person)
+    assert pair.claim() is None, "the claims of the sweep are let go"
+    for replica in pair.replicas:
+        replica.start()
+    eventually(pair.claim, seconds=15)
 
 
 def test_the_schema_is_brought_up_by_a_command_where_the_connector_may_not(latchkey_bin, tmp_path, postgres, simulator):

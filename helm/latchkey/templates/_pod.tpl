@@ -202,7 +202,7 @@ configMap:
 {{- if .Values.operator.tlsSecretName }}
 - name: LATCHKEY_TLS_CA
   value: /etc/latchkey/operator/ca.crt
-- name: LATCHKEY_TLS_CERTIFICATE
+- name: LATCHKEY_TLS_CERT
   value: /etc/latchkey/operator/tls.crt
 - name: LATCHKEY_TLS_KEY
   value: /etc/latchkey/operator/tls.key

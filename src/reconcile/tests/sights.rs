@@ -78,11 +78,23 @@ fn standing_access_that_changes_is_looked_at_and_nothing_follows() {
     let mut bench = Bench::new();
     bench.grant("ada", &[viewer("a")], HOUR);
     bench.run(300);
-    bench.gives("ada", &viewer("b"));
+    bench.gives("ada", &editor("b"));
     let swept = sweep(&bench);
     assert_eq!((swept.compared, swept.loaded, swept.differing), (1, 1, 0));
     bench.run(HOUR);
+    assert!(bench.holds("ada", &editor("b")));
+}
+
+#[test]
+fn a_neighbour_that_comes_is_handed_to_a_pass_that_remembers_it() {
+    let mut bench = Bench::new();
+    bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(300);
+    bench.gives("ada", &viewer("b"));
+    assert_eq!(sweep(&bench).differing, 1);
+    bench.run(HOUR);
     assert!(bench.holds("ada", &viewer("b")));
+    assert!(!bench.holds("ada", &viewer("a")));
 }
 
 #[test]

@@ -200,6 +200,27 @@ impl PostgresOwnership {
         }
     }
 
+    /// Other replicas that run, or ended without a word within the last claim.
+    ///
+    /// # Errors
+    /// [`OpenError::Database`] when the list cannot be read.
+    pub async fn others(&self) -> Result<Vec<String>, OpenError> {
+        let listed = async {
+            let mut conn = self.begin().await?;
+            let names: Vec<String> = query_scalar(RUNNING).fetch_all(&mut *conn).await?;
+            end(conn).await?;
+            Ok(names)
+        };
+        let mut names = engine::patient(listed)
+            .await
+            .map_err(|source| OpenError::Database {
+                action: "reading the list of replicas",
+                source,
+            })?;
+        names.retain(|name| *name != self.claiming.replica);
+        Ok(names)
+    }
+
     /// Says good-bye to the others; whatever is held must have been released.
     pub async fn leave(&self) {
         let bye = async {

@@ -453,6 +453,13 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), Migrate
                 known,
             }))
         }
+        // A migration that was released is never edited, so it is the file that changed.
+        Err(error @ (MigrateError::VersionMismatch(_) | MigrateError::Dirty(_))) => {
+            Err(MigrateFailure::Open(OpenError::Damaged {
+                path: path.to_owned(),
+                detail: error.to_string(),
+            }))
+        }
         Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
             Err(MigrateFailure::Database(error))
         }

@@ -167,8 +167,8 @@ async fn a_webhook_gets_a_signed_batch_of_cloud_events() {
         .expect("base64");
     aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &signature).expect("signed");
     let events: Vec<Value> = serde_json::from_str(body).expect("JSON");
-    let ids: Vec<&Value> = events.iter().map(|event| &event["id"]).collect();
-    assert_eq!(ids, [id(1), id(2), id(3)]);
+    let ids: Vec<Value> = events.iter().map(|event| event["id"].clone()).collect();
+    assert_eq!(ids, [json!(id(1)), json!(id(2)), json!(id(3))]);
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ import pytest
 from harness import eventually
 
 from .receivers import Elasticsearch, Webhook
+from .test_replicas import cluster, gone, postgres
+
+__all__ = ["cluster", "postgres"]
 
 
 @pytest.fixture
@@ -222,3 +225,30 @@ def test_a_slow_receiver_gets_everything_and_a_stop_does_not_wait_for_it(make_be
     bench.start()
     events = covers(bench, webhook)
     assert set(webhook.sequences) >= set(events)
+
+
+def test_one_replica_delivers_and_another_goes_on_where_it_was_killed(cluster, tmp_path, elasticsearch):
+    sinks = [to_elasticsearch(tmp_path, elasticsearch, batch=10)]
+    pair = cluster(2, audit={"sinks": sinks})
+    owner = pair.owner()
+    (other,) = pair.others(owner)
+
+    def all_there():
+        """Whether every event that is there now has arrived."""
+        ledger = pair.postgres.ask(pair.database, "SELECT sequence FROM events ORDER BY sequence")
+        sequences = [int(row[0]) for row in ledger]
+        return elasticsearch.sequences[: len(sequences)] == sequences
+
+    people = [pair.cloud.person() for _ in range(10)]
+    grants = [pair.grant(other, person, seconds=3600) for person in people]
+    eventually(all_there, seconds=20)
+    assert elasticsearch.conflicts == 0, "one of them delivers"
+    assert other.metric("latchkey_audit_sink_deliveries_total", sink="elastic", outcome="delivered") == 0
+    before = elasticsearch.requests
+    for grant in grants:
+        pair.clients[other].revoke(grant.id)
+    eventually(lambda: elasticsearch.requests > before)
+    owner.kill()
+    eventually(lambda: gone(pair.cloud, people), seconds=40)
+    eventually(all_there, seconds=20)
+    assert other.metric("latchkey_audit_sink_deliveries_total", sink="elastic", outcome="delivered") > 0

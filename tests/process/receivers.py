@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Receiver:
     """A server that remembers every request; `before` and `after` may answer in its place (a status), or do harm."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
+        """`tls` is the paths of a certificate and its key."""
+        self.scheme = "https" if tls else "http"
         self.lock = threading.Lock()
         self.requests = 0
         self.before = lambda number: None
@@ -35,11 +38,18 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            # A handshake of its own for each connection, so that a bad one holds up nobody.
+            self.server.socket = context.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server.server_address[1]}"
 
     def handle(self, request, body):
         with self.lock:
@@ -64,8 +74,8 @@ class Webhook(Receiver):
     KEY = bytes(range(32))
     SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, tls=None):
+        super().__init__(tls)
         self.events = []
         self.ids = []
 

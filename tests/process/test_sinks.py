@@ -8,6 +8,7 @@ import time
 import pytest
 from harness import eventually
 
+from .openbao import certificates
 from .receivers import Elasticsearch, Webhook
 from .test_replicas import cluster, gone, postgres
 
@@ -209,6 +210,27 @@ def test_a_kill_between_delivery_and_cursor_repeats_and_skips_nothing(make_bench
     assert first[: len(events)] == sorted(events), "in order, but for what came twice"
     if kept:
         assert len(found) > len(first), "what was not acknowledged came again"
+
+
+def test_only_a_receiver_of_the_named_authority_gets_events_and_a_replaced_authority_needs_no_restart(
+    make_bench, tmp_path
+):
+    folders = [tmp_path / "ours", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    authority, *tls = certificates(folders[0])
+    other, *_ = certificates(folders[1])
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(other.read_bytes())
+    receiver = Webhook(tls)
+    try:
+        bench = make_bench(audit={"sinks": [to_webhook(tmp_path, receiver, ca_file=str(trusted))]})
+        eventually(lambda: deliveries(bench, "hook", "failed") >= 2)
+        assert receiver.requests == 0
+        trusted.write_bytes(authority.read_bytes())
+        covers(bench, receiver)
+    finally:
+        receiver.close()
 
 
 def test_a_slow_receiver_gets_everything_and_a_stop_does_not_wait_for_it(make_bench, tmp_path, webhook):

@@ -103,11 +103,10 @@ pub(super) fn check(
     streams: &mut Streams,
 ) -> Result<Exit, Failure> {
     let report = pack::verify(folder, keys, head, allow_unsigned).map_err(|finding| {
-        let advice = match &finding {
-            pack::PackFinding::NotSigned => {
-                "ask for evidence that is signed, or look at its audit alone with --allow-unsigned"
-            }
-            _ => "keep this folder as it is, and ask for the evidence again",
+        let advice = if matches!(finding, pack::PackFinding::NotSigned) {
+            "ask for evidence that is signed, or look at its audit alone with --allow-unsigned"
+        } else {
+            "keep this folder as it is, and ask for the evidence again"
         };
         Failure::new(Exit::Failed, finding.to_string(), advice)
     })?;

@@ -11,8 +11,8 @@
 //! * [`scheduler`] decides when a member is looked at, [`reconcile`] what is done then: the only path that changes
 //!   access.
 //! * [`domain`] is the vocabulary and its rules, [`ports`] what the core needs from the world.
-//! * [`elastic`], [`store`], [`secrets`], [`witness`], [`audit`], [`identity`] and [`law`] are the adapters; they never
-//!   know each other.
+//! * [`elastic`], [`store`], [`secrets`], [`witness`], [`audit`], [`sinks`], [`identity`] and [`law`] are the adapters; they
+//!   never know each other.
 //! * [`config`], [`runtime`] and [`telemetry`] run the process; [`sim`] is a simulated Elastic Cloud that knows none of
 //!   the others.
 
@@ -33,6 +33,7 @@ pub mod scheduler;
 pub mod secrets;
 pub mod service;
 pub mod sim;
+pub mod sinks;
 pub mod store;
 pub mod telemetry;
 pub mod witness;

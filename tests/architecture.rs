@@ -21,12 +21,13 @@ store: domain ports runtime
 secrets: domain ports runtime
 witness: domain ports runtime
 audit: domain ports runtime
+sinks: domain ports runtime
 identity: domain ports runtime
 law: domain policy ports runtime
 api: identity service domain policy ports runtime telemetry
 sim:
 cli: app api config domain ports runtime telemetry
-app: api audit config domain elastic identity law policy ports reconcile runtime scheduler secrets service store telemetry witness
+app: api audit config domain elastic identity law policy ports reconcile runtime scheduler secrets service sinks store telemetry witness
 main: app cli runtime telemetry
 lib: ";
 
@@ -51,7 +52,7 @@ const PURE_DEPENDENCIES: &[&str] = &["chrono", "serde", "sha2", "thiserror", "uu
 /// in `elastic` and `secrets`, generated types at the gRPC edge and in its client.
 const CONFINED: &str = "
 sqlx: store
-reqwest: elastic identity secrets cli
+reqwest: elastic identity secrets sinks cli
 rustls: cli elastic identity main
 tokio_rustls: cli identity main
 jsonwebtoken: identity

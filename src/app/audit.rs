@@ -21,10 +21,12 @@ pub(super) async fn sealer(
     ledger: &dyn Ledger,
     store: Option<Arc<dyn AuditStore>>,
 ) -> anyhow::Result<Option<Arc<Sealer>>> {
-    let (Some(section), Some(store)) = (&config.audit, store) else {
+    let section = config.audit.as_ref();
+    let key = section.and_then(|section| section.signing_key.as_ref());
+    let (Some(key), Some(store)) = (key, store) else {
         return Ok(None);
     };
-    let key = adapters::secret(&section.signing_key)?;
+    let key = adapters::secret(key)?;
     let identity = ledger
         .identity()
         .await
@@ -113,7 +115,7 @@ pub async fn audit_head(config: &Config) -> anyhow::Result<Option<Head>> {
         .transpose()
 }
 
-async fn open(config: &Config) -> anyhow::Result<Glance> {
+pub(super) async fn open(config: &Config) -> anyhow::Result<Glance> {
     ensure!(
         config.ledger.kind == LedgerKind::Sqlite,
         "the ledger is not a file that can be read here"

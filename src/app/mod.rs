@@ -9,6 +9,7 @@ mod alone;
 mod audit;
 pub mod bench;
 mod census;
+mod evidence;
 mod integration;
 mod integrity;
 mod last_resort;
@@ -16,6 +17,7 @@ mod objective;
 mod probe;
 mod recovery;
 mod replicas;
+mod sinks;
 mod sweeps;
 mod trust;
 
@@ -28,6 +30,7 @@ use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::Config;
@@ -49,8 +52,9 @@ use integration::Integration;
 
 pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
 pub use audit::{AuditExport, audit_head, export_audit};
+pub use evidence::{Evidence, evidence};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
-pub use probe::{held, probe_witness, probes};
+pub use probe::{held, probe_sinks, probe_witness, probes};
 pub use replicas::{copy_ledger, migrate};
 pub use trust::{rules, source};
 
@@ -78,6 +82,8 @@ pub struct App {
     /// Everything in the ledger, where the baseline of the bench keeps it in memory; else empty.
     loaded: Vec<MemberRecord>,
     signals: Option<Caught>,
+    /// Ends the wait of what comes after the line that says where the process listens.
+    begun: CancellationToken,
 }
 
 /// Signals that are listened for already.
@@ -124,7 +130,7 @@ impl App {
             Some(file) => Some(Arc::clone(file) as Arc<dyn AuditStore>),
             None => replicas.audit(),
         };
-        let sealer = audit::sealer(&config, ledger.as_ref(), stored).await?;
+        let sealer = audit::sealer(&config, ledger.as_ref(), stored.clone()).await?;
         if let Some(check) = check {
             let (ready, stop) = (readiness.component("ledger file"), shutdown.clone());
             ready.set_ready();
@@ -141,6 +147,16 @@ impl App {
         let holds =
             recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
         let claims = replicas.claim(&config, &clock, &shutdown, &mut tasks)?;
+        let begun = CancellationToken::new();
+        let delivered = sinks::Parts {
+            config: &config,
+            ledger: &ledger,
+            store: stored,
+            claims: &claims,
+            clock: &clock,
+            begin: begun.clone(),
+        };
+        sinks::start(delivered, &shutdown, &mut tasks).await?;
         let loaded = bench::load_where_wanted(&overrides.baseline, &config, &ledger).await?;
 
         let mut waker = Waker::default();
@@ -355,6 +371,7 @@ impl App {
             clock,
             loaded,
             signals: None,
+            begun,
         })
     }
 
@@ -396,8 +413,10 @@ impl App {
             clock,
             loaded,
             signals: caught,
+            begun,
             ..
         } = self;
+        begun.cancel();
         let _loaded = loaded;
         note(&ledger, clock.as_ref(), "started").await;
         if let Some(Caught(caught)) = caught {
@@ -422,6 +441,7 @@ const DESCRIBE: &[fn()] = &[
     scheduler::sweeps::describe_metrics,
     census::describe_metrics,
     crate::audit::describe_metrics,
+    crate::sinks::describe_metrics,
     objective::describe_metrics,
     api::describe_metrics,
     identity::describe_metrics,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::{Config, LedgerKind};
 use crate::ports::ledger::HoldRecord;
 use crate::ports::{AccessProvider, Clock};
-use crate::service::doctor::{IntegrationProbe, WitnessProbe};
+use crate::service::doctor::{IntegrationProbe, SinkProbe, WitnessProbe};
 use crate::store::Glance;
 use crate::witness::inspect;
 
@@ -69,4 +69,37 @@ pub async fn held(config: &Config) -> Vec<HoldRecord> {
     let holds = glance.holds().await.unwrap_or_default();
     glance.close().await;
     holds
+}
+
+/// How far the sinks of the audit are, as far as the ledger can be read beside a running connector.
+pub async fn probe_sinks(config: &Config) -> Vec<SinkProbe> {
+    let Some(audit) = config
+        .audit
+        .as_ref()
+        .filter(|audit| !audit.sinks.is_empty())
+    else {
+        return Vec::new();
+    };
+    let mut glance = match config.ledger.kind {
+        LedgerKind::Sqlite if config.ledger.path.is_file() => {
+            Glance::at(&config.ledger.path).await.ok()
+        }
+        LedgerKind::Sqlite | LedgerKind::Postgres | LedgerKind::Memory => None,
+    };
+    let mut probes = Vec::new();
+    for sink in &audit.sinks {
+        // A ledger of an earlier release has no cursors yet.
+        let found = match &mut glance {
+            Some(glance) => glance.cursor(&sink.name).await.ok(),
+            None => None,
+        };
+        probes.push(SinkProbe {
+            name: sink.name.clone(),
+            behind: found.map(|(cursor, last)| last.saturating_sub(cursor)),
+        });
+    }
+    if let Some(glance) = glance {
+        glance.close().await;
+    }
+    probes
 }

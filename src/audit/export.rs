@@ -36,10 +36,7 @@ pub enum Line<'l> {
 /// Writes a record's line, without its end.
 #[must_use]
 pub fn record(record: &AuditRecord) -> String {
-    format!(
-        "{{\"sequence\":{},\"event\":{}}}",
-        record.sequence, record.body
-    )
+    record.line()
 }
 
 /// Writes a block's line, without its end.

@@ -7,6 +7,7 @@
 pub mod block;
 pub mod export;
 pub mod key;
+pub mod pack;
 mod sealer;
 pub mod tree;
 pub mod verify;

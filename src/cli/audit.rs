@@ -2,6 +2,8 @@
 //!
 //! Owns how they are asked for and shown. Verifying touches nothing but the export and the keys that are given.
 
+mod evidence;
+
 use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -32,7 +34,9 @@ pub enum AuditCommand {
     Keygen,
     /// Print the sealed audit as lines of JSON, also while the connector runs
     Export(ExportArgs),
-    /// Check an export: nothing changed, missing, added, moved or sealed again
+    /// Write the evidence of a period into a folder: sealed audit, requests, receipts, drift, punctuality
+    Evidence(EvidenceArgs),
+    /// Check an export or the folder of an evidence: nothing changed, missing, added, moved or sealed again
     Verify(VerifyArgs),
     /// Print the newest block as NUMBER:HASH, to be kept where nobody who can change the ledger reaches it
     Head(HeadArgs),
@@ -49,6 +53,23 @@ pub struct ExportArgs {
     pub from: u64,
 }
 
+/// Arguments of `audit evidence`.
+#[derive(Debug, Clone, Args)]
+pub struct EvidenceArgs {
+    /// Configuration file, which names the ledger
+    #[arg(short, long, env = "LATCHKEY_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Beginning of the period: a day, a time, or how long ago, such as `2026-11-01` or `30d`
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// End of the period, itself left out; without it, now
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Folder to write, made if it is not there
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub pack: PathBuf,
+}
+
 /// Arguments of `audit head`.
 #[derive(Debug, Clone, Args)]
 pub struct HeadArgs {
@@ -60,8 +81,8 @@ pub struct HeadArgs {
 /// Arguments of `audit verify`.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// The export; `-` is standard input
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// The export, or the folder of an evidence; `-` is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub file: PathBuf,
     /// Public key to trust, as `audit keygen` printed it; repeat it for keys that were replaced
     #[arg(long, value_name = "KEY", required = true)]
@@ -69,6 +90,9 @@ pub struct VerifyArgs {
     /// The head that was kept elsewhere; without it, an end that was cut off at a block is not noticed
     #[arg(long, value_name = "NUMBER:HASH")]
     pub head: Option<String>,
+    /// Accept an evidence whose manifest nobody signed; then only its audit proves anything
+    #[arg(long)]
+    pub allow_unsigned: bool,
 }
 
 /// Carries out `latchkey audit`.
@@ -80,6 +104,7 @@ pub(super) async fn audit(
     match &args.command {
         AuditCommand::Keygen => keygen(format, streams),
         AuditCommand::Export(args) => export(args, streams).await,
+        AuditCommand::Evidence(args) => evidence::write(args, format, streams).await,
         AuditCommand::Verify(args) => verify(args, format, streams),
         AuditCommand::Head(args) => head(args, streams).await,
     }
@@ -185,6 +210,16 @@ fn verify(args: &VerifyArgs, format: Format, streams: &mut Streams) -> Result<Ex
             )
         })?),
     };
+    if args.file.is_dir() {
+        return evidence::check(
+            &args.file,
+            &keys,
+            head,
+            args.allow_unsigned,
+            format,
+            streams,
+        );
+    }
     let verifier = Verifier::new(keys, head);
     let outcome = if args.file == Path::new("-") {
         verifier.run(std::io::stdin().lock())

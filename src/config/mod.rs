@@ -17,6 +17,7 @@ pub mod policy;
 pub mod problem;
 pub mod secret;
 pub mod service_level;
+pub mod sink;
 pub mod sweeps;
 pub mod text;
 pub mod witness;
@@ -49,8 +50,9 @@ pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
 pub use secret::{KubernetesSource, Secret, SecretSource, VaultSource, VaultWay};
 pub use service_level::ServiceLevel;
+pub use sink::{ElasticsearchSink, FileSink, Sink, SinkKind, WebhookMode, WebhookSink};
 pub use sweeps::{Reminders, Sweeps};
-pub use text::Period;
+pub use text::{HttpUrl, Period};
 pub use witness::Witness;
 
 use problem::Problems;
@@ -77,7 +79,8 @@ pub struct Config {
     /// its word, and what it does not know is left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<Witness>,
-    /// Seals over the audit. Without them whoever can write to the ledger can rewrite what it says happened.
+    /// Seals over the audit, and where it is delivered to. Without seals whoever can write to the ledger can rewrite
+    /// what it says happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// Limits of the gRPC surface.

@@ -1,5 +1,7 @@
 //! What a configuration says when it is wrong, and that its documents are true.
 
+mod sinks;
+
 use super::*;
 use std::path::PathBuf;
 

@@ -75,6 +75,11 @@ pub(super) const GRAMMARS: &[Grammar] = &[
         check: |text| HttpUrl::parse(text).map(drop),
     },
     Grammar {
+        name: "latchkey-endpoint",
+        what: "a URL with a path such as https://siem.example.com/hooks/latchkey",
+        check: |text| Endpoint::parse(text).map(drop),
+    },
+    Grammar {
         name: "latchkey-cron",
         what: "a cron expression of six fields in quotes such as \"0 */5 * * * *\"",
         check: |text| Cron::parse(text).map(drop),
@@ -170,6 +175,10 @@ macro_rules! checked_text {
         }
     };
 }
+
+mod endpoint;
+
+pub use endpoint::Endpoint;
 
 macro_rules! schema_of {
     ($($name:ident => $format:literal),* $(,)?) => {

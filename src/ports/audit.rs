@@ -1,9 +1,10 @@
-//! The audit as it is stored, and the blocks that seal it.
+//! The audit as it is stored, the blocks that seal it, and the places that it is delivered to.
 //!
-//! Owns the contract of reading events exactly as they were written and of keeping seals. Never interprets either:
-//! what a block says and proves is the business of `audit`.
+//! Owns the contract of reading events exactly as they were written, of keeping seals and cursors, and of a delivery.
+//! Never interprets an event or a block: what a block says and proves is the business of `audit`.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -16,6 +17,14 @@ pub struct AuditRecord {
     pub sequence: u64,
     /// One JSON object.
     pub body: String,
+}
+
+impl AuditRecord {
+    /// As one line of JSON, without its end: the stored bytes stand in it unchanged.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{{\"sequence\":{},\"event\":{}}}", self.sequence, self.body)
+    }
 }
 
 /// A sealed run of events.
@@ -47,4 +56,38 @@ pub trait AuditStore: Debug + Send + Sync {
 
     /// Adds a block; refused when its number is not the next one.
     async fn add_block(&self, block: AuditBlock) -> Result<()>;
+
+    /// The sequence up to which a sink has acknowledged every event; 0 before its first.
+    async fn cursor(&self, sink: &str) -> Result<u64>;
+
+    /// Moves the cursor of a sink from where it was read to a later sequence. Answers whether it still stood there;
+    /// if not, somebody else delivered, and nothing was changed.
+    async fn move_cursor(&self, sink: &str, from: u64, to: u64) -> Result<bool>;
+}
+
+/// Why events did not arrive, or are not known to have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct Undelivered {
+    /// Every event up to this sequence arrived nonetheless; 0 when none of them is known to have.
+    pub acknowledged: u64,
+    /// Stable code for metrics and logs.
+    pub code: String,
+    /// What is wrong, in words safe to log.
+    pub problem: String,
+    /// Whether the other side does not want them, so that trying again soon is of no use.
+    pub is_refused: bool,
+    /// When the other side wants to be asked again, where it said so.
+    pub retry_after: Option<Duration>,
+}
+
+/// A place that the audit is delivered to.
+#[async_trait]
+pub trait AuditSink: Debug + Send + Sync {
+    /// Delivers events in their order. `Ok` means that every one of them is there for good. Whatever it was not told
+    /// of comes again, so it may arrive twice.
+    ///
+    /// # Errors
+    /// [`Undelivered`]: some of them may have arrived all the same.
+    async fn deliver(&self, records: &[AuditRecord]) -> std::result::Result<(), Undelivered>;
 }

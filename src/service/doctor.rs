@@ -4,6 +4,7 @@
 //! the ledger, and never shows a key.
 
 mod recovery;
+mod sinks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::ports::provider::{KeyStatus, Organization, Priority, ReadError, Refus
 use crate::ports::{AccessProvider, Clock, SecretStore};
 
 pub use recovery::{WitnessProbe, examine_holds, examine_witness};
+pub use sinks::{SinkProbe, examine_sinks};
 
 /// How long the secret store may take before it counts as away.
 const SECRET_LIMIT: Duration = Duration::from_secs(20);

@@ -186,6 +186,7 @@ pub(crate) const TABLES: &[Table] = &[
         numbers: &["number", "last"],
         numbers_first: true,
     },
+    table("sink_cursors", 1, &["name"], &["sequence"]),
 ];
 
 /// One end of a copy, in one transaction.

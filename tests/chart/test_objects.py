@@ -253,7 +253,7 @@ def test_the_way_out_is_open_for_what_the_configuration_names():
     assert out("ha") == {53, 443, 5432}
     assert out("vault") == {53, 443, 8200}
     assert out("kubernetes-secret") == {53, 443, 6443}
-    assert out("everything") == {53, 443, 6443, 6432, 12443, 3128, 8200, 8443}
+    assert out("everything") == {53, 443, 6443, 6432, 12443, 3128, 8200, 8443, 9243}
 
 
 def test_metadata_services_are_reached_only_where_they_are_the_identity():

@@ -2,6 +2,7 @@
 //! what only a server can.
 
 mod audit;
+mod cursors;
 mod due;
 mod listing;
 mod members;

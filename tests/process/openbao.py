@@ -32,7 +32,7 @@ def _written(folder, name, *parts):
     return path
 
 
-def _certificates(folder):
+def certificates(folder):
     """An authority and a server certificate of it: paths of authority, certificate and key."""
     today = datetime.datetime.now(datetime.timezone.utc)
 
@@ -89,7 +89,7 @@ class OpenBao:
 
     def __init__(self, folder):
         self.folder = folder
-        self.ca_file, certificate, key = _certificates(folder)
+        self.ca_file, certificate, key = certificates(folder)
         config = folder / "config.hcl"
         config.write_text(CONFIG.format(certificate=certificate, key=key))
         with open(folder / "openbao.log", "wb") as log:

@@ -172,6 +172,12 @@ Everything below works on a copy; `include "latchkey.config" . | fromYaml` gives
 {{- range (dig "listen" "oidc" list .Values.config) -}}
 {{- $texts = append $texts (dig "issuer" "" .) -}}
 {{- end -}}
+{{- range $sink := (dig "audit" "sinks" list .Values.config) -}}
+{{- range (list "webhook" "elasticsearch") -}}
+{{- $texts = append $texts (dig . "url" "" $sink) -}}
+{{- $texts = append $texts (dig . "proxy" "" $sink) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq (include "latchkey.kubernetesSecrets" .) "true" -}}{{- $ports = append $ports 6443 -}}{{- end -}}
 {{- if eq (include "latchkey.kind" .) "postgres" -}}
 {{- $port := regexFind ":[0-9]+(/|\\?|$)" (dig "ledger" "url" "" .Values.config) | trimAll ":/?" -}}

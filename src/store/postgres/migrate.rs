@@ -40,6 +40,11 @@ const MIGRATIONS: &[Migration] = &[
         needs: 1,
         text: include_str!("migrations/0004_sights.sql"),
     },
+    Migration {
+        version: 5,
+        needs: 1,
+        text: include_str!("migrations/0005_sink_cursors.sql"),
+    },
 ];
 
 /// Newest version that this release knows.

@@ -100,6 +100,37 @@ pub(super) async fn add(conn: &mut Conn, block: &AuditBlock, action: &'static st
     Ok(Err(errors::unavailable(action, other)))
 }
 
+/// How far a sink has acknowledged.
+pub(super) async fn cursor(conn: &mut Conn, sink: &str) -> Read<u64> {
+    let found = query("SELECT sequence FROM sink_cursors WHERE name = $1")
+        .bind(sink.to_owned())
+        .fetch_optional(conn)
+        .await?;
+    match found {
+        None => Ok(Ok(0)),
+        Some(row) => Ok(Ok(rows::uint(row.try_get(0)?))),
+    }
+}
+
+/// Moves a cursor that stands where it is said to.
+pub(super) async fn move_cursor(conn: &mut Conn, sink: &str, from: u64, to: u64) -> Applied {
+    let moved = if from == 0 {
+        query(
+            "INSERT INTO sink_cursors (name, sequence) VALUES ($1, $2) \
+             ON CONFLICT (name) DO UPDATE SET sequence = excluded.sequence WHERE sink_cursors.sequence = 0",
+        )
+        .bind(sink.to_owned())
+        .bind(rows::int(to))
+    } else {
+        query("UPDATE sink_cursors SET sequence = $2 WHERE name = $1 AND sequence = $3")
+            .bind(sink.to_owned())
+            .bind(rows::int(to))
+            .bind(rows::int(from))
+    };
+    let moved = moved.execute(conn).await?.rows_affected();
+    Ok(Ok(Reply::Number(moved)))
+}
+
 #[async_trait]
 impl AuditStore for Handle {
     async fn records(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>> {
@@ -122,5 +153,20 @@ impl AuditStore for Handle {
 
     async fn add_block(&self, block: AuditBlock) -> Result<()> {
         self.write(Work::Seal(Box::new(block))).await.map(drop)
+    }
+
+    async fn cursor(&self, sink: &str) -> Result<u64> {
+        answer!(self, "reading the cursor of a sink", |conn, _action| {
+            cursor(conn, sink)
+        })
+    }
+
+    async fn move_cursor(&self, sink: &str, from: u64, to: u64) -> Result<bool> {
+        let work = Work::MoveCursor {
+            sink: sink.to_owned(),
+            from,
+            to,
+        };
+        Ok(matches!(self.write(work).await?, Reply::Number(1)))
     }
 }

@@ -10,10 +10,14 @@ use sqlx::{ConnectOptions, Connection};
 use super::audit;
 use super::errors;
 use super::open::OpenError;
+use super::operations;
 use super::read;
 use super::recovery::{holds, identity};
+use crate::domain::receipt::Receipt;
 use crate::ports::audit::{AuditBlock, AuditRecord};
-use crate::ports::ledger::{EventFilter, HoldRecord, Identity, Result, StoredEvent};
+use crate::ports::ledger::{
+    EventFilter, HoldRecord, Identity, Page, ReceiptCursor, ReceiptFilter, Result, StoredEvent,
+};
 
 /// Events read at a time.
 const PAGE: usize = 1_000;
@@ -110,6 +114,37 @@ impl Glance {
     pub async fn last_block(&mut self) -> Result<Option<AuditBlock>> {
         const ACTION: &str = "reading the newest block of the audit";
         audit::last(&mut self.conn, ACTION)
+            .await
+            .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
+    }
+
+    /// How far a sink of the audit has acknowledged, and the newest sequence. A file of an earlier release has no
+    /// cursors yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn cursor(&mut self, sink: &str) -> Result<(u64, u64)> {
+        const ACTION: &str = "reading the cursor of a sink";
+        let cursor = audit::cursor(&mut self.conn, sink)
+            .await
+            .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))?;
+        let last = read::last_sequence(&mut self.conn)
+            .await
+            .map_err(|error| errors::of_statement(ACTION, error))?;
+        Ok((cursor, last))
+    }
+
+    /// Receipts, those of the latest ends first, beginning below `before`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn receipts(
+        &mut self,
+        filter: &ReceiptFilter,
+        before: Option<ReceiptCursor>,
+    ) -> Result<Page<Receipt, ReceiptCursor>> {
+        const ACTION: &str = "listing receipts";
+        operations::list_receipts(&mut self.conn, filter, before, PAGE, ACTION)
             .await
             .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
     }

@@ -431,6 +431,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0012_sights.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            13,
+            "sink cursors".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0013_sink_cursors.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

@@ -79,6 +79,7 @@ pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
         | Work::PutHold(..)
         | Work::EndHold(..)
         | Work::Seal(_)
+        | Work::MoveCursor { .. }
         | Work::Check => None,
     }
 }

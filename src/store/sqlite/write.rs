@@ -39,6 +39,12 @@ pub(super) enum Work {
     PutHold(HoldRow, Vec<EventRow>),
     EndHold(IntegrationName, Vec<EventRow>),
     Seal(Box<AuditBlock>),
+    /// Moves the cursor of a sink from one sequence to another.
+    MoveCursor {
+        sink: String,
+        from: u64,
+        to: u64,
+    },
     Check,
 }
 
@@ -57,6 +63,7 @@ impl Work {
             Self::PutHold(..) => "putting an integration in hold",
             Self::EndHold(..) => "ending a hold",
             Self::Seal(_) => "sealing the audit",
+            Self::MoveCursor { .. } => "moving the cursor of a sink",
             Self::Check => "checking that the ledger can be written",
         }
     }
@@ -78,7 +85,11 @@ impl Work {
             Self::Rekey(_, rows) => 1 + of(rows),
             Self::Append(events) => events.len(),
             Self::PutHold(_, events) | Self::EndHold(_, events) => 1 + events.len(),
-            Self::Claim(..) | Self::Agree { .. } | Self::Seal(_) | Self::Check => 1,
+            Self::Claim(..)
+            | Self::Agree { .. }
+            | Self::Seal(_)
+            | Self::MoveCursor { .. }
+            | Self::Check => 1,
             // As many as the limit allows: nothing else should wait for it.
             Self::Prune { .. } => usize::MAX >> 1,
         }
@@ -205,6 +216,7 @@ pub(super) async fn apply(conn: &mut Conn, work: &Work) -> Applied {
             recovery::end_hold(conn, integration.as_str(), events).await
         }
         Work::Seal(block) => audit::add(conn, block, work.action()).await,
+        Work::MoveCursor { sink, from, to } => audit::move_cursor(conn, sink, *from, *to).await,
         Work::Check => {
             query(
                 "INSERT INTO meta (name, value) VALUES ('checks', 1) \

@@ -150,8 +150,13 @@ impl Writer {
         }
         let (works, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.transact(&works).await;
-        // What only proves that the disk can be written, or only tells the audit, makes nothing due.
-        let tells_only = |asked: &Asked| matches!(asked.work, Work::Check | Work::Append(_));
+        // What only proves that the disk can be written, or only concerns the audit, makes nothing due.
+        let tells_only = |asked: &Asked| {
+            matches!(
+                asked.work,
+                Work::Check | Work::Append(_) | Work::MoveCursor { .. }
+            )
+        };
         if !works.iter().all(tells_only) {
             self.counters.changes.fetch_add(1, Ordering::Release);
         }

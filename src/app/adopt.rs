@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::beside::Beside;
 use crate::config::{Config, LedgerKind};
 use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
@@ -20,7 +21,7 @@ use crate::ports::ledger::{Evidence, HoldReason, HoldRecord, MemberCommit, Store
 use crate::ports::witness::{Binding, Condition, Intent};
 use crate::ports::{Clock, Ledger, Witness};
 use crate::reconcile::hold::{Rebuilt, RebuiltAssignment, rebuild};
-use crate::store::{Glance, SqliteLedger, SqliteOptions};
+use crate::store::{SqliteLedger, SqliteOptions};
 use crate::witness::{FileWitness, inspect};
 
 /// One line of an export.
@@ -84,16 +85,12 @@ pub async fn export_events(
     after: u64,
     mut put: impl FnMut(&str) -> std::io::Result<()>,
 ) -> anyhow::Result<u64> {
-    ensure!(
-        config.ledger.kind == LedgerKind::Sqlite,
-        "the ledger is not a file: there is nothing to read beside the connector"
-    );
-    let mut glance = Glance::at(&config.ledger.path).await?;
+    let mut ledger = Beside::open(config).await?;
     let (mut last, mut count) = (after, 0);
     loop {
-        let events = glance.events(last).await.context("reading the ledger")?;
+        let events = ledger.events(last).await.context("reading the ledger")?;
         if events.is_empty() {
-            glance.close().await;
+            ledger.close().await;
             return Ok(count);
         }
         for StoredEvent { sequence, event } in events {

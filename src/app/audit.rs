@@ -1,19 +1,19 @@
 //! Sealing the audit of the configured ledger, and handing it out.
 //!
-//! Owns wiring the sealer and reading a ledger's file beside a running connector. Verifying is not here: it needs
+//! Owns wiring the sealer, and what an export consists of. Verifying is not here: it needs
 //! neither configuration nor ledger.
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::adapters;
+use super::beside::Beside;
 use crate::audit::verify::Head;
 use crate::audit::{Block, Sealer, export};
-use crate::config::{Config, LedgerKind};
+use crate::config::Config;
 use crate::ports::Ledger;
 use crate::ports::audit::AuditStore;
-use crate::store::Glance;
 
 /// The sealer, where a signing key is configured.
 pub(super) async fn sealer(
@@ -54,7 +54,7 @@ pub async fn export_audit(
     from: u64,
     mut put: impl FnMut(&str) -> std::io::Result<()>,
 ) -> anyhow::Result<AuditExport> {
-    let mut glance = open(config).await?;
+    let mut ledger = Beside::open(config).await?;
     let mut done = AuditExport {
         blocks: 0,
         records: 0,
@@ -63,15 +63,15 @@ pub async fn export_audit(
     let mut next = from.max(1);
     let mut last = match next.checked_sub(1).filter(|before| *before > 0) {
         None => 0,
-        Some(before) => glance
+        Some(before) => ledger
             .block(before)
             .await?
             .map(|block| block.last)
             .with_context(|| format!("there is no block {before}"))?,
     };
-    while let Some(block) = glance.block(next).await? {
+    while let Some(block) = ledger.block(next).await? {
         while last < block.last {
-            let records = glance.records(last, block.last).await?;
+            let records = ledger.records(last, block.last).await?;
             let Some(newest) = records.last() else { break };
             last = newest.sequence;
             for record in &records {
@@ -91,7 +91,7 @@ pub async fn export_audit(
         last = last.max(block.last);
         next += 1;
     }
-    glance.close().await;
+    ledger.close().await;
     Ok(done)
 }
 
@@ -100,9 +100,9 @@ pub async fn export_audit(
 /// # Errors
 /// When the ledger cannot be read, or its newest block is damaged.
 pub async fn audit_head(config: &Config) -> anyhow::Result<Option<Head>> {
-    let mut glance = open(config).await?;
-    let newest = glance.last_block().await?;
-    glance.close().await;
+    let mut ledger = Beside::open(config).await?;
+    let newest = ledger.last_block().await?;
+    ledger.close().await;
     newest
         .map(|stored| {
             let block = Block::read(&stored.header, &stored.leaves, stored.signature)
@@ -113,14 +113,4 @@ pub async fn audit_head(config: &Config) -> anyhow::Result<Option<Head>> {
             })
         })
         .transpose()
-}
-
-pub(super) async fn open(config: &Config) -> anyhow::Result<Glance> {
-    ensure!(
-        config.ledger.kind == LedgerKind::Sqlite,
-        "the ledger is not a file that can be read here"
-    );
-    Glance::at(&config.ledger.path)
-        .await
-        .context("opening the ledger")
 }

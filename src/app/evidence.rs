@@ -1,12 +1,13 @@
 //! The evidence of a period, out of the configured ledger.
 //!
-//! Owns finding the blocks that cover the period and reading a ledger's file beside a running connector.
+//! Owns finding the blocks that cover the period, and what goes into the folder. Never seals anything.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::{VERSION, adapters, audit};
+use super::beside::Beside;
+use super::{VERSION, adapters};
 use crate::audit::SigningKey;
 use crate::audit::block::Header;
 use crate::audit::pack::{Facts, Manifest, PackWriter, ServiceLevel, happened_at};
@@ -14,7 +15,6 @@ use crate::config::Config;
 use crate::domain::Timestamp;
 use crate::ports::audit::AuditRecord;
 use crate::ports::ledger::ReceiptFilter;
-use crate::store::Glance;
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub async fn evidence(
     made_at: Timestamp,
     folder: &Path,
 ) -> anyhow::Result<Evidence> {
-    let mut glance = audit::open(config).await?;
+    let mut ledger = Beside::open(config).await?;
     let within = config.service_level.revocation_within.get().as_millis();
     let facts = Facts {
-        ledger: glance.identity().await?.id,
+        ledger: ledger.identity().await?.id,
         from,
         to,
         made_at,
@@ -50,14 +50,14 @@ pub async fn evidence(
         within_ms: u64::try_from(within).unwrap_or(u64::MAX),
     };
     let mut pack = PackWriter::create(folder, facts)?;
-    let last = blocks(&mut glance, (from, to), &mut pack).await?;
+    let last = blocks(&mut ledger, (from, to), &mut pack).await?;
     // What was written up to this instant and is not sealed is of the period, or nearly.
-    let rest = glance.events(last).await?;
+    let rest = ledger.events(last).await?;
     let is_incomplete = rest
         .iter()
         .any(|stored| stored.event.at >= from && stored.event.at < to);
-    receipts(&mut glance, (from, to), &mut pack).await?;
-    glance.close().await;
+    receipts(&mut ledger, (from, to), &mut pack).await?;
+    ledger.close().await;
     let (key, unsigned) = match signing_key(config).await {
         Ok(key) => (key, None),
         Err(error) => (None, Some(format!("{error:#}"))),
@@ -85,18 +85,18 @@ async fn signing_key(config: &Config) -> anyhow::Result<Option<SigningKey>> {
 
 /// Writes the blocks that hold events of the period. Answers the highest sequence that is sealed at all.
 async fn blocks(
-    glance: &mut Glance,
+    ledger: &mut Beside,
     (from, to): (Timestamp, Timestamp),
     pack: &mut PackWriter,
 ) -> anyhow::Result<u64> {
-    let Some(newest) = glance.last_block().await? else {
+    let Some(newest) = ledger.last_block().await? else {
         return Ok(0);
     };
     // An event is sealed after it happened, and blocks rise in time: the first one sealed in the period or later.
     let (mut number, mut beyond) = (1, newest.number + 1);
     while number < beyond {
         let middle = number + (beyond - number) / 2;
-        let block = glance.block(middle).await?;
+        let block = ledger.block(middle).await?;
         let block = block.with_context(|| format!("there is no block {middle}"))?;
         let header = Header::parse(&block.header)
             .with_context(|| format!("block {middle} of the ledger is damaged"))?;
@@ -108,14 +108,14 @@ async fn blocks(
     }
     let mut last = match number.checked_sub(1).filter(|before| *before > 0) {
         None => 0,
-        Some(before) => glance.block(before).await?.map_or(0, |block| block.last),
+        Some(before) => ledger.block(before).await?.map_or(0, |block| block.last),
     };
-    while let Some(block) = glance.block(number).await? {
+    while let Some(block) = ledger.block(number).await? {
         let header = Header::parse(&block.header)
             .with_context(|| format!("block {number} of the ledger is damaged"))?;
         let mut records = Vec::new();
         while last < block.last {
-            let next = glance.records(last, block.last).await?;
+            let next = ledger.records(last, block.last).await?;
             let Some(newest) = next.last() else { break };
             last = newest.sequence;
             records.extend(next);
@@ -140,7 +140,7 @@ fn happened_in(record: &AuditRecord, from: Timestamp, to: Timestamp) -> bool {
 }
 
 async fn receipts(
-    glance: &mut Glance,
+    ledger: &mut Beside,
     (from, to): (Timestamp, Timestamp),
     pack: &mut PackWriter,
 ) -> anyhow::Result<()> {
@@ -151,7 +151,7 @@ async fn receipts(
     };
     let mut before = None;
     loop {
-        let page = glance.receipts(&filter, before).await?;
+        let page = ledger.receipts(&filter, before).await?;
         for receipt in &page.items {
             pack.receipt(receipt)?;
         }

@@ -8,10 +8,10 @@ use crate::config::{Config, LedgerKind};
 use crate::ports::ledger::HoldRecord;
 use crate::ports::{AccessProvider, Clock};
 use crate::service::doctor::{IntegrationProbe, SinkProbe, WitnessProbe};
-use crate::store::Glance;
 use crate::witness::inspect;
 
 use super::adapters;
+use super::beside::Beside;
 
 /// The integrations of a configuration, each with the key that its secret store has now.
 ///
@@ -59,16 +59,36 @@ pub fn probe_witness(config: &Config) -> Option<WitnessProbe> {
 
 /// Integrations in hold, as far as the ledger can be read beside a running connector.
 pub async fn held(config: &Config) -> Vec<HoldRecord> {
-    if config.ledger.kind != LedgerKind::Sqlite || !config.ledger.path.is_file() {
-        return Vec::new();
-    }
-    let Ok(mut glance) = Glance::at(&config.ledger.path).await else {
+    let Some(mut ledger) = beside(config).await else {
         return Vec::new();
     };
     // A ledger of an earlier release has no holds yet; one that cannot be read has findings of its own.
-    let holds = glance.holds().await.unwrap_or_default();
-    glance.close().await;
+    let holds = ledger.holds().await.unwrap_or_default();
+    ledger.close().await;
     holds
+}
+
+/// The ledger, where it is there and can be read.
+async fn beside(config: &Config) -> Option<Beside> {
+    let is_there = config.ledger.kind != LedgerKind::Sqlite || config.ledger.path.is_file();
+    if !is_there {
+        return None;
+    }
+    Beside::open(config).await.ok()
+}
+
+/// What is wrong with a ledger that is a database; nothing where it is none.
+pub async fn probe_database(config: &Config) -> Option<String> {
+    if config.ledger.kind != LedgerKind::Postgres {
+        return None;
+    }
+    match Beside::open(config).await {
+        Ok(ledger) => {
+            ledger.close().await;
+            None
+        }
+        Err(error) => Some(format!("{error:#}")),
+    }
 }
 
 /// How far the sinks of the audit are, as far as the ledger can be read beside a running connector.
@@ -80,17 +100,12 @@ pub async fn probe_sinks(config: &Config) -> Vec<SinkProbe> {
     else {
         return Vec::new();
     };
-    let mut glance = match config.ledger.kind {
-        LedgerKind::Sqlite if config.ledger.path.is_file() => {
-            Glance::at(&config.ledger.path).await.ok()
-        }
-        LedgerKind::Sqlite | LedgerKind::Postgres | LedgerKind::Memory => None,
-    };
+    let mut ledger = beside(config).await;
     let mut probes = Vec::new();
     for sink in &audit.sinks {
         // A ledger of an earlier release has no cursors yet.
-        let found = match &mut glance {
-            Some(glance) => glance.cursor(&sink.name).await.ok(),
+        let found = match &mut ledger {
+            Some(ledger) => ledger.cursor(&sink.name).await.ok(),
             None => None,
         };
         probes.push(SinkProbe {
@@ -98,8 +113,8 @@ pub async fn probe_sinks(config: &Config) -> Vec<SinkProbe> {
             behind: found.map(|(cursor, last)| last.saturating_sub(cursor)),
         });
     }
-    if let Some(glance) = glance {
-        glance.close().await;
+    if let Some(ledger) = ledger {
+        ledger.close().await;
     }
     probes
 }

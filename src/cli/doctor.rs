@@ -45,7 +45,12 @@ pub async fn run(
         "valid",
         "the configuration is valid",
     )];
-    findings.extend(examine(probes, &probe_ledger(config), clock).await);
+    let mut ledger = probe_ledger(config);
+    if let Some(problem) = app::probe_database(config).await {
+        let remedy = "check that the server can be reached from here, and its schema";
+        ledger.writable = Err((problem, remedy.to_owned()));
+    }
+    findings.extend(examine(probes, &ledger, clock).await);
     findings.extend(examine_witness(app::probe_witness(config).as_ref()));
     findings.extend(examine_holds(&app::held(config).await));
     findings.extend(examine_sinks(&app::probe_sinks(config).await));

@@ -258,6 +258,46 @@ def test_when_every_replica_is_gone_a_sweep_takes_over_and_while_one_runs_it_lea
     eventually(pair.claim, seconds=15)
 
 
+def test_the_audit_of_a_shared_ledger_is_sealed_delivered_by_one_replica_and_read_beside_them(
+    cluster, latchkey_bin, tmp_path
+):
+    made = json.loads(run(latchkey_bin, "audit", "keygen", "--output", "json").stdout)
+    key, delivered, folder = tmp_path / "audit-key", tmp_path / "delivered.jsonl", tmp_path / "evidence"
+    key.write_text(made["signing_key"])
+    key.chmod(0o400)
+    pair = cluster(
+        2,
+        audit={
+            "signing_key": {"file": {"path": str(key)}},
+            "sinks": [{"name": "disk", "file": {"path": str(delivered)}}],
+        },
+        sweeps={"audit_seal": "* * * * * *"},
+    )
+    config = pair.replicas[0].config_file
+    person = pair.cloud.person()
+    pair.grant(pair.owner(), person, seconds=1)
+
+    def exported():
+        told = run(latchkey_bin, "audit", "export", "--config", config)
+        assert told.returncode == 0, told.stderr
+        return '"to":"ended"' in told.stdout and told.stdout
+
+    text = eventually(exported, seconds=30)
+    verify = [latchkey_bin, "audit", "verify", "--key", made["public_key"]]
+    told = run(*verify, "-", stdin=text)
+    assert told.returncode == 0, told.stderr
+    made = run(latchkey_bin, "audit", "evidence", "--config", config, "--from", "1h", "--pack", folder)
+    assert made.returncode == 0, made.stderr
+    assert run(*verify, folder).returncode == 0
+
+    [newest] = pair.postgres.ask(pair.database, "SELECT max(sequence) FROM events")
+    lines = eventually(lambda: len(told := delivered.read_text().splitlines()) >= int(newest[0]) and told)
+    places = [json.loads(line)["sequence"] for line in lines]
+    assert places == list(range(1, len(places) + 1)), "each event once, in order"
+    examined = run(latchkey_bin, "doctor", "--config", config, "--output", "json")
+    assert examined.returncode == 0, examined.stdout
+
+
 def test_the_schema_is_brought_up_by_a_command_where_the_connector_may_not(latchkey_bin, tmp_path, postgres, simulator):
     database = f"db_{uuid.uuid4().hex[:12]}"
     postgres.ask("postgres", f"CREATE DATABASE {database}")

@@ -69,6 +69,20 @@ impl Cloud {
         let permit = tokio::time::timeout(wait, self.limiter.acquire(priority))
             .await
             .ok();
+        {
+            let mut on = self.stage.on();
+            let went = permit.is_some();
+            let rate = self.limiter.rate();
+            if on.unknowns.limit.is_some() {
+                say!(
+                    on,
+                    None,
+                    "turn for {priority:?}: {went}, {} of {} left",
+                    rate.remaining,
+                    rate.limit
+                );
+            }
+        }
         self.stage.point(self.life).await;
         permit
     }

@@ -1,12 +1,15 @@
-//! Single-flight reads of an organization's members.
+//! Shared reads of an organization's members.
 //!
 //! Owns who shares which read: whoever needs an observation newer than an instant joins the next read, and one
-//! read serves everybody who waits. Never lets a caller use a read that started too early for it, and never
-//! decides what a read means.
+//! read serves everybody who waits. One read is on its way at a time, but for those that outrank it: a read may wait
+//! for long until the rate budget has room for its kind, and what a removal needs must not wait behind it. Never lets
+//! a caller use a read that started too early for it, and never decides what a read means.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, oneshot};
 
 use super::board::Board;
 use crate::domain::event::AuditEvent;
@@ -25,11 +28,43 @@ pub struct Observer {
     provider: Arc<dyn AccessProvider>,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
-    /// Those waiting for the next read to start.
-    waiting: std::sync::Mutex<Vec<Waiter>>,
-    /// Held by whoever performs the read.
-    turn: Mutex<()>,
+    desk: Mutex<Desk>,
+    /// A read has ended.
+    ended: Notify,
     board: Arc<Board>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// Those waiting for the next read to start.
+    waiting: Vec<Waiter>,
+    /// Ranks of the reads on their way.
+    reading: BTreeSet<Priority>,
+}
+
+impl Desk {
+    /// Takes everybody who waits, and the best rank among them, unless a read that they do not outrank is on its way.
+    fn begin(&mut self) -> Option<(Priority, Vec<Waiter>)> {
+        let best = self.waiting.iter().map(|waiter| waiter.priority).min()?;
+        if self.reading.first().is_some_and(|first| *first <= best) {
+            return None;
+        }
+        self.reading.insert(best);
+        Some((best, std::mem::take(&mut self.waiting)))
+    }
+}
+
+/// One read on its way. Its reader may be dropped at any point.
+struct Reading<'a> {
+    observer: &'a Observer,
+    rank: Priority,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.observer.desk().reading.remove(&self.rank);
+        self.observer.ended.notify_waiters();
+    }
 }
 
 #[derive(Debug)]
@@ -53,8 +88,8 @@ impl Observer {
             provider,
             ledger,
             clock,
-            waiting: std::sync::Mutex::default(),
-            turn: Mutex::new(()),
+            desk: Mutex::default(),
+            ended: Notify::new(),
             board: Arc::default(),
         }
     }
@@ -66,27 +101,42 @@ impl Observer {
     }
 
     /// Reads the members of interest with a read that starts after this call. Everybody who asks while another
-    /// read is on its way shares the one that follows it.
+    /// read is on its way shares the one that follows it, or the one that somebody starts who outranks it.
     ///
     /// # Errors
     /// [`ReadError`] when upstream gave no usable answer; all who shared the read get the same.
     pub async fn observe(&self, interest: Interest, priority: Priority) -> Shared {
         loop {
             let (answer, mut mine) = oneshot::channel();
-            self.lock_waiting().push(Waiter {
+            self.desk().waiting.push(Waiter {
                 interest: interest.clone(),
                 priority,
                 answer,
             });
             let answered = loop {
+                let ended = self.ended.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                match mine.try_recv() {
+                    Ok(shared) => break Ok(shared),
+                    Err(TryRecvError::Closed) => break Err(()),
+                    Err(TryRecvError::Empty) => {}
+                }
+                // Whoever can start a read reads for all who wait.
+                let begun = self.desk().begin();
+                if let Some((rank, waiters)) = begun {
+                    let reading = Reading {
+                        observer: self,
+                        rank,
+                    };
+                    self.read_for_all(rank, waiters).await;
+                    drop(reading);
+                    continue;
+                }
                 tokio::select! {
                     biased;
-                    answered = &mut mine => break answered,
-                    // Whoever gets the turn reads for all who wait.
-                    turn = self.turn.lock() => {
-                        self.read_for_all().await;
-                        drop(turn);
-                    }
+                    answered = &mut mine => break answered.map_err(drop),
+                    () = ended => {}
                 }
             };
             // The reader's own caller may have gone away in the middle of the read: ask again.
@@ -96,11 +146,7 @@ impl Observer {
         }
     }
 
-    async fn read_for_all(&self) {
-        let waiters = std::mem::take(&mut *self.lock_waiting());
-        let Some(priority) = waiters.iter().map(|waiter| waiter.priority).min() else {
-            return;
-        };
+    async fn read_for_all(&self, priority: Priority, waiters: Vec<Waiter>) {
         let mut interest = Interest::default();
         for waiter in &waiters {
             interest.merge(waiter.interest.clone());
@@ -128,8 +174,8 @@ impl Observer {
         }
     }
 
-    fn lock_waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiter>> {
-        self.waiting
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk
             .lock()
             .expect("no code panics while it holds this lock")
     }

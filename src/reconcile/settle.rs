@@ -114,23 +114,22 @@ impl Draft {
         }
         let earlier = self.record.last_seen.as_ref();
         let mut assignments = snapshot.assignments.clone();
+        let mut at = snapshot.started_at;
         if let (false, Some(earlier)) = (snapshot.complete, earlier) {
-            // A filtered read adds to what is known to be there and takes nothing from it.
+            // A filtered read adds to what is known to be there, takes nothing from it, and does not make it any newer.
             assignments.extend(earlier.assignments.iter().cloned());
+            at = earlier.at;
         }
         // Stored when it shows something else, or for the first time what certainly came of a write.
         let is_news = earlier.is_none_or(|seen| {
             let settles = |row: &Owned| {
                 let landed = landed_by(row, settings);
-                seen.at <= landed && landed < snapshot.started_at
+                seen.at <= landed && landed < at
             };
             seen.assignments != assignments || self.record.owned.iter().any(settles)
         });
         self.changed |= is_news;
-        self.record.last_seen = Some(LastSeen {
-            at: snapshot.started_at,
-            assignments,
-        });
+        self.record.last_seen = Some(LastSeen { at, assignments });
     }
 
     fn settle_rows(

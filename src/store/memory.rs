@@ -568,4 +568,8 @@ impl Ledger for MemoryLedger {
         let newest = state.events.iter().rev().take(rows::NEWEST);
         Ok(newest.map(|stored| stored.event.at).max())
     }
+
+    async fn version(&self, key: &MemberKey) -> Result<u64> {
+        Ok(self.lock("reading a version")?.version(key))
+    }
 }

@@ -69,6 +69,20 @@ impl Cloud {
         let permit = tokio::time::timeout(wait, self.limiter.acquire(priority))
             .await
             .ok();
+        {
+            let mut on = self.stage.on();
+            let went = permit.is_some();
+            let rate = self.limiter.rate();
+            if on.unknowns.limit.is_some() {
+                say!(
+                    on,
+                    None,
+                    "turn for {priority:?}: {went}, {} of {} left",
+                    rate.remaining,
+                    rate.limit
+                );
+            }
+        }
         self.stage.point(self.life).await;
         permit
     }
@@ -114,9 +128,11 @@ impl Cloud {
                 set,
                 back,
                 again,
+                sent,
                 ..
             } = &mut what
             {
+                *sent = on.now;
                 (*back, *again) = on.check_sending(*kind, who, *set);
             }
             let (feedback, throttled) = on.count_call();
@@ -197,8 +213,17 @@ impl Cloud {
             set,
             back,
             again: false,
+            sent: 0,
         };
+        let earlier = self.stage.on().model.owner_in_doubt[who];
         let (answer, elapsed) = self.send(pin, priority, who, what).await;
+        {
+            let mut on = self.stage.on();
+            let is_owner = set & (1 << on.cast.owner) != 0;
+            if is_owner && kind == WriteKind::Remove && !matches!(answer, Err(Reply::Unknown(_))) {
+                on.model.owner_in_doubt[who] = earlier;
+            }
+        }
         let evidence = evidence("write", elapsed);
         match answer {
             Ok(Verdict::Done | Verdict::Invited(_)) | Err(Reply::Done) => {
@@ -222,7 +247,10 @@ impl Cloud {
             Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => READ_WAIT,
         };
         let Some(permit) = self.turn(priority, wait).await else {
-            self.stage.on().excuse(None, PAUSE);
+            // A listing that finds no room holds nothing up.
+            if matches!(priority, Priority::Revoke | Priority::Verify) {
+                self.stage.on().excuse(None, PAUSE);
+            }
             let code = "budget".to_owned();
             return failed(Refusal::NotSent { code }.into(), 0);
         };

@@ -32,6 +32,8 @@ pub(crate) struct News {
     grants: Vec<Grant>,
     /// What is told of calls.
     calls: Vec<EventKind>,
+    /// Whether an invitation is about to be sent, or it is known what came of one.
+    invites: Option<bool>,
 }
 
 impl News {
@@ -44,6 +46,17 @@ impl News {
             )
         };
         let calls = audit.iter().map(|event| &event.kind).filter(is_call);
+        let invites = audit.iter().rev().find_map(|event| {
+            if let EventKind::InvitationIntended { action } = &event.kind {
+                Some(action == "send")
+            } else {
+                let known = matches!(
+                    event.kind,
+                    EventKind::InvitationChanged { .. } | EventKind::CallMade { .. }
+                );
+                known.then_some(false)
+            }
+        });
         Self {
             subject: record.key.subject.clone(),
             owned: record
@@ -53,6 +66,7 @@ impl News {
                 .collect(),
             grants: record.grants.clone(),
             calls: calls.cloned().collect(),
+            invites,
         }
     }
 }
@@ -167,14 +181,22 @@ impl Inner {
         }
     }
 
-    /// Nobody can remove the last owner: as long as it is the last one, it waits.
+    /// Nobody can remove the last owner: as long as it may be the last one, it waits.
     fn excuse_last_owner(&mut self, who: usize) {
         let owner = self.cast.owner;
         let is_ours = self
             .world
             .entry((who, owner))
             .is_some_and(|entry| entry.giver == Giver::Ours);
-        if is_ours && self.world.owners(owner) == 1 {
+        if !is_ours {
+            return;
+        }
+        // One whose own removal was not answered may be gone at any moment.
+        let certain = (0..self.cast.len())
+            .filter(|other| *other != who && self.model.owner_in_doubt[*other] < self.now)
+            .filter(|other| self.world.entry((*other, owner)).is_some())
+            .count();
+        if certain == 0 {
             let pause = self.setup.blocked_retry + PAUSE;
             self.excuse(Some(who), pause);
         }
@@ -213,6 +235,10 @@ impl Inner {
                 self.model.gave(who, set, self.now, wall);
             }
             WriteKind::Remove => {
+                if set & (1 << self.cast.owner) != 0 {
+                    // Until it is answered.
+                    self.model.owner_in_doubt[who] = self.now + self.setup.look_after + PAUSE;
+                }
                 for pair in each(set) {
                     let standing = self
                         .world
@@ -252,11 +278,8 @@ impl Inner {
                     Stand::Leaving { since } | Stand::Ended { since } => since + LATE >= now,
                 }
         });
-        let lost = self
-            .world
-            .lost
-            .get(&(who, pair))
-            .is_some_and(|lost| lost.owed);
+        // Taken along and not back yet: putting it back is right, however late trouble makes it.
+        let lost = self.world.lost.contains_key(&(who, pair));
         // Where both may be meant, what is recorded as ours is ours.
         let owned = self.model.owned[who] & (1 << pair) != 0;
         let back = lost || (!(wanted_lately && owned) && self.may_put_back(who, pair));
@@ -315,6 +338,10 @@ impl Inner {
             return;
         };
         self.unrecorded[who] = false;
+        if let Some(invites) = news.invites {
+            // Until it is known what came of it; when the process dies before, nobody knows whether it was sent.
+            self.model.invitation_intended[who] = invites.then_some(now);
+        }
         self.model.audited(&self.cast, who, &news.calls);
         if matches!(news.subject, Subject::Member(_)) {
             let owned = self.cast.set(&news.owned);

@@ -4,6 +4,7 @@
 //! Owns faults of the ledger, and tells the invariants what was stored. Never keeps anything itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use latchkey::domain::Timestamp;
@@ -34,6 +35,8 @@ pub(crate) struct Store {
     inner: Arc<MemoryLedger>,
     stage: Arc<Stage>,
     life: u64,
+    /// Writes of this process, the only one there is.
+    writes: AtomicU64,
 }
 
 /// What becomes of a write.
@@ -62,7 +65,12 @@ fn unknown() -> LedgerError {
 
 impl Store {
     pub(crate) fn new(inner: Arc<MemoryLedger>, stage: Arc<Stage>, life: u64) -> Self {
-        Self { inner, stage, life }
+        Self {
+            inner,
+            stage,
+            life,
+            writes: AtomicU64::new(0),
+        }
     }
 
     /// The person whose record it is about, for excuses.
@@ -146,6 +154,7 @@ impl Store {
 
     /// After something was written.
     async fn written<T>(&self, fate: Fate, answer: T) -> Result<T> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         self.stage.point(self.life).await;
         match fate {
             Fate::Done => Ok(answer),
@@ -429,5 +438,14 @@ impl Ledger for Store {
     async fn latest_instant(&self) -> Result<Option<Timestamp>> {
         self.reading(None).await?;
         self.inner.latest_instant().await
+    }
+
+    fn stamp(&self) -> Option<u64> {
+        Some(self.writes.load(Ordering::Relaxed))
+    }
+
+    async fn version(&self, key: &MemberKey) -> Result<u64> {
+        self.reading(self.who(key)).await?;
+        self.inner.version(key).await
     }
 }

@@ -98,6 +98,10 @@ pub(crate) struct Model {
     pub(crate) unended: Vec<bool>,
     /// Until when an invitation that was not answered may appear, as far as the connector can know.
     pub(crate) invitation_in_doubt: Vec<Ms>,
+    /// Since when an invitation is about to be sent, or on its way.
+    pub(crate) invitation_intended: Vec<Option<Ms>>,
+    /// Until when the removal of an owner that was not answered may land.
+    pub(crate) owner_in_doubt: Vec<Ms>,
 }
 
 impl Model {
@@ -108,6 +112,8 @@ impl Model {
             intents: vec![None; size],
             unended: vec![false; size],
             invitation_in_doubt: vec![0; size],
+            invitation_intended: vec![None; size],
+            owner_in_doubt: vec![0; size],
             ..Self::default()
         }
     }

@@ -80,10 +80,6 @@ impl Inner {
                 );
             }
         }
-        if self.world.calls.len() >= limit.calls as usize {
-            // Whatever is due now waits until the window turns.
-            self.excuse(None, limit.window);
-        }
         if throttled {
             self.tally.faults += 1;
             self.excuse(None, PAUSE + limit.window);

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::cast::integration;
 use super::clock::{Dice, MINUTE, Ms, SECOND, sleep};
 use super::cloud::Cloud;
+use super::invariants::PAUSE;
 use super::ledger::Store;
 use super::stage::{Stage, say};
 
@@ -120,6 +121,11 @@ pub(crate) async fn keep_alive(
             for who in 0..on.cast.len() {
                 on.model.unended[who] = false;
                 on.unrecorded[who] = false;
+                if let Some(at) = on.model.invitation_intended[who].take() {
+                    let until = at + on.setup.look_after + PAUSE;
+                    let doubt = &mut on.model.invitation_in_doubt[who];
+                    *doubt = until.max(*doubt);
+                }
             }
             if let Some(Err(error)) = ended
                 && error.is_panic()

@@ -257,7 +257,8 @@ impl Inner {
                     set,
                     back,
                     again,
-                } => self.write(kind, who, set, (back, again)),
+                    sent,
+                } => self.write(kind, who, set, (back, again, sent)),
                 Pending::Invite { who, lasts, again } => self.invite(who, lasts, again),
                 Pending::Cancel { token } => self.cancel(&token),
             };
@@ -275,7 +276,7 @@ impl Inner {
         kind: WriteKind,
         who: usize,
         set: Set,
-        (back, again): (Set, bool),
+        (back, again, sent): (Set, bool, Ms),
     ) -> Verdict {
         let verdict = self.judge(kind, who, set);
         say!(
@@ -289,7 +290,7 @@ impl Inner {
             return verdict;
         }
         match kind {
-            WriteKind::Add => self.add(who, set, back),
+            WriteKind::Add => self.add(who, set, back, sent),
             WriteKind::Remove => self.remove(who, set, again),
         }
         self.world.keep(who, self.now);
@@ -359,7 +360,7 @@ impl Inner {
         Verdict::Done
     }
 
-    fn add(&mut self, who: usize, set: Set, back: Set) {
+    fn add(&mut self, who: usize, set: Set, back: Set, sent: Ms) {
         let now = self.now;
         for pair in each(set) {
             if self.world.deleted.contains(&self.cast.pairs[pair].target) {
@@ -369,10 +370,11 @@ impl Inner {
             let Some(person) = &mut self.world.people[who] else {
                 continue;
             };
-            let giver = if back & (1 << pair) != 0 {
-                Giver::Other
-            } else {
-                Giver::Ours
+            let giver = match back & (1 << pair) != 0 {
+                // What was standing in an earlier membership is not standing in this one: it may stay, and may go.
+                true if person.joined > sent => Giver::Both,
+                true => Giver::Other,
+                false => Giver::Ours,
             };
             person.held.entry(pair).or_insert(Entry {
                 giver,

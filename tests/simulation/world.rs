@@ -72,6 +72,7 @@ pub(crate) enum Pending {
         back: Set,
         /// The connector cannot know that it may still take effect: it was answered before, or could not be recorded.
         again: bool,
+        sent: Ms,
     },
     Invite {
         who: usize,

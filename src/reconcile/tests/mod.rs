@@ -14,6 +14,7 @@ mod life;
 mod members;
 mod neighbours;
 mod random;
+mod reads;
 mod receipts;
 mod refusals;
 mod service_level;

@@ -2,7 +2,9 @@
 
 use super::world::{Delete, Fault, Lands};
 use super::*;
+use crate::domain::member::LastSeen;
 use crate::ports::provider::Refusal;
+use crate::reconcile::plan::{Plan, Snapshot};
 
 fn ours() -> Assignment {
     as_role(viewer("a"), "ours")
@@ -240,4 +242,32 @@ fn what_is_wanted_again_right_after_its_removal_is_not_proven_by_a_read_of_the_p
     assert!(bench.holds("ada", &viewer("a")));
     bench.run(2 * HOUR);
     bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn what_a_filtered_read_does_not_show_counts_as_seen_no_later_than_before() {
+    let bench = Bench::new();
+    let now = bench.now();
+    let key = bench.key_of(&Subject::Member(user("ada")));
+    let mut record = MemberRecord::new(key);
+    let seen = LastSeen {
+        at: now,
+        assignments: BTreeSet::from([ours(), viewer("a")]),
+    };
+    record.last_seen = Some(seen.clone());
+    let mut draft = Draft::new(record);
+    let filtered = Snapshot {
+        started_at: now + seconds(60),
+        complete: false,
+        shown: true,
+        assignments: BTreeSet::from([viewer("a")]),
+        owners: 0,
+    };
+    let plan = Plan::default();
+    draft.settle(&plan, Some(&filtered), filtered.started_at, &bench.settings);
+    assert_eq!(
+        draft.record.last_seen,
+        Some(seen),
+        "a removal in between may have taken it along"
+    );
 }

@@ -278,11 +278,13 @@ impl Inner {
                     Stand::Leaving { since } | Stand::Ended { since } => since + LATE >= now,
                 }
         });
+        let lost = self.world.lost.get(&(who, pair));
         // Taken along and not back yet: putting it back is right, however late trouble makes it.
-        let lost = self.world.lost.contains_key(&(who, pair));
+        let may_put_back = lost.is_some() || self.may_put_back(who, pair);
+        let lost = lost.is_some_and(|lost| lost.owed);
         // Where both may be meant, what is recorded as ours is ours.
         let owned = self.model.owned[who] & (1 << pair) != 0;
-        let back = lost || (!(wanted_lately && owned) && self.may_put_back(who, pair));
+        let back = lost || (!(wanted_lately && owned) && may_put_back);
         if back {
             // Tried as long as it is refused.
             self.world.other_gone.insert((who, pair), now);

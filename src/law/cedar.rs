@@ -13,12 +13,13 @@ use cedar_policy::{
     PolicySet, Request, Schema, ValidationMode, Validator,
 };
 use chrono_tz::Tz;
+use sha2::{Digest as _, Sha256};
 
 use crate::domain::law::{Question, Refusal, Verdict, Wants};
 use crate::policy::Rules;
 use crate::ports::Law;
 
-use super::source::{LawError, SCHEMA, Source, Text, digest};
+use super::source::{LawError, SCHEMA, Source, Text};
 use super::{Reload, count_decision, count_reloads, facts, set_stale};
 
 static PARSED_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
@@ -169,6 +170,16 @@ fn build(texts: &[Text]) -> Result<(PolicySet, Vec<String>), LawError> {
 fn is_name(id: &str) -> bool {
     let is_plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     (1..=64).contains(&id.len()) && id.bytes().all(is_plain) && id != Refusal::NO_PERMIT
+}
+
+/// SHA-256 over texts, each with its length, in hexadecimal digits.
+fn digest(texts: &[Text]) -> String {
+    let mut hash = Sha256::new();
+    for Text { name: _, text } in texts {
+        hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(text.as_bytes());
+    }
+    hex::encode(hash.finalize())
 }
 
 fn load(texts: &[Text]) -> Result<InForce, LawError> {

@@ -6,8 +6,6 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 /// The policies in force while the configuration names no others.
 pub const DEFAULT: &str = include_str!("default.cedar");
 
@@ -144,14 +142,4 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<Text>, LawError> {
     } else {
         Err(LawError { problems })
     }
-}
-
-/// SHA-256 over texts, each with its length, in hexadecimal digits.
-pub(super) fn digest(texts: &[Text]) -> String {
-    let mut hash = Sha256::new();
-    for Text { name: _, text } in texts {
-        hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(text.as_bytes());
-    }
-    hex::encode(hash.finalize())
 }

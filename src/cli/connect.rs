@@ -23,6 +23,7 @@ use crate::api::pb::audit_service_client::AuditServiceClient;
 use crate::api::pb::connector_service_client::ConnectorServiceClient;
 use crate::api::pb::directory_service_client::DirectoryServiceClient;
 use crate::api::pb::operations_service_client::OperationsServiceClient;
+use crate::domain::host::is_loopback;
 
 /// Limit of one command when none is given.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,12 +76,7 @@ impl Connector {
             )));
         }
         let token = secure::token(global)?;
-        let is_local = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
+        let is_local = is_loopback(url.host_str());
         if token.is_some() && !is_secure && !is_local {
             return Err(bad(
                 "--token-file would show the token to the network, since --server is not https"

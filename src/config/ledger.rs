@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::problem::Problems;
 use super::text::{self, Period};
 
+use crate::domain::host::is_loopback;
+
 /// What holds the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -142,18 +144,10 @@ impl Ledger {
                 "write the password into a file and its path to ledger.password_file",
             );
         }
-        let near = match url.host() {
+        let near = match url.host_str() {
             None => true,
-            // The scheme is none that the web knows, so an address may stand here as a name.
-            Some(url::Host::Domain(name)) => {
-                name == "localhost"
-                    || name.to_ascii_lowercase().starts_with("%2f")
-                    || name
-                        .parse::<std::net::Ipv4Addr>()
-                        .is_ok_and(|address| address.is_loopback())
-            }
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            // The path of a socket may stand for a host.
+            Some(name) => is_loopback(Some(name)) || name.to_ascii_lowercase().starts_with("%2f"),
         };
         let verified = url
             .query_pairs()

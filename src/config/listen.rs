@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use url::Url;
 
 use super::problem::Problems;
 use super::text::{self, Address, Period};
+
+use crate::domain::host::is_loopback;
 
 /// Where Latchkey listens. Other machines can reach the gRPC surface only where callers are authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,14 +85,9 @@ fn is_safe(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else {
         return false;
     };
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => return false,
-    };
+    let is_near = url.scheme() == "http" && is_loopback(url.host_str());
     let is_plain = url.username().is_empty() && url.password().is_none();
-    is_plain && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback))
+    is_plain && (url.scheme() == "https" || is_near)
 }
 
 impl Default for Listen {

@@ -11,7 +11,7 @@ use chrono::DateTime;
 use croner::parser::{CronParser, Seconds};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use url::{Host, Url};
+use url::Url;
 
 use crate::domain::catalogue;
 use crate::domain::ids::{CallerName, Email, IntegrationName, InvalidId, OrganizationId};
@@ -324,35 +324,11 @@ impl HttpUrl {
     pub fn parse(text: &str) -> Result<Self, Fault> {
         const REMEDY: &str =
             "write scheme, host and port only, such as https://api.elastic-cloud.com";
-        let url = Url::parse(text).map_err(|_| Fault::new("is not a URL", REMEDY))?;
-        if !matches!(url.scheme(), "https" | "http") {
-            return Err(Fault::new("has a scheme other than https", REMEDY));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Fault::new(
-                "carries a user name or password",
-                "write the URL without them; keys come from the secret store",
-            ));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(Fault::new("carries a query or fragment", REMEDY));
-        }
+        let url = endpoint::parsed(text, REMEDY, "keys come from the secret store", "the key")?;
         if !matches!(url.path(), "" | "/") {
             return Err(Fault::new(
                 "carries a path",
                 "write the URL without a path; Latchkey adds it itself",
-            ));
-        }
-        let loopback = match url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => return Err(Fault::new("has no host", REMEDY)),
-        };
-        if url.scheme() == "http" && !loopback {
-            return Err(Fault::new(
-                "is plain HTTP to another machine, which would show the key to the network",
-                "write https instead of http",
             ));
         }
         Ok(Self(url))

@@ -10,6 +10,7 @@ pub mod drift;
 pub mod event;
 pub mod evidence;
 pub mod grant;
+pub mod host;
 pub mod ids;
 pub mod lateness;
 pub mod law;

@@ -240,6 +240,16 @@ impl Elastic {
         outcome
     }
 
+    /// Sends a read whose body is a list, with the usual limits.
+    pub(super) async fn read_list<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        priority: Priority,
+    ) -> ReadResult<T> {
+        let (limits, max) = (self.read_limits(), self.options.max_list_body);
+        self.read(call, priority, limits, max).await
+    }
+
     /// Sends a read whose body is one JSON value of bounded size.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,

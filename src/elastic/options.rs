@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::limiter::LimiterOptions;
+use crate::domain::host::is_loopback;
 use crate::domain::ids::OrganizationId;
 
 /// How to reach one Elastic Cloud organization.
@@ -125,20 +126,10 @@ impl Options {
         }
         match url.scheme() {
             "https" => Ok(()),
-            "http" if is_loopback(url) => Ok(()),
+            "http" if is_loopback(url.host_str()) => Ok(()),
             "http" => unusable("is plain HTTP, which would show the key; use https"),
             _ => unusable("has an unknown scheme; use https"),
         }
-    }
-}
-
-/// Whether the host can only be this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

@@ -153,14 +153,7 @@ impl AccessProvider for Elastic {
             Method::GET,
             organization_path(&organization).then("/invitations"),
         );
-        let (list, evidence): (wire::Invitations, _) = self
-            .read(
-                call,
-                priority,
-                self.read_limits(),
-                self.options.max_list_body,
-            )
-            .await?;
+        let (list, evidence): (wire::Invitations, _) = self.read_list(call, priority).await?;
         let wire::Invitations {
             invitations,
             next_page,
@@ -253,14 +246,7 @@ impl AccessProvider for Elastic {
                     Path::new("/deployments/_search"),
                 )
             };
-            let (page, evidence): (wire::Deployments, _) = self
-                .read(
-                    call,
-                    priority,
-                    self.read_limits(),
-                    self.options.max_list_body,
-                )
-                .await?;
+            let (page, evidence): (wire::Deployments, _) = self.read_list(call, priority).await?;
             let wire::Deployments {
                 deployments,
                 cursor: next,
@@ -290,14 +276,7 @@ impl AccessProvider for Elastic {
             Method::GET,
             projects_path(project_type),
         );
-        let (list, evidence): (wire::Projects, _) = self
-            .read(
-                call,
-                priority,
-                self.read_limits(),
-                self.options.max_list_body,
-            )
-            .await?;
+        let (list, evidence): (wire::Projects, _) = self.read_list(call, priority).await?;
         let wire::Projects { items } = list;
         let projects = items
             .into_iter()

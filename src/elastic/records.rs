@@ -29,14 +29,7 @@ impl Elastic {
     pub(super) async fn list_owner_keys(&self, priority: Priority) -> ReadResult<Vec<ObservedKey>> {
         let call = call("keys", "GET /users/auth/keys", Method::GET, Path::new(KEYS));
         let own = self.keys.current().and_then(|key| key.id.clone());
-        let (list, evidence): (wire::ApiKeys, _) = self
-            .read(
-                call,
-                priority,
-                self.read_limits(),
-                self.options.max_list_body,
-            )
-            .await?;
+        let (list, evidence): (wire::ApiKeys, _) = self.read_list(call, priority).await?;
         let organization = self.organization.get();
         let listed = list.keys.into_iter().filter_map(|key| {
             // Without roles of its own a key has those of whoever made it.

@@ -15,8 +15,9 @@ use url::Url;
 
 use super::key::Key;
 use super::members::{self, Piece, Pieces};
-use super::options::{Error, Options, is_loopback};
+use super::options::{Error, Options};
 use super::path::Path;
+use crate::domain::host::is_loopback;
 use crate::domain::ids::OrganizationId;
 use crate::domain::observation::Interest;
 
@@ -61,7 +62,7 @@ impl Transport {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
-            .https_only(!is_loopback(&options.base_url))
+            .https_only(!is_loopback(options.base_url.host_str()))
             .connect_timeout(options.connect)
             .pool_idle_timeout(options.pool_idle)
             .gzip(true);

@@ -12,8 +12,9 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use url::{Host, Url};
+use url::Url;
 
+use crate::domain::host::is_loopback;
 use crate::ports::Clock;
 
 use super::Refused;
@@ -371,13 +372,7 @@ fn discovery(issuer: &str) -> Option<Url> {
 
 /// Whether keys may be read from there: nobody in between can put in their own.
 fn is_safe(url: &Url) -> bool {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url.host_str()))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -12,8 +12,9 @@ use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode};
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
+use crate::domain::host::is_loopback;
 use crate::ports::SecretStore;
 use crate::ports::audit::Undelivered;
 use crate::ports::secrets::SecretError;
@@ -119,7 +120,7 @@ impl Http {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
-            .https_only(!is_loopback(&self.options.url))
+            .https_only(!is_loopback(self.options.url.host_str()))
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)
             .timeout(self.options.timeout)
@@ -213,14 +214,5 @@ fn broken(error: &reqwest::Error) -> Undelivered {
         unavailable("connect", "it cannot be reached")
     } else {
         unavailable("broken", "the connection broke")
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }

@@ -4,9 +4,10 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use url::{Host, Url};
+use url::Url;
 
 use super::{Fault, schema};
+use crate::domain::host::is_loopback;
 
 /// A URL with a path and nothing that could be secret. Plain HTTP only to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,32 +20,8 @@ impl Endpoint {
     /// [`Fault`] for other schemes, plain HTTP to other machines, and URLs with user, query or fragment.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         const REMEDY: &str = "write it as https://siem.example.com/hooks/latchkey";
-        let url = Url::parse(text).map_err(|_| Fault::new("is not a URL", REMEDY))?;
-        if !matches!(url.scheme(), "https" | "http") {
-            return Err(Fault::new("has a scheme other than https", REMEDY));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Fault::new(
-                "carries a user name or password",
-                "write the URL without them; requests are signed with the secret",
-            ));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(Fault::new("carries a query or fragment", REMEDY));
-        }
-        let loopback = match url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => return Err(Fault::new("has no host", REMEDY)),
-        };
-        if url.scheme() == "http" && !loopback {
-            return Err(Fault::new(
-                "is plain HTTP to another machine, which would show the audit to the network",
-                "write https instead of http",
-            ));
-        }
-        Ok(Self(url))
+        let instead = "requests are signed with the secret";
+        Ok(Self(parsed(text, REMEDY, instead, "the audit")?))
     }
 
     /// The URL.
@@ -58,6 +35,39 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_str())
     }
+}
+
+/// A URL that holds nothing secret and leaves this machine encrypted. `instead` says where credentials belong, and
+/// `shown` what plain HTTP would show.
+pub(super) fn parsed(
+    text: &str,
+    remedy: &'static str,
+    instead: &str,
+    shown: &str,
+) -> Result<Url, Fault> {
+    let url = Url::parse(text).map_err(|_| Fault::new("is not a URL", remedy))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(Fault::new("has a scheme other than https", remedy));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Fault::new(
+            "carries a user name or password",
+            format!("write the URL without them; {instead}"),
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Fault::new("carries a query or fragment", remedy));
+    }
+    if url.host().is_none() {
+        return Err(Fault::new("has no host", remedy));
+    }
+    if url.scheme() == "http" && !is_loopback(url.host_str()) {
+        return Err(Fault::new(
+            format!("is plain HTTP to another machine, which would show {shown} to the network"),
+            "write https instead of http",
+        ));
+    }
+    Ok(url)
 }
 
 checked_text!(Endpoint, "latchkey-endpoint");

@@ -110,8 +110,8 @@ Examples:
   latchkey hold release --reason \"restored last night's backup, compared with the console\"";
 
 pub(super) const KEY_EXAMPLES: &str = "\
-The connector makes the new key, proves it, writes it to its secret store, takes it into use, and deletes the old one
-some minutes later. Whatever is interrupted on the way goes on, or is undone, by itself.
+The connector makes the new key, proves it, writes it to its secret store, takes it into use, and
+deletes the old one some minutes later. What is interrupted on the way goes on or is undone by itself.
 
 Examples:
   latchkey key show

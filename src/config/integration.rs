@@ -204,12 +204,12 @@ impl Integration {
 
 impl Rotation {
     fn check(&self, path: &str, problems: &mut Problems) {
-        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+        let day = Duration::from_secs(86_400);
         let mut within = |name: &str, value, min, max| {
             problems.within(&format!("{path}.{name}"), value, min, max);
         };
         within("expires_in", self.expires_in, day, day * 365);
-        within("keep_old", self.keep_old, minute * 5, day * 7);
+        within("keep_old", self.keep_old, Duration::from_secs(10), day * 7);
         let Some(every) = self.every else {
             return;
         };

@@ -2,7 +2,8 @@
 
 use chrono::TimeDelta;
 use latchkey::domain::rotation::{KeyMark, KeyRotation, Stage};
-use latchkey::store::{Place, copy, postgres};
+use latchkey::store::postgres::Options;
+use latchkey::store::{Place, copy};
 
 use crate::server::{Served, database};
 use crate::support::*;
@@ -48,17 +49,17 @@ async fn a_rotation_is_stored_only_in_place_of_the_version_it_carries(ledger: An
 async fn rotations_of_a_server_go_along_with_a_copy() {
     let (from, to) = (database().await, database().await);
     let served = Served::open(&from).await;
-    let ledger: AnyLedger = std::sync::Arc::new(served.ledger.clone());
+    let ledger: AnyLedger = served.any();
     let put = ledger.put_rotation(asked("acme", "one"), Vec::new()).await;
     assert!(put.expect("stored"));
     drop(ledger);
     served.close().await;
-    let place = |url| Place::Server(Box::new(postgres::Options::new(url)));
+    let place = |url| Place::Server(Box::new(Options::new(url)));
     let copied = copy(&place(from.url()), &place(to.url())).await;
     let copied = copied.expect("copied");
     assert!(copied.contains(&("key_rotations", 1)), "{copied:?}");
     let served = Served::open(&to).await;
-    let ledger: AnyLedger = std::sync::Arc::new(served.ledger.clone());
+    let ledger: AnyLedger = served.any();
     let seen = ledger.rotation(&integration("acme")).await;
     assert_eq!(seen.expect("readable").map(|seen| seen.version), Some(1));
     drop(ledger);

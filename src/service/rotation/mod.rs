@@ -432,7 +432,14 @@ impl Rotator {
                 Stage::Deleting | Stage::Discarding => {
                     rotation.strays_until.is_none_or(|at| at < now)
                 }
-                _ => true,
+                Stage::Intended
+                | Stage::Creating
+                | Stage::Created
+                | Stage::Storing
+                | Stage::Stored
+                | Stage::Retrying
+                | Stage::Done
+                | Stage::Abandoned => true,
             })
             .map_or(0, |rotation| (now - rotation.stage_since).num_seconds());
         #[expect(

@@ -311,9 +311,10 @@ impl Rotator {
         if let Some(until) = rotation.strays_until.filter(|until| now < *until) {
             return Ok(Move::Wait(until));
         }
-        Ok(to(match rotation.stage {
-            Stage::Deleting => fine(rotation.at(Stage::Done, now)),
-            _ => rotation.at(Stage::Abandoned, now),
+        Ok(to(if rotation.stage == Stage::Deleting {
+            fine(rotation.at(Stage::Done, now))
+        } else {
+            rotation.at(Stage::Abandoned, now)
         }))
     }
 
@@ -355,28 +356,35 @@ impl Rotator {
         if let Some(own) = &in_use.id {
             doomed.remove(own);
         }
-        let Some(id) = doomed.pop_first() else {
-            return Ok(Swept::Clean);
-        };
-        if rotation.old.as_ref().is_some_and(|old| old.id == id) {
-            memory.unlisted = Some(rotation.id.clone());
-        }
-        let outcome = self.desk.delete_key(&id).await;
-        self.note_call(outcome.name(), outcome.evidence()).await;
-        match outcome {
-            Outcome::Done(..) | Outcome::Refused(Refusal::NotFound { .. }, _) => {
-                tracing::info!(integration = %self.integration, rotation = rotation.id, key.id = id, "Key was deleted");
-                Ok(Swept::Deleted)
+        for id in doomed {
+            if rotation.old.as_ref().is_some_and(|old| old.id == id) {
+                memory.unlisted = Some(rotation.id.clone());
             }
-            Outcome::Refused(refusal, _) => Err(Trouble::new(
-                refusal.code(),
-                format!("delete the key {id} in the Elastic Cloud console if this goes on"),
-            )),
-            Outcome::Unknown(_) => Err(Trouble::new(
-                "deletion_unknown",
-                "wait; it is looked at again",
-            )),
+            let outcome = self.desk.delete_key(&id).await;
+            self.note_call(outcome.name(), outcome.evidence()).await;
+            match outcome {
+                // Neither shown nor known: it is gone.
+                Outcome::Refused(Refusal::NotFound { .. }, _)
+                    if listed.iter().all(|key| key.id != id) => {}
+                Outcome::Done(..) | Outcome::Refused(Refusal::NotFound { .. }, _) => {
+                    tracing::info!(integration = %self.integration, rotation = rotation.id, key.id = id, "Key was deleted");
+                    return Ok(Swept::Deleted);
+                }
+                Outcome::Refused(refusal, _) => {
+                    return Err(Trouble::new(
+                        refusal.code(),
+                        format!("delete the key {id} in the Elastic Cloud console if this goes on"),
+                    ));
+                }
+                Outcome::Unknown(_) => {
+                    return Err(Trouble::new(
+                        "deletion_unknown",
+                        "wait; it is looked at again",
+                    ));
+                }
+            }
         }
+        Ok(Swept::Clean)
     }
 
     /// The key in use, once it is the one that the store gives.

@@ -183,7 +183,7 @@ async fn a_key_is_patched_for_the_version_that_was_read_and_no_other() {
         token: "t",
     };
     let patch = json!({
-        "metadata": {"resourceVersion": "4711"},
+        "metadata": {"resourceVersion": "4711", "annotations": {"latchkey/rotation": "t"}},
         "data": {"api-key": STANDARD.encode("essu_two")},
     });
     for (status, outcome) in [
@@ -231,4 +231,33 @@ async fn a_key_that_is_there_already_is_not_patched_again() {
     };
     let store = account.store(&server, None);
     store.replace(&replacement).await.expect("there already");
+}
+
+#[tokio::test]
+async fn a_fence_changes_the_object_so_that_nothing_lands_behind_it() {
+    use crate::ports::secrets::digest;
+
+    let (server, account) = (MockServer::start().await, Account::new());
+    Mock::given(method("GET"))
+        .respond_with(versioned("essu_one", "4711"))
+        .mount(&server)
+        .await;
+    let patch = json!({
+        "metadata": {"resourceVersion": "4711", "annotations": {"latchkey/rotation": "t-undone"}},
+        "data": {"api-key": STANDARD.encode("essu_one")},
+    });
+    Mock::given(method("PATCH"))
+        .and(wiremock::matchers::body_json(&patch))
+        .respond_with(ResponseTemplate::new(200).set_body_string("{}"))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let one = SecretString::from("essu_one");
+    let fence = Replacement {
+        expected: &digest(&one),
+        key: &one,
+        token: "t",
+    };
+    let store = account.store(&server, None);
+    store.replace(&fence).await.expect("written once more");
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::replace::{Change, change};
 use super::{KubernetesSecret, below};
-use crate::ports::secrets::{ReplaceError, Replacement, SecretError};
+use crate::ports::secrets::{ReplaceError, Replacement, SecretError, digest};
 
 #[derive(Deserialize)]
 struct Shown {
@@ -42,8 +42,18 @@ impl KubernetesSecret {
         let shown: Shown =
             serde_json::from_slice(&read.body).map_err(|_| self.rest.odd("bad_answer"))?;
         let encoded = Zeroizing::new(STANDARD.encode(text.as_bytes()));
+        // A patch that changes nothing leaves the version as it is, and what is on its way against it could still land.
+        let is_fence = digest(replacement.key) == replacement.expected;
+        let mark = format!(
+            "{}{}",
+            replacement.token,
+            if is_fence { "-undone" } else { "" }
+        );
         let patch = json!({
-            "metadata": {"resourceVersion": shown.metadata.resource_version},
+            "metadata": {
+                "resourceVersion": shown.metadata.resource_version,
+                "annotations": {"latchkey/rotation": mark},
+            },
             "data": {self.options.key.as_str(): encoded.as_str()},
         });
         let patch = Zeroizing::new(patch.to_string());

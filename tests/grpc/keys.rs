@@ -32,8 +32,9 @@ async fn what_is_known_of_the_key_is_told_without_a_call() {
 #[tokio::test]
 async fn a_rotation_needs_a_reason_and_somebody_who_can_carry_it_out() {
     let bed = Bed::start().await;
-    let bare = operations(&bed).rotate_key(pb::RotateKeyRequest::default());
-    let bare = bare.await.expect_err("no reason");
+    let bare = pb::RotateKeyRequest::default();
+    let bare = operations(&bed).rotate_key(bare).await;
+    let bare = bare.expect_err("no reason");
     assert_eq!(bare.code(), Code::InvalidArgument);
     let asked = pb::RotateKeyRequest {
         reason: "quarterly".to_owned(),

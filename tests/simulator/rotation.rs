@@ -1,6 +1,6 @@
 //! A whole rotation of the key: real client, real file, simulated cloud, and every call of it interrupted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -99,7 +99,7 @@ impl Bed {
 
 async fn process(
     cloud: &Cloud,
-    path: &PathBuf,
+    path: &Path,
     clock: &ManualClock,
     ledger: &Arc<MemoryLedger>,
 ) -> (Arc<Elastic>, Rotator) {

@@ -537,7 +537,7 @@ async fn a_rotation_interrupted_twice_ends_with_one_working_key_and_no_orphan() 
                     },
                     Fault {
                         at: second,
-                        dies: (first + second) % 2 == 0,
+                        dies: (first + second).is_multiple_of(2),
                         effect: two,
                     },
                 ];

@@ -215,6 +215,7 @@ fn integration(value: IntegrationStatus) -> pb::Integration {
         fingerprint,
         expires_at,
         own_user_id: _,
+        roles: _,
         sees_owners,
         last_success_at,
         last_failure: _,

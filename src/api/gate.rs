@@ -15,7 +15,7 @@ const READERS: &[CallerRole] = &[ControlPlane, Operator, Auditor, BreakGlass];
 const WATCHERS: &[CallerRole] = &[Operator, Auditor];
 
 /// The methods and who may call them. What does not stand here is for nobody but whoever is on this machine.
-const TABLE: [(&str, &[CallerRole]); 28] = [
+const TABLE: [(&str, &[CallerRole]); 30] = [
     ("CreateGrant", &[ControlPlane]),
     ("ExtendGrant", &[ControlPlane]),
     ("PlanGrant", &[ControlPlane]),
@@ -43,6 +43,8 @@ const TABLE: [(&str, &[CallerRole]); 28] = [
     ("Drain", &[Operator]),
     ("ConfirmReapply", &[Operator]),
     ("ReleaseHold", &[Operator]),
+    ("GetKey", WATCHERS),
+    ("RotateKey", &[Operator]),
     ("ServerReflectionInfo", ANYBODY),
 ];
 
@@ -99,12 +101,19 @@ mod tests {
             "ReleaseHold",
             "ForgetAccess",
             "AdoptAccess",
+            "RotateKey",
         ];
         for method in changing {
             assert!(!allows(method, &caller(Auditor)), "{method}");
             assert!(!allows(method, &caller(BreakGlass)), "{method}");
         }
-        for method in ["ReleaseHold", "ForgetAccess", "AdoptAccess", "Drain"] {
+        for method in [
+            "ReleaseHold",
+            "ForgetAccess",
+            "AdoptAccess",
+            "Drain",
+            "RotateKey",
+        ] {
             assert!(!allows(method, &caller(ControlPlane)), "{method}");
             assert!(allows(method, &caller(Operator)), "{method}");
         }

@@ -11,6 +11,7 @@ mod directory;
 mod gate;
 mod guard;
 mod hold;
+mod keys;
 mod listener;
 mod operations;
 pub mod pb;

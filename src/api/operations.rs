@@ -1,4 +1,4 @@
-//! `OperationsService`: overdue removals, and giving up ownership, over the wire.
+//! `OperationsService`: overdue removals, giving up ownership, and the key, over the wire.
 //!
 //! Owns the calls of operators: convert, hand to the service, render. Never decides.
 
@@ -21,7 +21,7 @@ use crate::service::{
 use super::access::caller;
 use super::pb::operations_service_server::OperationsService;
 use super::status::status;
-use super::{convert, pb, render, token};
+use super::{convert, keys, pb, render, token};
 
 const LIST: &str = "ListOverdue";
 
@@ -150,6 +150,49 @@ impl OperationsService for OperationsApi {
         Ok(Response::new(pb::AdoptAccessResponse {
             assignment: Some(render::assignment(assignment)),
             grant_ids: grants.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn get_key(
+        &self,
+        request: Request<pb::GetKeyRequest>,
+    ) -> std::result::Result<Response<pb::GetKeyResponse>, Status> {
+        let pb::GetKeyRequest { integration } = request.into_inner();
+        async {
+            let integration = convert::integration("integration", integration)?;
+            self.service.get_key(integration.as_ref()).await
+        }
+        .await
+        .map(|report| Response::new(keys::report(report)))
+        .map_err(|error| self.status(&error))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<pb::RotateKeyRequest>,
+    ) -> std::result::Result<Response<pb::RotateKeyResponse>, Status> {
+        let caller = caller(&request)?;
+        let rotation = async {
+            let keys::Asked {
+                integration,
+                lives,
+                requester,
+                reason,
+            } = keys::asked(request.into_inner())?;
+            self.service
+                .rotate_key(
+                    &caller.name,
+                    integration.as_ref(),
+                    requester,
+                    &reason,
+                    lives,
+                )
+                .await
+        }
+        .await
+        .map_err(|error| self.status(&error))?;
+        Ok(Response::new(pb::RotateKeyResponse {
+            rotation: Some(keys::rotation(rotation)),
         }))
     }
 }

@@ -14,8 +14,9 @@ use super::sweeps::Schedules;
 use crate::api;
 use crate::config::{
     Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
-    Reapply, Reminders, Secret, SecretSource, ServiceLevel, Sweeps,
+    Reapply, Reminders, Rotation, Secret, SecretSource, ServiceLevel, Sweeps,
 };
+use crate::domain::rotation::Schedule;
 use crate::domain::ttl::Ttl;
 use crate::elastic::{self, Elastic};
 use crate::policy::Rules;
@@ -26,6 +27,7 @@ use crate::reconcile::{self, Settings as ReconcileSettings};
 use crate::runtime::{Shutdown, Tasks, limits};
 use crate::scheduler::{Limits, Suspicion};
 use crate::secrets::{EnvSecret, FileSecret};
+use crate::service::rotation::RotationSettings;
 use crate::service::{Details, LatenessPolicy, OnLate, Settings as ServiceSettings};
 use crate::store;
 
@@ -249,6 +251,19 @@ pub(super) fn elastic_under(
     }))
 }
 
+pub(super) fn rotation(section: &Rotation, unknown_look_after: Period) -> RotationSettings {
+    RotationSettings {
+        schedule: section.every.map(|every| Schedule {
+            every: delta(every),
+            lives: delta(section.expires_in),
+        }),
+        lives: delta(section.expires_in),
+        overlap: delta(section.keep_old),
+        strays: delta(unknown_look_after),
+        ..RotationSettings::default()
+    }
+}
+
 pub(super) fn details(section: &Integration) -> Details {
     Details {
         kind: "elastic_cloud".to_owned(),
@@ -358,6 +373,7 @@ pub(super) fn schedules(section: &Sweeps) -> Schedules {
         retention: text(&section.retention),
         secret_refresh: text(&section.secret_refresh),
         audit_seal: text(&section.audit_seal),
+        key_rotation: text(&section.key_rotation),
     }
 }
 

@@ -6,16 +6,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::elastic::Elastic;
+use crate::ports::keys::{KeyInUse, MadeKey};
 use crate::ports::ledger::LedgerError;
 use crate::ports::ownership::{Standing, Tenure};
-use crate::ports::provider::{KeyStatus, Priority, ReadError, Refusal};
-use crate::ports::{AccessProvider, Clock, Ledger, Ownership};
+use crate::ports::provider::{
+    KeyStatus, ObservedKey, Outcome, Priority, ReadError, ReadResult, Refusal,
+};
+use crate::ports::secrets::SecretError;
+use crate::ports::{AccessProvider, Clock, KeyDesk, Ledger, Ownership};
 use crate::reconcile::Reconciler;
 use crate::runtime::{Backoff, ReadinessHandle, TaskError};
 use crate::scheduler::Driver;
@@ -166,16 +173,22 @@ impl Integration {
 
     /// Fetches the secret again. Answers what happened, in a word.
     pub(super) async fn refresh_key(&self) -> Result<String, String> {
-        match self.elastic.reload_key().await {
+        match self.reload_key().await {
             Ok(false) => Ok("unchanged".to_owned()),
-            Ok(true) => {
-                self.note_key("rotated", &self.elastic.key_status()).await;
-                tracing::info!(integration = %self.name, "Key was rotated");
-                self.reconciler.notice_key().await;
-                Ok("rotated".to_owned())
-            }
+            Ok(true) => Ok("rotated".to_owned()),
             Err(error) => Err(format!("{}: {}", error.code(), error.remedy())),
         }
+    }
+
+    /// Fetches the secret again, and tells everybody when the key is another one now.
+    async fn reload_key(&self) -> Result<bool, SecretError> {
+        let changed = self.elastic.reload_key().await?;
+        if changed {
+            self.note_key("rotated", &self.elastic.key_status()).await;
+            tracing::info!(integration = %self.name, "Key was rotated");
+            self.reconciler.notice_key().await;
+        }
+        Ok(changed)
     }
 
     async fn note_key(&self, action: &str, status: &KeyStatus) {
@@ -191,6 +204,38 @@ impl Integration {
         if let Err(error) = self.ledger.append(vec![event]).await {
             tracing::warn!(integration = %self.name, code = error.code(), "Event was not written to the audit");
         }
+    }
+}
+
+/// The keys of the organization; whoever works with the key hears when it changes.
+#[async_trait]
+impl KeyDesk for Integration {
+    fn in_use(&self) -> Option<KeyInUse> {
+        self.elastic.in_use()
+    }
+
+    async fn make_key(&self, description: &str, lives: TimeDelta) -> Outcome<MadeKey> {
+        self.elastic.make_key(description, lives).await
+    }
+
+    async fn list_keys(&self) -> ReadResult<Vec<ObservedKey>> {
+        self.elastic.list_keys().await
+    }
+
+    async fn delete_key(&self, id: &str) -> Outcome<()> {
+        self.elastic.delete_key(id).await
+    }
+
+    async fn prove(&self, key: &SecretString) -> ReadResult<bool> {
+        self.elastic.prove(key).await
+    }
+
+    async fn prove_in_use(&self) -> ReadResult<bool> {
+        self.elastic.prove_in_use().await
+    }
+
+    async fn reload(&self) -> Result<bool, SecretError> {
+        self.reload_key().await
     }
 }
 

@@ -45,6 +45,7 @@ use crate::runtime::{
     Pace, Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
 };
 use crate::scheduler::{Driver, JumpWatch, Limits, Waker, watchdog};
+use crate::service::rotation::{self, Rotator};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
 use crate::{elastic, identity, law, reconcile, scheduler};
@@ -171,6 +172,7 @@ impl App {
         let waker: Arc<dyn Wake> = Arc::new(waker);
 
         let mut integrations = Vec::new();
+        let mut rotators = BTreeMap::new();
         let mut parts = BTreeMap::new();
         let mut pulses = Vec::new();
         let mut census_of = Vec::new();
@@ -182,7 +184,7 @@ impl App {
             let (standing, bound) = claims.of(&section.name, &ledger);
             let elastic = adapters::elastic_under(
                 section,
-                secret,
+                Arc::clone(&secret),
                 Arc::clone(&clock),
                 Some(Arc::clone(&ledger)),
                 Some(Arc::clone(&standing)),
@@ -256,6 +258,20 @@ impl App {
                 standing,
                 ownership: Arc::clone(&claims.ownership),
             };
+            rotators.insert(
+                section.name.clone(),
+                Arc::new(
+                    Rotator::new(
+                        section.name.clone(),
+                        Arc::new(integration.clone()),
+                        secret,
+                        bound,
+                        Arc::clone(&clock),
+                        adapters::rotation(&section.rotation, config.engine.unknown_look_after),
+                    )
+                    .asked_through(Arc::clone(&ledger)),
+                ),
+            );
             let ready = readiness.component(format!("integration {}", section.name));
             let stop = shutdown.soft_token();
             tasks.spawn(
@@ -273,7 +289,7 @@ impl App {
             adapters::rules(&config.policy)?,
             adapters::service_settings(&config),
         );
-        let mut service = service.with_holds(&holds);
+        let mut service = service.with_holds(&holds).with_rotators(&rotators);
         if let Some(law) = &law {
             service = service.with_law(Arc::clone(law) as Arc<dyn Law>);
         }
@@ -302,6 +318,7 @@ impl App {
             remind_before: adapters::reminders(&config.reminders),
             reminded_at: Arc::new(Mutex::new(None)),
             keep_ended: adapters::delta(config.ledger.retention.ended_grants),
+            rotators,
             sealer,
         };
         let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
@@ -447,6 +464,7 @@ const DESCRIBE: &[fn()] = &[
     api::describe_metrics,
     identity::describe_metrics,
     law::describe_metrics,
+    rotation::describe_metrics,
 ];
 
 /// Refuses to start without an integration that still has grants: nobody would ever take that access away.

@@ -2,6 +2,7 @@
 //!
 //! Owns what each sweep asks. Never carries a revocation: sweeps find what a lost wake-up would have left lying.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
@@ -11,9 +12,11 @@ use crate::audit::Sealer;
 use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::GrantState;
+use crate::domain::ids::IntegrationName;
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 use crate::scheduler::sweeps::Sweep;
 use crate::service::Service;
+use crate::service::rotation::{Progress, Rotator};
 
 /// What the sweeps work on.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub(super) struct Parts {
     pub(super) reminded_at: Arc<Mutex<Option<Timestamp>>>,
     /// How long ended grants stay.
     pub(super) keep_ended: TimeDelta,
+    /// Rotates the keys, by integration.
+    pub(super) rotators: BTreeMap<IntegrationName, Arc<Rotator>>,
     /// Seals the audit, where that is configured.
     pub(super) sealer: Option<Arc<Sealer>>,
 }
@@ -45,6 +50,7 @@ pub(super) struct Schedules {
     pub(super) retention: String,
     pub(super) secret_refresh: String,
     pub(super) audit_seal: String,
+    pub(super) key_rotation: String,
 }
 
 /// Late by more than this, a member is handed to its driver again.
@@ -70,6 +76,7 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
         retention,
         secret_refresh,
         audit_seal,
+        key_rotation,
     } = schedules;
     vec![
         sweep("directory", directory, parts, |parts| async move {
@@ -101,6 +108,9 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
         ),
         sweep("audit_seal", audit_seal, parts, |parts| async move {
             seal(&parts).await
+        }),
+        sweep("key_rotation", key_rotation, parts, |parts| async move {
+            rotate_keys(&parts).await
         }),
     ]
 }
@@ -267,6 +277,44 @@ async fn prune(parts: &Parts) -> Result<String, String> {
             return Ok(format!("{dropped} rows dropped"));
         }
     }
+}
+
+/// Goes on with every rotation of a key that this process may go on with.
+async fn rotate_keys(parts: &Parts) -> Result<String, String> {
+    let mut words = Vec::new();
+    for integration in parts.integrations.iter().filter(|one| one.is_ours()) {
+        let Some(rotator) = parts.rotators.get(&integration.name) else {
+            continue;
+        };
+        let expires_at = integration.elastic.key_status().expires_at;
+        // Before the key has answered once nobody knows when it ends.
+        let is_known = integration.elastic.key_status().last_success_at.is_some();
+        let asked = if is_known {
+            rotator.ask_if_due(expires_at).await
+        } else {
+            Ok(false)
+        };
+        if let Err(error) = asked {
+            words.push(format!("{}: {}", integration.name, error.code()));
+        }
+        match rotator
+            .run()
+            .await
+            .map_err(|error| error.code().to_owned())?
+        {
+            Progress::Idle => {}
+            Progress::Waits(until) => {
+                words.push(format!("{}: waits until {until}", integration.name))
+            }
+            Progress::Troubled(code) => words.push(format!("{}: {code}", integration.name)),
+            Progress::Busy => words.push(format!("{}: goes on", integration.name)),
+        }
+    }
+    Ok(if words.is_empty() {
+        "nothing to rotate".to_owned()
+    } else {
+        words.join(", ")
+    })
 }
 
 async fn refresh_secrets(parts: &Parts) -> Result<String, String> {

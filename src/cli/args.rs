@@ -11,6 +11,7 @@ use super::adopt_access::AdoptAccessArgs;
 use super::audit::AuditArgs;
 use super::bench::BenchArgs;
 use super::help::*;
+use super::key::KeyArgs;
 use super::ledger::{LedgerArgs, MigrateArgs};
 use super::overdue::{ForgetArgs, OverdueArgs};
 use super::policy::PolicyArgs;
@@ -184,6 +185,9 @@ pub enum ClientCommand {
     /// Declare access that a grant gave standing, so that it stays; with --from: rebuild a lost ledger
     #[command(after_help = ADOPT_EXAMPLES)]
     Adopt(AdoptAccessArgs),
+    /// Show the key, or replace it by a new one
+    #[command(after_help = KEY_EXAMPLES, disable_help_subcommand = true)]
+    Key(KeyArgs),
     /// Explain why a member holds each role now
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),

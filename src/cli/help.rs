@@ -109,6 +109,15 @@ Examples:
   latchkey hold
   latchkey hold release --reason \"restored last night's backup, compared with the console\"";
 
+pub(super) const KEY_EXAMPLES: &str = "\
+The connector makes the new key, proves it, writes it to its secret store, takes it into use, and
+deletes the old one some minutes later. What is interrupted on the way goes on or is undone by itself.
+
+Examples:
+  latchkey key show
+  latchkey key rotate --reason \"quarterly\"
+  latchkey key rotate --expires 30d --reason \"ada has left\" --no-wait";
+
 pub(super) const EVENTS_EXAMPLES: &str = "\
 Keep an export with each backup: `latchkey adopt` rebuilds a lost ledger from it.
 

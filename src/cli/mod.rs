@@ -24,6 +24,7 @@ mod help;
 mod hold;
 mod host;
 mod inventory;
+mod key;
 mod ledger;
 mod overdue;
 mod policy;
@@ -51,6 +52,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 pub use adopt_access::AdoptAccessArgs;
 pub use args::{Cli, ClientCommand, Command, Global, HostCommand};
 pub use exit::{Exit, Failure};
+pub use key::{KeyArgs, KeyCommand, RotateArgs};
 pub use ledger::{LedgerArgs, MigrateArgs};
 pub use overdue::{ForgetArgs, OverdueArgs};
 pub use policy::{CasesArgs, ExplainArgs, PolicyArgs, PolicyCommand, ShowArgs, Which};
@@ -108,6 +110,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "overdue",
             "forget",
             "adopt",
+            "key",
             "sweep",
             "migrate",
             "ledger",
@@ -198,6 +201,7 @@ async fn ask(
         | ClientCommand::Receipts(_)
         | ClientCommand::Overdue(_)
         | ClientCommand::Forget(_)
+        | ClientCommand::Key(_)
         | ClientCommand::Adopt(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
@@ -226,6 +230,7 @@ async fn ask(
         ClientCommand::Receipts(args) => proof::receipts(connector, format, args, streams).await,
         ClientCommand::Overdue(args) => overdue::overdue(connector, format, args, streams).await,
         ClientCommand::Forget(args) => overdue::forget(connector, format, args, streams).await,
+        ClientCommand::Key(args) => key::key(connector, format, args, streams).await,
         ClientCommand::Adopt(args) => {
             adopt_access::adopt_access(connector, format, args, streams).await
         }

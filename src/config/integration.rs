@@ -56,9 +56,36 @@ pub struct Integration {
     /// What is done when a login through single sign-on overwrites the roles that were granted.
     #[serde(default)]
     pub reapply: Reapply,
+    /// How and when the key is replaced by a new one.
+    #[serde(default)]
+    pub rotation: Rotation,
     /// How Elastic Cloud is called.
     #[serde(default)]
     pub upstream: Upstream,
+}
+
+/// How and when the key is replaced by a new one. Latchkey makes it, writes it to its store, proves it, and deletes the
+/// old one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rotation {
+    /// How old a key may become. None, and a key is rotated only when somebody asks.
+    pub every: Option<Period>,
+    /// How long a new key lives. 90 days is what Elastic Cloud gives a key of which nobody says.
+    pub expires_in: Period,
+    /// How long the old key outlives the switch. Twice the refresh of secrets, so that every replica has fetched the new
+    /// one, and longer than any request.
+    pub keep_old: Period,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            every: None,
+            expires_in: Period::seconds(90 * 86_400),
+            keep_old: Period::seconds(600),
+        }
+    }
 }
 
 /// What is done about access that somebody else took away.
@@ -163,6 +190,40 @@ impl Integration {
         }
         self.secret.check(&format!("{path}.secret"), problems);
         self.upstream.check(&format!("{path}.upstream"), problems);
+        let path = format!("{path}.rotation");
+        self.rotation.check(&path, problems);
+        if self.rotation.every.is_some() && self.secret.env.is_some() {
+            problems.add(
+                format!("{path}.every"),
+                "cannot be kept: a key in an environment variable cannot be replaced",
+                "leave it out, or keep the key in a store that can be written",
+            );
+        }
+    }
+}
+
+impl Rotation {
+    fn check(&self, path: &str, problems: &mut Problems) {
+        let day = Duration::from_secs(86_400);
+        let mut within = |name: &str, value, min, max| {
+            problems.within(&format!("{path}.{name}"), value, min, max);
+        };
+        within("expires_in", self.expires_in, day, day * 365);
+        within("keep_old", self.keep_old, Duration::from_secs(10), day * 7);
+        let Some(every) = self.every else {
+            return;
+        };
+        within("every", every, day / 2, day * 364);
+        if every.get() + self.keep_old.get() * 2 > self.expires_in.get() {
+            problems.add(
+                format!("{path}.every"),
+                format!(
+                    "{every} leaves no time before the key ends after {}",
+                    self.expires_in
+                ),
+                "write less than `expires_in`, with days to spare for when something fails",
+            );
+        }
     }
 }
 

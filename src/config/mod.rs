@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::Audit;
 pub use callers::{CallerSection, CertificateProof, Role, TokenProof};
 pub use engine::Engine;
-pub use integration::{Integration, Reapply, Upstream};
+pub use integration::{Integration, Reapply, Rotation, Upstream};
 pub use lateness::{Lateness, OnExceeded};
 pub use law::LawSection;
 pub use ledger::{Ledger, LedgerKind, Retention};

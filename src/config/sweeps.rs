@@ -31,6 +31,9 @@ pub struct Sweeps {
     pub retention: Cron,
     /// Fetches the key anew from its store. Every five minutes, so that a rotation needs no restart.
     pub secret_refresh: Cron,
+    /// Takes the next step of a rotation of the key that is under way, and begins one that is due. Every quarter of a
+    /// minute: whoever asked for one is waiting.
+    pub key_rotation: Cron,
     /// Seals what the audit has gained, where `audit` is configured. Six times a minute, which is how much of it a
     /// thief of the ledger could still rewrite.
     pub audit_seal: Cron,
@@ -48,6 +51,7 @@ impl Default for Sweeps {
             reminders: cron("*/30 * * * * *"),
             retention: cron("0 30 3 * * *"),
             secret_refresh: cron("0 */5 * * * *"),
+            key_rotation: cron("5/15 * * * * *"),
             audit_seal: cron("*/10 * * * * *"),
         }
     }

@@ -272,6 +272,24 @@ pub enum EventKind {
         /// First 8 hexadecimal digits of the SHA-256 of the key, never the key.
         fingerprint: Option<String>,
     },
+    /// A rotation of the key is about to take a step, or is over.
+    KeyRotation {
+        /// Which rotation.
+        rotation: String,
+        /// How far it is, by the name of its stage.
+        stage: String,
+        /// Who asked for it: a person, or `schedule`.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Id of the key that is replaced, once it is known.
+        old_key: Option<String>,
+        /// Id of the key that replaces it, once it is known.
+        new_key: Option<String>,
+        /// Stable code of what went wrong, where something did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
+    },
     /// Somebody proposed to give up an assignment whose removal is overdue or blocked.
     ForgetProposed {
         /// Which assignment.
@@ -373,6 +391,7 @@ impl EventKind {
             Self::InvitationIntended { .. } => "invitation_intended",
             Self::InvitationChanged { .. } => "invitation_changed",
             Self::KeyChanged { .. } => "key_changed",
+            Self::KeyRotation { .. } => "key_rotation",
             Self::HoldBegan { .. } => "hold_began",
             Self::HoldReleased { .. } => "hold_released",
             Self::Recovered { .. } => "recovered",

@@ -19,6 +19,7 @@ pub mod observation;
 pub mod overdue;
 pub mod receipt;
 pub mod request;
+pub mod rotation;
 pub mod sight;
 pub mod ttl;
 

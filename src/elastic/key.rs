@@ -37,6 +37,13 @@ pub(super) struct Key {
     hash: [u8; 32],
 }
 
+impl Key {
+    /// SHA-256 of its text in hexadecimal digits.
+    pub(super) fn digest(&self) -> String {
+        hex::encode(self.hash)
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
@@ -249,10 +256,12 @@ impl Keyring {
         pin: KeyPin,
         user: Option<UserId>,
         expires_at: Option<Timestamp>,
+        roles: Option<Vec<String>>,
     ) {
         let mut status = self.lock();
         if pin == self.pin() {
             status.own_user_id = user;
+            status.roles = roles;
             status.expires_at = status.expires_at.or(expires_at);
         }
     }

@@ -7,6 +7,7 @@
 mod answer;
 mod assignments;
 mod client;
+mod desk;
 mod ended;
 mod key;
 pub mod limiter;

@@ -427,7 +427,7 @@ impl Elastic {
     }
 
     /// The organization in use, asked for when nobody has yet.
-    async fn organization_id(
+    pub(super) async fn organization_id(
         &self,
         priority: Priority,
     ) -> Result<OrganizationId, (ReadError, CallEvidence)> {
@@ -481,25 +481,25 @@ pub(super) fn call(
     }
 }
 
-fn json(body: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).expect("these types always serialise")
 }
 
-fn evidence(template: &str) -> CallEvidence {
+pub(super) fn evidence(template: &str) -> CallEvidence {
     CallEvidence {
         call: template.to_owned(),
         ..CallEvidence::default()
     }
 }
 
-fn unavailable(code: &str) -> ReadError {
+pub(super) fn unavailable(code: &str) -> ReadError {
     ReadError::Unavailable {
         code: code.to_owned(),
     }
 }
 
 /// A mutation that was not sent because the organization could not be found out.
-fn not_sent<T>(template: &str, (error, _): (ReadError, CallEvidence)) -> Outcome<T> {
+pub(super) fn not_sent<T>(template: &str, (error, _): (ReadError, CallEvidence)) -> Outcome<T> {
     let refusal = match error {
         ReadError::Refused(
             refusal @ (Refusal::NotSent { .. } | Refusal::Unauthenticated { .. }),

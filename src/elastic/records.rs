@@ -1,6 +1,6 @@
 //! Records of API keys: that of the key in use, and those of others with its power.
 //!
-//! Owns the calls that list and read them. Never shows a key, makes none and deletes none.
+//! Owns the calls that list and read them. Never shows a key, makes none and deletes none: `desk` does.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::domain::ids::UserId;
 use crate::ports::provider::{KeyPin, ObservedKey, Priority, ReadError, ReadResult};
 
 /// Where the records are.
-const KEYS: &str = "/users/auth/keys";
+pub(super) const KEYS: &str = "/users/auth/keys";
 /// Pause before the record of the key is asked for again after no answer.
 const OWN_RECORD_EVERY: Duration = Duration::from_secs(60);
 /// Longest wait for that record: other work waits behind it.
@@ -27,6 +27,16 @@ const OWN_RECORD_BUDGET: Duration = Duration::from_secs(3);
 impl Elastic {
     /// Keys that could give and take roles as this one does.
     pub(super) async fn list_owner_keys(&self, priority: Priority) -> ReadResult<Vec<ObservedKey>> {
+        let (keys, evidence) = self.list_every_key(priority).await?;
+        let owners = keys.into_iter().filter(|(_, may_own)| *may_own);
+        Ok((owners.map(|(key, _)| key).collect(), evidence))
+    }
+
+    /// Keys that upstream lists, each with whether it could give and take roles as this one does.
+    pub(super) async fn list_every_key(
+        &self,
+        priority: Priority,
+    ) -> ReadResult<Vec<(ObservedKey, bool)>> {
         let call = call("keys", "GET /users/auth/keys", Method::GET, Path::new(KEYS));
         let own = self.keys.current().and_then(|key| key.id.clone());
         let (list, evidence): (wire::ApiKeys, _) = self.read_list(call, priority).await?;
@@ -38,13 +48,14 @@ impl Elastic {
                 organization.map_or("", |id| id.as_str()),
             );
             let may_own = roles.is_owner || roles.is_odd || key.role_assignments.is_none();
-            let id = key.id.into_string().filter(|_| may_own)?;
-            Some(ObservedKey {
+            let id = key.id.into_string()?;
+            let key = ObservedKey {
                 is_own: own.as_deref() == Some(&id),
                 id,
                 description: key.description.into_string().unwrap_or_default(),
                 expires_at: key.expiration_date.as_str().and_then(parse_instant),
-            })
+            };
+            Some((key, may_own))
         });
         Ok((listed.collect(), evidence))
     }
@@ -84,10 +95,16 @@ impl Elastic {
         let answered = match read {
             Ok((record, _)) => {
                 let user = record.user_id.into_string();
+                let organization = self.organization.get().map_or("", |id| id.as_str());
+                let roles = record.role_assignments.as_ref().map(|shown| {
+                    let shown = assignments::read(Some(shown), organization).assignments;
+                    shown.iter().map(ToString::to_string).collect()
+                });
                 self.keys.own_record(
                     key.pin,
                     user.and_then(|id| UserId::parse(id).ok()),
                     record.expiration_date.as_str().and_then(parse_instant),
+                    roles,
                 );
                 true
             }

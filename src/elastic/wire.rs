@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use secrecy::SecretString;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -244,6 +245,16 @@ pub(super) struct ApiKey {
     pub(super) user_id: Text,
     #[serde(default)]
     pub(super) role_assignments: Option<Value>,
+    #[serde(default)]
+    pub(super) expiration_date: Text,
+}
+
+/// `ApiKeyResponse` of a key that was just made: the only time that it is shown.
+#[derive(Deserialize)]
+pub(super) struct MadeApiKey {
+    #[serde(default)]
+    pub(super) id: Text,
+    pub(super) key: Option<SecretString>,
     #[serde(default)]
     pub(super) expiration_date: Text,
 }

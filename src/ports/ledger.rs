@@ -17,6 +17,7 @@ use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, R
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
 use crate::domain::receipt::Receipt;
 use crate::domain::request::Fingerprint;
+use crate::domain::rotation::KeyRotation;
 use crate::domain::sight::Settled;
 
 /// Why the ledger could not do it.
@@ -608,4 +609,11 @@ pub trait Ledger: Debug + Send + Sync {
     async fn version(&self, key: &MemberKey) -> Result<u64> {
         Ok(self.member(key).await?.version)
     }
+
+    /// The rotation of a key that is under way, or the last one; `None` before the first.
+    async fn rotation(&self, integration: &IntegrationName) -> Result<Option<KeyRotation>>;
+
+    /// Stores a rotation in place of the version that it carries. `false`, and nothing written, when somebody else did
+    /// that meanwhile.
+    async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool>;
 }

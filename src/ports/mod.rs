@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod clock;
+pub mod keys;
 pub mod law;
 pub mod ledger;
 pub mod ownership;
@@ -13,6 +14,7 @@ pub mod wake;
 pub mod witness;
 
 pub use clock::Clock;
+pub use keys::KeyDesk;
 pub use law::Law;
 pub use ledger::Ledger;
 pub use ownership::Ownership;

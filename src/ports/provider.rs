@@ -355,6 +355,9 @@ pub struct KeyStatus {
     pub expires_at: Option<Timestamp>,
     /// Member behind the key, where upstream tells; this member is never touched.
     pub own_user_id: Option<UserId>,
+    /// What it may do, by its own record: roles in words, in order. `None` where that is not known, or it has those of
+    /// whoever made it.
+    pub roles: Option<Vec<String>>,
     /// Whether the last complete read showed organization owners, as an owner's key must.
     pub sees_owners: Option<bool>,
     /// When the last call was answered well.

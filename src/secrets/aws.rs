@@ -1,6 +1,6 @@
 //! The key in AWS Secrets Manager, through the official SDK.
 //!
-//! Owns the call, its time limits and the meaning of its errors. Credentials come from the SDK's default chain, web
+//! Owns the calls, their time limits and the meaning of its errors. Credentials come from the SDK's default chain, web
 //! identity included; none is ever configured here. Never caches the secret.
 
 use std::error::Error;
@@ -14,14 +14,12 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Region;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_secretsmanager::operation::get_secret_value::{
-    GetSecretValueError, GetSecretValueOutput,
-};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
 use crate::ports::SecretStore;
-use crate::ports::secrets::SecretError;
+use crate::ports::secrets::{ReplaceError, Replacement, SecretError};
 
 use super::parse::parse_key;
 
@@ -104,31 +102,36 @@ impl AwsSecret {
     }
 
     async fn ask(&self) -> Result<SecretString, SecretError> {
-        let answer = self
-            .client()
+        let answer = self.get().await?;
+        self.key(&answer)
+    }
+
+    async fn get(&self) -> Result<GetSecretValueOutput, SecretError> {
+        self.client()
             .await?
             .get_secret_value()
             .secret_id(&self.options.secret_id)
             .version_stage(&self.options.version_stage)
             .send()
             .await
-            .map_err(|error| explain(&self.describe(), &self.options, &error))?;
-        self.key(&answer)
+            .map_err(|error| explain(&self.describe(), &self.options, &error))
     }
 
     fn key(&self, answer: &GetSecretValueOutput) -> Result<SecretString, SecretError> {
-        let place = self.describe();
+        parse_key(&self.describe(), self.text(answer)?, &self.options.field)
+    }
+
+    fn text<'a>(&self, answer: &'a GetSecretValueOutput) -> Result<&'a str, SecretError> {
         let text = match (answer.secret_string(), answer.secret_binary()) {
             (Some(text), _) => Some(text),
             (None, Some(bytes)) => std::str::from_utf8(bytes.as_ref()).ok(),
             (None, None) => Some(""),
         };
-        let text = text.ok_or_else(|| SecretError::Malformed {
-            place: place.clone(),
+        text.ok_or_else(|| SecretError::Malformed {
+            place: self.describe(),
             problem: "it is binary".to_owned(),
             remedy: "store the key as text".to_owned(),
-        })?;
-        parse_key(&place, text, &self.options.field)
+        })
     }
 }
 
@@ -146,6 +149,14 @@ impl SecretStore for AwsSecret {
             "AWS Secrets Manager {} ({region}, {})",
             self.options.secret_id, self.options.version_stage
         )
+    }
+
+    fn can_replace(&self) -> bool {
+        true
+    }
+
+    async fn replace(&self, replacement: &Replacement<'_>) -> Result<(), ReplaceError> {
+        self.write(replacement).await
     }
 }
 
@@ -170,12 +181,9 @@ fn no_credentials(place: &str, code: &str) -> SecretError {
 }
 
 /// Says what an SDK error means. Messages of the service are dropped, codes are kept.
-fn explain<R>(
-    place: &str,
-    options: &AwsOptions,
-    error: &SdkError<GetSecretValueError, R>,
-) -> SecretError
+fn explain<E, R>(place: &str, options: &AwsOptions, error: &SdkError<E, R>) -> SecretError
 where
+    E: Error + ProvideErrorMetadata + 'static,
     R: std::fmt::Debug + 'static,
 {
     if let Some(found) = credentials_error(error) {
@@ -261,10 +269,14 @@ fn credentials_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Credent
     None
 }
 
+#[path = "aws_write.rs"]
+mod write;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use aws_sdk_secretsmanager::error::ErrorMetadata;
+    use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
     use secrecy::ExposeSecret;
 
     fn options() -> AwsOptions {

@@ -1,7 +1,7 @@
 //! The key in a mounted file, as orchestrators and secret agents provide it.
 //!
-//! Owns reading it afresh at every fetch, so that a replaced file is a rotated key. Never follows a path that is not
-//! a plain file.
+//! Owns reading it afresh at every fetch, so that a replaced file is a rotated key, and replacing it in one step. Never
+//! follows a path that is not a plain file.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use crate::ports::SecretStore;
-use crate::ports::secrets::SecretError;
+use crate::ports::secrets::{ReplaceError, Replacement, SecretError};
 
 use super::parse::{MAX_SECRET_BYTES, parse_key};
+use super::replace::{Change, change};
 
 /// A file that holds the key.
 #[derive(Debug)]
@@ -115,9 +116,37 @@ pub(super) async fn read_text(path: &Path) -> Result<Zeroizing<String>, String> 
     }
 }
 
-#[async_trait]
-impl SecretStore for FileSecret {
-    async fn fetch(&self) -> Result<SecretString, SecretError> {
+/// Puts a file in the place of another in one step, with the same mode; after a power cut there is one of the two.
+async fn put(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.latchkey-new"));
+    // Left by a crash: it may hold a key that nobody uses.
+    tokio::fs::remove_file(&beside).await.or_else(|error| {
+        if error.kind() == ErrorKind::NotFound {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })?;
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(mode & 0o777);
+    let mut file = options.open(&beside).await?;
+    let written = async {
+        file.write_all(text.as_bytes()).await?;
+        file.sync_all().await?;
+        tokio::fs::rename(&beside, path).await?;
+        tokio::fs::File::open(folder).await?.sync_all().await
+    }
+    .await;
+    if written.is_err() {
+        tokio::fs::remove_file(&beside).await.ok();
+    }
+    written
+}
+
+impl FileSecret {
+    async fn text(&self) -> Result<(Zeroizing<Vec<u8>>, u32), SecretError> {
         // Looked at before it is opened: opening a pipe would wait for a writer.
         let found = tokio::fs::metadata(&self.path)
             .await
@@ -135,13 +164,54 @@ impl SecretStore for FileSecret {
         if bytes.len() > MAX_SECRET_BYTES {
             return Err(self.not_plain("it is larger than 64 KiB"));
         }
-        let text =
-            std::str::from_utf8(&bytes).map_err(|_| self.not_plain("it is not UTF-8 text"))?;
-        parse_key(&self.describe(), text, &self.field)
+        Ok((bytes, found.permissions().mode()))
+    }
+
+    fn utf8<'a>(&self, bytes: &'a [u8]) -> Result<&'a str, SecretError> {
+        std::str::from_utf8(bytes).map_err(|_| self.not_plain("it is not UTF-8 text"))
+    }
+}
+
+#[async_trait]
+impl SecretStore for FileSecret {
+    async fn fetch(&self) -> Result<SecretString, SecretError> {
+        let (bytes, _) = self.text().await?;
+        parse_key(&self.describe(), self.utf8(&bytes)?, &self.field)
     }
 
     fn describe(&self) -> String {
         format!("file {}", self.path.display())
+    }
+
+    fn can_replace(&self) -> bool {
+        true
+    }
+
+    async fn replace(&self, replacement: &Replacement<'_>) -> Result<(), ReplaceError> {
+        let place = self.describe();
+        let shown = tokio::fs::symlink_metadata(&self.path)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        // Whoever keeps the link decides what it shows, as Kubernetes does in its volumes.
+        if shown.is_symlink() {
+            return Err(ReplaceError::Unwritable { place });
+        }
+        let (bytes, mode) = self.text().await?;
+        match change(&place, self.utf8(&bytes)?, &self.field, replacement)? {
+            Change::Nothing => Ok(()),
+            Change::Write(text) => {
+                put(&self.path, &text, mode).await.map_err(|error| {
+                    let kind = error.kind();
+                    SecretError::Denied {
+                        place,
+                        code: kind.to_string().replace(' ', "_"),
+                        remedy: "let the user that Latchkey runs as write the folder of this file"
+                            .to_owned(),
+                    }
+                })?;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -193,6 +263,43 @@ mod tests {
         }
         let device = fetched(Path::new("/dev/null")).await.expect_err("a device");
         assert!(device.to_string().contains("not a plain file"), "{device}");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_replaced_in_one_step_and_only_where_it_was_expected() {
+        use crate::ports::secrets::digest;
+
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("key");
+        std::fs::write(&path, r#"{"api_key":"essu_one","note":1}"#).expect("writable");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("ours");
+        let store = FileSecret::new(&path, DEFAULT_FIELD);
+        let one = digest(&SecretString::from("essu_one"));
+        let replacement = Replacement {
+            expected: &one,
+            key: &SecretString::from("essu_two"),
+            token: "t",
+        };
+        store.replace(&replacement).await.expect("replaced");
+        store.replace(&replacement).await.expect("there already");
+        assert_eq!(fetched(&path).await.as_deref(), Ok("essu_two"));
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert!(text.contains("\"note\":1"), "{text}");
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o640);
+        std::fs::write(&path, "essu_three").expect("writable");
+        let changed = store.replace(&replacement).await.expect_err("another key");
+        assert_eq!(changed.code(), "secret_changed");
+        let left = std::fs::read_dir(dir.path()).expect("readable").count();
+        assert_eq!(left, 1, "nothing is left beside it");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("linked");
+        let linked = FileSecret::new(&link, DEFAULT_FIELD);
+        let refused = linked.replace(&replacement).await.expect_err("a link");
+        assert_eq!(refused.code(), "secret_unwritable");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The key in a Kubernetes Secret, read through the API with this pod's service account.
 //!
-//! Owns one `get` of one named Secret, so that a Role limited to that name is enough. Never lists or watches, and
-//! never writes. A Secret mounted as a volume needs none of this: that is a file.
+//! Owns one `get` of one named Secret, and one `patch` where its key is rotated, so that a Role limited to that name is
+//! enough. Never lists or watches. A Secret mounted as a volume needs none of this: that is a file.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::ports::SecretStore;
-use crate::ports::secrets::SecretError;
+use crate::ports::secrets::{ReplaceError, Replacement, SecretError};
 
 use super::file::read_text;
 use super::parse::{Found, field_of, parse_key};
@@ -102,7 +102,20 @@ impl KubernetesSecret {
         })
     }
 
+    async fn namespace(&self) -> Result<String, SecretError> {
+        match &self.options.namespace {
+            Some(namespace) => Ok(namespace.clone()),
+            None => Ok(self.account("namespace").await?.trim().to_owned()),
+        }
+    }
+
     fn key(&self, answer: &Answer, namespace: &str) -> Result<SecretString, SecretError> {
+        let text = self.text(answer, namespace)?;
+        parse_key(&self.rest.place, &text, &self.options.field)
+    }
+
+    /// What the entry of the Secret holds.
+    fn text(&self, answer: &Answer, namespace: &str) -> Result<Zeroizing<String>, SecretError> {
         if answer.status != StatusCode::OK {
             return Err(self.refused(answer.status, namespace));
         }
@@ -135,7 +148,7 @@ impl KubernetesSecret {
             problem: "it is not UTF-8 text".to_owned(),
             remedy: "store the bare key".to_owned(),
         })?;
-        parse_key(place, text, &self.options.field)
+        Ok(Zeroizing::new(text.to_owned()))
     }
 
     fn refused(&self, status: StatusCode, namespace: &str) -> SecretError {
@@ -190,10 +203,7 @@ impl SecretStore for KubernetesSecret {
         let server = self.server()?;
         // Read afresh each time: Kubernetes replaces the token well before it expires.
         let token = self.account("token").await?;
-        let namespace = match &self.options.namespace {
-            Some(namespace) => namespace.clone(),
-            None => self.account("namespace").await?.trim().to_owned(),
-        };
+        let namespace = self.namespace().await?;
         let segments = [
             "api",
             "v1",
@@ -215,7 +225,18 @@ impl SecretStore for KubernetesSecret {
     fn describe(&self) -> String {
         self.rest.place.clone()
     }
+
+    fn can_replace(&self) -> bool {
+        true
+    }
+
+    async fn replace(&self, replacement: &Replacement<'_>) -> Result<(), ReplaceError> {
+        self.write(replacement).await
+    }
 }
+
+#[path = "kubernetes_write.rs"]
+mod write;
 
 #[cfg(test)]
 #[path = "kubernetes_tests.rs"]

@@ -163,3 +163,101 @@ fn the_api_server_is_that_of_the_pods_environment() {
     );
     assert_eq!(address(Some("10.0.0.1".to_owned()), None), None);
 }
+
+fn versioned(key: &str, version: &str) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(json!({
+        "kind": "Secret", "apiVersion": "v1",
+        "metadata": {"name": "elastic-key", "namespace": "access", "resourceVersion": version},
+        "data": {"other": "SFVTSA==", "api-key": STANDARD.encode(key)},
+    }))
+}
+
+#[tokio::test]
+async fn a_key_is_patched_for_the_version_that_was_read_and_no_other() {
+    use crate::ports::secrets::digest;
+
+    let one = digest(&SecretString::from("essu_one"));
+    let replacement = Replacement {
+        expected: &one,
+        key: &SecretString::from("essu_two"),
+        token: "t",
+    };
+    let patch = json!({
+        "metadata": {"resourceVersion": "4711", "annotations": {"latchkey/rotation": "t"}},
+        "data": {"api-key": STANDARD.encode("essu_two")},
+    });
+    for (status, outcome) in [
+        (200, Ok(())),
+        (409, Err("secret_changed")),
+        (403, Err("secret_denied")),
+        (422, Err("secret_denied")),
+        (500, Err("secret_unavailable")),
+    ] {
+        let (server, account) = (MockServer::start().await, Account::new());
+        Mock::given(method("GET"))
+            .respond_with(versioned("essu_one", "4711"))
+            .mount(&server)
+            .await;
+        Mock::given(method("PATCH"))
+            .and(path("/api/v1/namespaces/access/secrets/elastic-key"))
+            .and(header("Content-Type", "application/merge-patch+json"))
+            .and(header("Authorization", "Bearer account-token"))
+            .and(wiremock::matchers::body_json(&patch))
+            .respond_with(ResponseTemplate::new(status).set_body_string("HUSH"))
+            .expect(1)
+            .mount(&server)
+            .await;
+        let store = account.store(&server, None);
+        let written = store.replace(&replacement).await;
+        let code = written.as_ref().map(|()| ()).map_err(|error| error.code());
+        assert_eq!(code, outcome, "{status}");
+        assert!(!format!("{written:?}").contains("HUSH"), "{written:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_there_already_is_not_patched_again() {
+    use crate::ports::secrets::digest;
+
+    let (server, account) = (MockServer::start().await, Account::new());
+    Mock::given(method("GET"))
+        .respond_with(versioned("essu_two", "4712"))
+        .mount(&server)
+        .await;
+    let replacement = Replacement {
+        expected: &digest(&SecretString::from("essu_one")),
+        key: &SecretString::from("essu_two"),
+        token: "t",
+    };
+    let store = account.store(&server, None);
+    store.replace(&replacement).await.expect("there already");
+}
+
+#[tokio::test]
+async fn a_fence_changes_the_object_so_that_nothing_lands_behind_it() {
+    use crate::ports::secrets::digest;
+
+    let (server, account) = (MockServer::start().await, Account::new());
+    Mock::given(method("GET"))
+        .respond_with(versioned("essu_one", "4711"))
+        .mount(&server)
+        .await;
+    let patch = json!({
+        "metadata": {"resourceVersion": "4711", "annotations": {"latchkey/rotation": "t-undone"}},
+        "data": {"api-key": STANDARD.encode("essu_one")},
+    });
+    Mock::given(method("PATCH"))
+        .and(wiremock::matchers::body_json(&patch))
+        .respond_with(ResponseTemplate::new(200).set_body_string("{}"))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let one = SecretString::from("essu_one");
+    let fence = Replacement {
+        expected: &digest(&one),
+        key: &one,
+        token: "t",
+    };
+    let store = account.store(&server, None);
+    store.replace(&fence).await.expect("written once more");
+}

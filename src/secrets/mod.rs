@@ -1,6 +1,6 @@
 //! Secret stores: AWS Secrets Manager, Vault or OpenBao, a Kubernetes Secret, a mounted file, an environment variable.
 //!
-//! Owns fetching the Elastic Cloud key and saying plainly why it cannot be had. Never caches, logs or repeats a
+//! Owns fetching the Elastic Cloud key, putting another in its place, and saying plainly why that cannot be. Never caches, logs or repeats a
 //! secret, in errors neither.
 
 #[cfg(feature = "aws")]
@@ -10,6 +10,7 @@ pub mod file;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod parse;
+mod replace;
 #[cfg(any(feature = "kubernetes", feature = "vault"))]
 mod rest;
 #[cfg(feature = "vault")]

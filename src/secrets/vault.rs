@@ -1,7 +1,7 @@
 //! The key in HashiCorp Vault or OpenBao, in a key-value engine of version 2.
 //!
 //! Owns logging in (token file, AppRole, Kubernetes), keeping the session until it nears its end, reading one secret,
-//! and the meaning of the store's answers. Never writes to the store, and never caches the secret.
+//! writing it by check-and-set, and the meaning of the store's answers. Never caches the secret.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::ports::SecretStore;
-use crate::ports::secrets::SecretError;
+use crate::ports::secrets::{ReplaceError, Replacement, SecretError};
 
 use super::file::read_text;
 use super::parse::parse_key;
@@ -356,7 +356,18 @@ impl SecretStore for VaultSecret {
     fn describe(&self) -> String {
         self.rest.place.clone()
     }
+
+    fn can_replace(&self) -> bool {
+        true
+    }
+
+    async fn replace(&self, replacement: &Replacement<'_>) -> Result<(), ReplaceError> {
+        self.write(replacement).await
+    }
 }
+
+#[path = "vault_write.rs"]
+mod write;
 
 #[cfg(test)]
 #[path = "vault_tests.rs"]

@@ -245,3 +245,70 @@ async fn an_authority_that_is_none_is_named() {
         assert!(error.remedy().contains("ca.pem"), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_key_is_written_by_check_and_set_beside_what_the_secret_holds() {
+    use crate::ports::secrets::digest;
+
+    let server = MockServer::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    read().respond_with(secret("essu_one")).mount(&server).await;
+    let body = json!({
+        "options": {"cas": 3},
+        "data": {"api_key": "essu_two", "note": {"owner": "platform"}},
+    });
+    Mock::given(method("POST"))
+        .and(path("/v1/kv/teams/data/latchkey/elastic"))
+        .and(header("X-Vault-Token", "first-token"))
+        .and(header("X-Vault-Namespace", "team-a"))
+        .and(body_json(body))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({"data": {"version": 4}})))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let store = VaultSecret::new(options(&server, token(folder.path())));
+    let one = digest(&SecretString::from("essu_one"));
+    let two = SecretString::from("essu_two");
+    let replacement = |expected| Replacement {
+        expected,
+        key: &two,
+        token: "t",
+    };
+    store
+        .replace(&replacement(one.as_str()))
+        .await
+        .expect("written");
+    // Whoever expects another key than the one that is there writes nothing.
+    let other = digest(&SecretString::from("essu_other"));
+    let changed = store.replace(&replacement(other.as_str())).await;
+    assert_eq!(changed.expect_err("another key").code(), "secret_changed");
+}
+
+#[tokio::test]
+async fn a_write_that_was_overtaken_and_one_that_is_not_allowed_are_told_apart() {
+    use crate::ports::secrets::digest;
+
+    for (status, code) in [
+        (400, "secret_changed"),
+        (403, "secret_denied"),
+        (503, "secret_unavailable"),
+    ] {
+        let server = MockServer::start().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        read().respond_with(secret("essu_one")).mount(&server).await;
+        Mock::given(method("POST"))
+            .respond_with(ResponseTemplate::new(status).set_body_string("HUSH"))
+            .mount(&server)
+            .await;
+        let store = VaultSecret::new(options(&server, token(folder.path())));
+        let replacement = Replacement {
+            expected: &digest(&SecretString::from("essu_one")),
+            key: &SecretString::from("essu_two"),
+            token: "t",
+        };
+        let error = store.replace(&replacement).await.expect_err("refused");
+        assert_eq!(error.code(), code, "{status}");
+        let all = format!("{error} {error:?} {}", error.remedy());
+        assert!(!all.contains("HUSH") && !all.contains("essu_"), "{all}");
+    }
+}

@@ -516,7 +516,7 @@ fn key_findings(subject: &str, status: &KeyStatus, now: Timestamp) -> Vec<Findin
 
 fn expiry_finding(subject: &str, status: &KeyStatus, now: Timestamp) -> Finding {
     const CHECK: &str = "key_expiry";
-    const RENEW: &str = "make a new key, put it into the secret store, and delete the old one when it is no longer used";
+    const RENEW: &str = "run `latchkey key rotate`; where the secret store cannot be written, put a new key there and delete the old one when it is no longer used";
     let Some(expires_at) = status.expires_at else {
         return Finding::new(
             subject,

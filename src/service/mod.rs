@@ -17,6 +17,7 @@ mod explain;
 mod extend;
 mod giving_up;
 mod hold;
+mod keys;
 mod law;
 mod overdue;
 mod plan;
@@ -25,6 +26,7 @@ mod receipts;
 mod refresh;
 mod resolve;
 mod revoke;
+pub mod rotation;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -59,6 +61,7 @@ pub use explain::{Access, AccessKind, Explanation};
 pub use extend::{Extended, Extension};
 pub use giving_up::{AccessReference, Adopted, Forgetting};
 pub use hold::{HeldAction, HeldItem, HoldPlan};
+pub use keys::KeyReport;
 pub use law::policies_of;
 pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
@@ -148,6 +151,8 @@ struct Integration {
     draining: tokio::sync::RwLock<bool>,
     /// Whether it is in hold; absent where nobody watches for that.
     hold: Option<Arc<Hold>>,
+    /// Rotates its key; absent where nobody does.
+    rotator: Option<Arc<rotation::Rotator>>,
 }
 
 /// The use cases.
@@ -193,6 +198,7 @@ impl Service {
                     outlook: Outlook::default(),
                     draining: tokio::sync::RwLock::new(false),
                     hold: None,
+                    rotator: None,
                 };
                 (name, integration)
             })

@@ -141,8 +141,8 @@ fn class(name: &str, kind: &Value) -> (Vec<&'static str>, &'static str) {
         | "member_joined" | "member_left" | "invitation_changed" | "drift" | "drift_ended"
         | "roles_overwritten" => (vec!["user", "change"], "iam"),
         "removal_blocked" => (vec!["user", "error"], "iam"),
-        "key_changed" | "law_changed" | "hold_began" | "hold_released" | "breaker"
-        | "clock_jumped" | "lifecycle" => (vec!["change"], "configuration"),
+        "key_changed" | "key_rotation" | "law_changed" | "hold_began" | "hold_released"
+        | "breaker" | "clock_jumped" | "lifecycle" => (vec!["change"], "configuration"),
         _ => (vec!["user", "info"], "iam"),
     }
 }

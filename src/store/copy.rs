@@ -187,6 +187,12 @@ pub(crate) const TABLES: &[Table] = &[
         numbers_first: true,
     },
     table("sink_cursors", 1, &["name"], &["sequence"]),
+    table(
+        "key_rotations",
+        1,
+        &["integration", "body"],
+        &["version", "format"],
+    ),
 ];
 
 /// One end of a copy, in one transaction.

@@ -24,6 +24,7 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
 use crate::domain::receipt::Receipt;
+use crate::domain::rotation::KeyRotation;
 use crate::ports::ledger::{
     Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
     LateCursor, Ledger, LedgerError, MemberCommit, Page, ReceiptCursor, ReceiptFilter,
@@ -49,6 +50,7 @@ struct State {
     generation: u64,
     witnessed: bool,
     holds: BTreeMap<IntegrationName, HoldRecord>,
+    rotations: BTreeMap<IntegrationName, KeyRotation>,
     closed: bool,
 }
 
@@ -571,5 +573,29 @@ impl Ledger for MemoryLedger {
 
     async fn version(&self, key: &MemberKey) -> Result<u64> {
         Ok(self.lock("reading a version")?.version(key))
+    }
+
+    async fn rotation(&self, integration: &IntegrationName) -> Result<Option<KeyRotation>> {
+        let state = self.lock("reading a rotation")?;
+        Ok(state.rotations.get(integration).cloned())
+    }
+
+    async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool> {
+        let mut state = self.lock("storing a rotation")?;
+        let held = state.rotations.get(&rotation.integration);
+        if held.map_or(0, |held| held.version) != rotation.version {
+            return Ok(false);
+        }
+        let version = rotation.version + 1;
+        let rotation = KeyRotation {
+            version,
+            ..rotation
+        };
+        state
+            .rotations
+            .insert(rotation.integration.clone(), rotation);
+        state.append(audit);
+        self.publish(&state);
+        Ok(true)
     }
 }

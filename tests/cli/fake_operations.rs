@@ -150,6 +150,23 @@ impl AuditService for Service {
     }
 }
 
+/// A rotation whose new key is in use.
+fn rotation() -> pb::KeyRotation {
+    pb::KeyRotation {
+        id: "00112233445566778899".to_owned(),
+        stage: pb::KeyRotationStage::Switched.into(),
+        stage_since: wire(at("2026-11-21T12:19:30Z")),
+        asked_at: wire(at("2026-11-21T12:19:00Z")),
+        asked_by: "ada".to_owned(),
+        reason: "quarterly \u{1b}[2J".to_owned(),
+        old_key_id: "72kse5wBzbyj5dh9Iz12".to_owned(),
+        new_key_id: "72kse5wBzbyj5dh9Iz13".to_owned(),
+        switched_at: wire(at("2026-11-21T12:19:30Z")),
+        delete_at: wire(at("2026-11-21T12:29:30Z")),
+        last_error: None,
+    }
+}
+
 #[tonic::async_trait]
 impl OperationsService for Service {
     async fn list_overdue(
@@ -213,6 +230,40 @@ impl OperationsService for Service {
             } else {
                 Vec::new()
             },
+        }))
+    }
+
+    async fn get_key(
+        &self,
+        _: Request<pb::GetKeyRequest>,
+    ) -> Result<Response<pb::GetKeyResponse>, Status> {
+        Ok(Response::new(pb::GetKeyResponse {
+            integration: "acme".to_owned(),
+            key_id: "72kse5wBzbyj5dh9Iz13".to_owned(),
+            fingerprint: "0f1e2d3c".to_owned(),
+            expires_at: wire(at("2026-12-05T12:00:00Z")),
+            user_id: "4711".to_owned(),
+            roles: vec!["organization-admin on the organization".to_owned()],
+            sees_owners: Some(true),
+            place: "file /run/secrets/elastic-key".to_owned(),
+            can_be_replaced: true,
+            rotated_every: Some(prost_types::Duration {
+                seconds: 60 * 86_400,
+                nanos: 0,
+            }),
+            rotation: Some(rotation()),
+            ..pb::GetKeyResponse::default()
+        }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<pb::RotateKeyRequest>,
+    ) -> Result<Response<pb::RotateKeyResponse>, Status> {
+        let mut rotation = rotation();
+        rotation.reason = request.into_inner().reason;
+        Ok(Response::new(pb::RotateKeyResponse {
+            rotation: Some(rotation),
         }))
     }
 

@@ -126,3 +126,25 @@ async fn adopting_resolves_names_and_says_what_follows() {
         "deployment-viewer on deployment/d1 is standing access now: it will not be removed when a grant ends\n"
     );
 }
+
+#[tokio::test]
+async fn a_key_is_shown_with_its_end_its_rights_and_its_rotation_and_never_itself() {
+    let fake = Fake::start().await;
+    let ran = run(&fake, &["key", "show"]).await;
+    assert_eq!(ran.exit, Exit::Done, "{ran:?}");
+    insta::assert_snapshot!("key_show", ran.out);
+    assert!(!ran.out.contains('\u{1b}'), "{ran:?}");
+    let ran = run(&fake, &["key", "show", "--output", "json"]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(document["key_id"], "72kse5wBzbyj5dh9Iz13");
+    assert_eq!(document["rotation"]["stage"], "switched");
+    assert_eq!(document["rotated_every_seconds"], 5_184_000);
+}
+
+#[tokio::test]
+async fn a_rotation_is_told_when_the_new_key_is_in_use() {
+    let fake = Fake::start().await;
+    let ran = run(&fake, &["key", "rotate", "--reason", "ada has left"]).await;
+    assert_eq!(ran.exit, Exit::Done, "{ran:?}");
+    insta::assert_snapshot!("key_rotate", ran.out);
+}

@@ -9,6 +9,7 @@ mod drift;
 mod ending;
 mod following;
 mod holding;
+mod keys;
 mod law;
 mod limits;
 mod operations;

@@ -12,6 +12,7 @@ mod postgres;
 mod receipts;
 mod recovery;
 mod requests;
+mod rotations;
 mod seals;
 mod server;
 mod sights;

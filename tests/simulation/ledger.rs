@@ -16,6 +16,7 @@ use latchkey::domain::ids::{
 };
 use latchkey::domain::member::{MemberKey, MemberRecord};
 use latchkey::domain::receipt::Receipt;
+use latchkey::domain::rotation::KeyRotation;
 use latchkey::ports::Ledger;
 use latchkey::ports::ledger::{
     Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
@@ -438,6 +439,20 @@ impl Ledger for Store {
     async fn latest_instant(&self) -> Result<Option<Timestamp>> {
         self.reading(None).await?;
         self.inner.latest_instant().await
+    }
+
+    async fn rotation(&self, integration: &IntegrationName) -> Result<Option<KeyRotation>> {
+        self.reading(None).await?;
+        self.inner.rotation(integration).await
+    }
+
+    async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool> {
+        let fate = self.writing(None).await?;
+        if fate == Fate::Dropped {
+            return Err(unknown());
+        }
+        let put = self.inner.put_rotation(rotation, audit).await?;
+        self.written(fate, put).await
     }
 
     fn stamp(&self) -> Option<u64> {

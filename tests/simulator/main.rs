@@ -11,4 +11,5 @@ mod harness;
 mod invitations;
 mod keys;
 mod members;
+mod rotation;
 mod wire;

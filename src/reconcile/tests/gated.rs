@@ -16,6 +16,7 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
 use crate::domain::receipt::Receipt;
+use crate::domain::rotation::KeyRotation;
 use crate::ports::Ledger;
 use crate::ports::ledger::{
     Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
@@ -310,5 +311,14 @@ impl Ledger for Gated {
 
     async fn latest_instant(&self) -> Result<Option<Timestamp>> {
         self.inner.latest_instant().await
+    }
+
+    async fn rotation(&self, integration: &IntegrationName) -> Result<Option<KeyRotation>> {
+        self.inner.rotation(integration).await
+    }
+
+    async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool> {
+        self.writable()?;
+        self.inner.put_rotation(rotation, audit).await
     }
 }

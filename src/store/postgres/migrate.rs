@@ -45,6 +45,11 @@ const MIGRATIONS: &[Migration] = &[
         needs: 1,
         text: include_str!("migrations/0005_sink_cursors.sql"),
     },
+    Migration {
+        version: 6,
+        needs: 1,
+        text: include_str!("migrations/0006_key_rotations.sql"),
+    },
 ];
 
 /// Newest version that this release knows.

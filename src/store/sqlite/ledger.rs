@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use super::engine::{self, Handle};
 use super::write::{Reply, Work};
 use super::writer::{Asked, Command};
-use super::{census, errors, operations, read, recovery, sights};
+use super::{census, errors, operations, read, recovery, rotations, sights};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::event::AuditEvent;
@@ -16,6 +16,7 @@ use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord};
 use crate::domain::receipt::Receipt;
+use crate::domain::rotation::KeyRotation;
 use crate::ports::ledger::{
     Accept, Accepted, Census, DueMember, EventFilter, GrantFilter, HoldRecord, Identity,
     LateCursor, Ledger, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result,
@@ -408,5 +409,21 @@ impl Ledger for Handle {
         read!(self, "reading a version", |conn, _action| read::version(
             conn, key
         ))
+    }
+
+    async fn rotation(&self, integration: &IntegrationName) -> Result<Option<KeyRotation>> {
+        read!(self, "reading a rotation", |conn, action| {
+            rotations::rotation(conn, integration, action)
+        })
+    }
+
+    async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool> {
+        let row = rotations::RotationRow::new(&rotation);
+        let work = Work::PutRotation(row, EventRow::all(&audit));
+        let action = work.action();
+        let Reply::Number(put) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(put > 0)
     }
 }

@@ -438,6 +438,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0013_sink_cursors.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            14,
+            "key rotations".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0014_key_rotations.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

@@ -78,6 +78,7 @@ pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
         | Work::Agree { .. }
         | Work::PutHold(..)
         | Work::EndHold(..)
+        | Work::PutRotation(..)
         | Work::Seal(_)
         | Work::MoveCursor { .. }
         | Work::Check => None,

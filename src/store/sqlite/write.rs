@@ -10,6 +10,7 @@ use super::engine::{self, Conn, Query, query};
 use super::errors::{corrupt, unavailable};
 use super::read;
 use super::recovery::{self, HoldRow};
+use super::rotations::{self, RotationRow};
 use super::together::{self, EVENTS, GRANTS, TOGETHER};
 use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::ports::audit::AuditBlock;
@@ -38,6 +39,7 @@ pub(super) enum Work {
     },
     PutHold(HoldRow, Vec<EventRow>),
     EndHold(IntegrationName, Vec<EventRow>),
+    PutRotation(RotationRow, Vec<EventRow>),
     Seal(Box<AuditBlock>),
     /// Moves the cursor of a sink from one sequence to another.
     MoveCursor {
@@ -62,6 +64,7 @@ impl Work {
             Self::Agree { .. } => "raising the generation",
             Self::PutHold(..) => "putting an integration in hold",
             Self::EndHold(..) => "ending a hold",
+            Self::PutRotation(..) => "storing a rotation",
             Self::Seal(_) => "sealing the audit",
             Self::MoveCursor { .. } => "moving the cursor of a sink",
             Self::Check => "checking that the ledger can be written",
@@ -84,7 +87,9 @@ impl Work {
             Self::Commit(rows) => of(rows),
             Self::Rekey(_, rows) => 1 + of(rows),
             Self::Append(events) => events.len(),
-            Self::PutHold(_, events) | Self::EndHold(_, events) => 1 + events.len(),
+            Self::PutHold(_, events) | Self::EndHold(_, events) | Self::PutRotation(_, events) => {
+                1 + events.len()
+            }
             Self::Claim(..)
             | Self::Agree { .. }
             | Self::Seal(_)
@@ -215,6 +220,7 @@ pub(super) async fn apply(conn: &mut Conn, work: &Work) -> Applied {
         Work::EndHold(integration, events) => {
             recovery::end_hold(conn, integration.as_str(), events).await
         }
+        Work::PutRotation(row, events) => rotations::put(conn, row, events).await,
         Work::Seal(block) => audit::add(conn, block, work.action()).await,
         Work::MoveCursor { sink, from, to } => audit::move_cursor(conn, sink, *from, *to).await,
         Work::Check => {

@@ -154,7 +154,7 @@ impl Writer {
         let tells_only = |asked: &Asked| {
             matches!(
                 asked.work,
-                Work::Check | Work::Append(_) | Work::MoveCursor { .. }
+                Work::Check | Work::Append(_) | Work::MoveCursor { .. } | Work::PutRotation(..)
             )
         };
         if !works.iter().all(tells_only) {

@@ -1,0 +1,665 @@
+//! A rotation against a small world of keys and one secret, interrupted at every one of its calls.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
+
+use super::{Progress, RotationSettings, Rotator};
+use crate::domain::Timestamp;
+use crate::domain::event::CallEvidence;
+use crate::domain::ids::IntegrationName;
+use crate::domain::rotation::{KeyRotation, Schedule, Stage};
+use crate::ports::keys::{KeyInUse, MadeKey};
+use crate::ports::provider::{ObservedKey, Outcome, ReadError, ReadResult, Refusal};
+use crate::ports::secrets::{ReplaceError, Replacement, SecretError, digest};
+use crate::ports::{Clock, KeyDesk, Ledger, SecretStore};
+use crate::runtime::ManualClock;
+use crate::service::ServiceError;
+use crate::store::MemoryLedger;
+
+/// What becomes of the call that is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Never,
+    Now,
+    /// After so many more calls, or within five minutes.
+    Later(usize),
+}
+
+/// How a call is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fault {
+    /// Which call, counted from 0.
+    at: usize,
+    /// Whether the process dies with it; otherwise only the answer is lost.
+    dies: bool,
+    effect: Effect,
+}
+
+type Late = Box<dyn FnOnce(&mut World) + Send>;
+
+#[derive(Default)]
+struct World {
+    /// Keys that work, by id: description and text.
+    keys: BTreeMap<String, (String, String)>,
+    /// Keys that were ever made.
+    made: usize,
+    stored: String,
+    version: u64,
+    calls: Vec<&'static str>,
+    faults: Vec<Fault>,
+    late: Vec<(usize, Timestamp, Late)>,
+    /// New keys are not an owner's.
+    powerless: bool,
+    read_only: bool,
+}
+
+#[derive(Clone)]
+struct Scene {
+    world: Arc<Mutex<World>>,
+    clock: ManualClock,
+    crash: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Scene {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scene")
+    }
+}
+
+impl World {
+    fn add(&mut self, description: &str) -> (String, String) {
+        self.made += 1;
+        let (id, text) = (format!("k{}", self.made), format!("text-{}", self.made));
+        self.keys
+            .insert(id.clone(), (description.to_owned(), text.clone()));
+        (id, text)
+    }
+
+    fn works(&self, text: &str) -> bool {
+        self.keys.values().any(|(_, known)| known == text)
+    }
+
+    fn id_of(&self, text: &str) -> Option<String> {
+        let number = text.strip_prefix("text-")?;
+        Some(format!("k{number}"))
+    }
+
+    fn land(&mut self, now: Timestamp, all: bool) {
+        let calls = self.calls.len();
+        let (due, later) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(after, at, _)| all || calls >= *after || now >= *at);
+        self.late = later;
+        for (_, _, effect) in due {
+            effect(self);
+        }
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut world = World::default();
+        let (_, text) = world.add("made by hand");
+        world.add("somebody else's");
+        world.stored = text;
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            clock: ManualClock::default(),
+            crash: Arc::default(),
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no test panics with it")
+    }
+
+    /// One call with an effect; `None` when its answer is lost.
+    async fn call<T: Send>(
+        &self,
+        name: &'static str,
+        effect: impl FnOnce(&mut World) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut answer = None;
+        let mut dies = false;
+        {
+            let mut world = self.world();
+            let now = self.clock.now();
+            world.land(now, false);
+            // What everybody starts with after a crash must work, whatever happens when.
+            let stored = world.stored.clone();
+            assert!(
+                world.works(&stored),
+                "the store holds a dead key: {:?}",
+                world.calls
+            );
+            let number = world.calls.len();
+            world.calls.push(name);
+            let fault = world
+                .faults
+                .iter()
+                .find(|fault| fault.at == number)
+                .copied();
+            match fault {
+                None => answer = Some(effect(&mut world)),
+                Some(fault) => {
+                    dies = fault.dies;
+                    match fault.effect {
+                        Effect::Never => {}
+                        Effect::Now => drop(effect(&mut world)),
+                        Effect::Later(calls) => world.late.push((
+                            number + 1 + calls,
+                            now + TimeDelta::minutes(5),
+                            Box::new(move |world| drop(effect(world))),
+                        )),
+                    }
+                }
+            }
+        }
+        if dies {
+            self.crash.notify_one();
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+}
+
+/// The secret, with compare and swap.
+#[derive(Debug)]
+struct Shelf(Scene);
+
+#[async_trait]
+impl SecretStore for Shelf {
+    async fn fetch(&self) -> Result<SecretString, SecretError> {
+        self.0
+            .call("fetch", |world| SecretString::from(world.stored.as_str()))
+            .await
+            .ok_or_else(|| away("fetch"))
+    }
+
+    fn describe(&self) -> String {
+        "the shelf".to_owned()
+    }
+
+    fn can_replace(&self) -> bool {
+        !self.0.world().read_only
+    }
+
+    async fn replace(&self, replacement: &Replacement<'_>) -> Result<(), ReplaceError> {
+        let wanted = replacement.key.expose_secret().to_owned();
+        let (there, version) = {
+            let world = self.0.world();
+            (
+                digest(&SecretString::from(world.stored.as_str())),
+                world.version,
+            )
+        };
+        let changed = || ReplaceError::Changed {
+            place: self.describe(),
+        };
+        if there == digest(replacement.key) && there != replacement.expected {
+            return Ok(());
+        }
+        if there != replacement.expected {
+            return Err(changed());
+        }
+        let written = self
+            .0
+            .call("replace", move |world| {
+                let fits = world.version == version;
+                if fits {
+                    world.stored = wanted;
+                    world.version += 1;
+                }
+                fits
+            })
+            .await;
+        match written {
+            Some(true) => Ok(()),
+            Some(false) => Err(changed()),
+            None => Err(ReplaceError::Failed(away("replace"))),
+        }
+    }
+}
+
+fn away(code: &str) -> SecretError {
+    SecretError::Unavailable {
+        place: "the shelf".to_owned(),
+        code: code.to_owned(),
+        remedy: "wait".to_owned(),
+    }
+}
+
+/// One process: it has a key in memory.
+#[derive(Debug)]
+struct Desk {
+    scene: Scene,
+    current: Mutex<String>,
+}
+
+impl Desk {
+    fn text(&self) -> String {
+        self.current.lock().expect("no test panics with it").clone()
+    }
+}
+
+fn evidence() -> CallEvidence {
+    CallEvidence::default()
+}
+
+fn unavailable<T>() -> ReadResult<T> {
+    let code = "timeout".to_owned();
+    Err((ReadError::Unavailable { code }, evidence()))
+}
+
+fn unknown_key() -> Refusal {
+    Refusal::Unauthenticated {
+        code: "http_401".to_owned(),
+    }
+}
+
+#[async_trait]
+impl KeyDesk for Desk {
+    fn in_use(&self) -> Option<KeyInUse> {
+        let text = self.text();
+        Some(KeyInUse {
+            id: self.scene.world().id_of(&text),
+            digest: digest(&SecretString::from(text)),
+        })
+    }
+
+    async fn make_key(&self, description: &str, _lives: TimeDelta) -> Outcome<MadeKey> {
+        let (description, text) = (description.to_owned(), self.text());
+        let made = self
+            .scene
+            .call("make", move |world| {
+                world.works(&text).then(|| world.add(&description))
+            })
+            .await;
+        match made {
+            Some(Some((id, text))) => {
+                let made = MadeKey {
+                    id,
+                    key: SecretString::from(text),
+                    expires_at: None,
+                };
+                Outcome::Done(made, evidence())
+            }
+            Some(None) => Outcome::Refused(unknown_key(), evidence()),
+            None => Outcome::Unknown(evidence()),
+        }
+    }
+
+    async fn list_keys(&self) -> ReadResult<Vec<ObservedKey>> {
+        let own = self.text();
+        let listed = self
+            .scene
+            .call("list", move |world| {
+                let keys = world.keys.iter();
+                keys.map(|(id, (description, text))| ObservedKey {
+                    id: id.clone(),
+                    description: description.clone(),
+                    expires_at: None,
+                    is_own: *text == own,
+                })
+                .collect()
+            })
+            .await;
+        listed.map_or_else(unavailable, |listed| Ok((listed, evidence())))
+    }
+
+    async fn delete_key(&self, id: &str) -> Outcome<()> {
+        let (id, text) = (id.to_owned(), self.text());
+        let deleted = self
+            .scene
+            .call("delete", move |world| {
+                assert!(world.works(&text), "deleting with a dead key");
+                world.keys.remove(&id).is_some()
+            })
+            .await;
+        match deleted {
+            Some(true) => Outcome::Done((), evidence()),
+            Some(false) => {
+                let code = "api_keys.key_not_found".to_owned();
+                Outcome::Refused(Refusal::NotFound { code }, evidence())
+            }
+            None => Outcome::Unknown(evidence()),
+        }
+    }
+
+    async fn prove(&self, key: &SecretString) -> ReadResult<bool> {
+        let text = key.expose_secret().to_owned();
+        let proven = self
+            .scene
+            .call("prove", move |world| {
+                world.works(&text).then_some(!world.powerless)
+            })
+            .await;
+        match proven {
+            Some(Some(owner)) => Ok((owner, evidence())),
+            Some(None) => Err((ReadError::Refused(unknown_key()), evidence())),
+            None => unavailable(),
+        }
+    }
+
+    async fn prove_in_use(&self) -> ReadResult<bool> {
+        self.prove(&SecretString::from(self.text())).await
+    }
+
+    async fn reload(&self) -> Result<bool, SecretError> {
+        let stored = self
+            .scene
+            .call("reload", |world| world.stored.clone())
+            .await
+            .ok_or_else(|| away("reload"))?;
+        let mut current = self.current.lock().expect("no test panics with it");
+        let changed = *current != stored;
+        *current = stored;
+        Ok(changed)
+    }
+}
+
+fn name() -> IntegrationName {
+    IntegrationName::parse("acme").expect("valid")
+}
+
+struct Bed {
+    scene: Scene,
+    ledger: Arc<MemoryLedger>,
+    desk: Arc<Desk>,
+    rotator: Rotator,
+    settings: RotationSettings,
+}
+
+impl Bed {
+    fn new(scene: Scene) -> Self {
+        Self::with(scene, RotationSettings::default())
+    }
+
+    fn with(scene: Scene, settings: RotationSettings) -> Self {
+        let ledger = Arc::new(MemoryLedger::new());
+        let (desk, rotator) = process(&scene, &ledger, &settings);
+        Self {
+            scene,
+            ledger,
+            desk,
+            rotator,
+            settings,
+        }
+    }
+
+    async fn last(&self) -> KeyRotation {
+        let last = self.ledger.rotation(&name()).await.expect("readable");
+        last.expect("one was asked for")
+    }
+
+    /// Runs, restarts after crashes and lets time pass, until the rotation is over.
+    async fn finish(&mut self) -> KeyRotation {
+        for _ in 0..500 {
+            let ran = tokio::select! {
+                ran = self.rotator.run() => Some(ran.expect("the ledger works")),
+                () = self.scene.crash.notified() => None,
+            };
+            let now = self.scene.clock.now();
+            match ran {
+                None => {
+                    (self.desk, self.rotator) = process(&self.scene, &self.ledger, &self.settings);
+                }
+                Some(Progress::Idle) => {
+                    let mut world = self.scene.world();
+                    world.land(now, true);
+                    drop(world);
+                    return self.last().await;
+                }
+                Some(Progress::Waits(until)) => self.scene.clock.advance(until - now),
+                Some(Progress::Troubled(_)) => {
+                    self.scene.clock.advance(TimeDelta::seconds(15));
+                }
+                Some(Progress::Busy) => {}
+            }
+            let world = self.scene.world();
+            assert!(
+                world.works(&self.desk.text()),
+                "the connector holds a dead key after {:?}",
+                world.calls
+            );
+        }
+        panic!("not over: {:?}", self.last().await);
+    }
+
+    /// One working key, which everybody uses, and nothing else of ours.
+    fn assert_no_orphan(&self, why: &str) {
+        let world = self.scene.world();
+        let in_use = self.desk.text();
+        assert_eq!(world.stored, in_use, "{why}: {:?}", world.calls);
+        let left: Vec<&String> = world
+            .keys
+            .iter()
+            .filter(|(_, (description, _))| description != "somebody else's")
+            .map(|(_, (_, text))| text)
+            .collect();
+        assert_eq!(left, [&in_use], "{why}: {:?}", world.calls);
+        assert!(
+            world.keys.contains_key("k2"),
+            "{why}: a stranger's key is gone"
+        );
+    }
+}
+
+/// A process as it starts: with the key that the store holds.
+fn process(
+    scene: &Scene,
+    ledger: &Arc<MemoryLedger>,
+    settings: &RotationSettings,
+) -> (Arc<Desk>, Rotator) {
+    let desk = Arc::new(Desk {
+        scene: scene.clone(),
+        current: Mutex::new(scene.world().stored.clone()),
+    });
+    let rotator = Rotator::new(
+        name(),
+        Arc::clone(&desk) as Arc<dyn KeyDesk>,
+        Arc::new(Shelf(scene.clone())),
+        Arc::clone(ledger) as Arc<dyn Ledger>,
+        Arc::new(scene.clock.clone()),
+        settings.clone(),
+    );
+    (desk, rotator)
+}
+
+async fn rotated(faults: Vec<Fault>) -> (Bed, KeyRotation) {
+    let scene = Scene::new();
+    scene.world().faults = faults;
+    let mut bed = Bed::new(scene);
+    bed.rotator
+        .ask("ada", "quarterly", None)
+        .await
+        .expect("accepted");
+    let last = bed.finish().await;
+    (bed, last)
+}
+
+#[tokio::test]
+async fn a_rotation_ends_with_the_new_key_in_store_and_in_use_and_the_old_one_deleted() {
+    let (bed, last) = rotated(Vec::new()).await;
+    assert_eq!(last.stage, Stage::Done);
+    assert_eq!(last.last_error, None);
+    bed.assert_no_orphan("done");
+    let id = |mark: Option<crate::domain::rotation::KeyMark>| mark.map(|mark| mark.id);
+    assert_eq!(id(last.old).as_deref(), Some("k1"));
+    assert_eq!(id(last.new).as_deref(), Some("k3"));
+    let overlap = last.stage_since - last.switched_at.expect("switched");
+    assert!(overlap >= RotationSettings::default().overlap, "{overlap}");
+}
+
+#[tokio::test]
+async fn a_rotation_interrupted_at_every_call_ends_with_one_working_key_and_no_orphan() {
+    let calls = rotated(Vec::new()).await.0.scene.world().calls.len();
+    assert!(calls > 10, "{calls}");
+    let effects = [
+        Effect::Never,
+        Effect::Now,
+        Effect::Later(1),
+        Effect::Later(3),
+        Effect::Later(1_000),
+    ];
+    for at in 0..calls {
+        for dies in [true, false] {
+            for effect in effects {
+                let fault = Fault { at, dies, effect };
+                let (bed, last) = rotated(vec![fault]).await;
+                bed.assert_no_orphan(&format!("{fault:?}"));
+                assert_eq!(last.stage, Stage::Done, "{fault:?}: {last:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_interrupted_twice_ends_with_one_working_key_and_no_orphan() {
+    let calls = rotated(Vec::new()).await.0.scene.world().calls.len() + 6;
+    let effects = [Effect::Never, Effect::Now, Effect::Later(2)];
+    for first in 0..calls {
+        for second in first + 1..calls {
+            for (one, two) in effects
+                .iter()
+                .flat_map(|one| effects.map(|two| (*one, two)))
+            {
+                let faults = vec![
+                    Fault {
+                        at: first,
+                        dies: true,
+                        effect: one,
+                    },
+                    Fault {
+                        at: second,
+                        dies: (first + second).is_multiple_of(2),
+                        effect: two,
+                    },
+                ];
+                let why = format!("{faults:?}");
+                let (bed, last) = rotated(faults).await;
+                bed.assert_no_orphan(&why);
+                assert!(last.stage.is_over(), "{why}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_without_the_rights_of_an_owner_never_reaches_the_store() {
+    let scene = Scene::new();
+    scene.world().powerless = true;
+    let mut bed = Bed::new(scene);
+    bed.rotator.ask("ada", "why", None).await.expect("accepted");
+    let last = bed.finish().await;
+    assert_eq!(last.stage, Stage::Abandoned);
+    let code = last.last_error.map(|error| error.code);
+    assert_eq!(code.as_deref(), Some("new_key_is_not_owner"));
+    bed.assert_no_orphan("abandoned");
+    assert_eq!(bed.desk.text(), "text-1");
+    assert!(!bed.scene.world().calls.contains(&"replace"));
+}
+
+#[tokio::test]
+async fn a_key_that_somebody_else_stores_meanwhile_wins() {
+    let scene = Scene::new();
+    let mut bed = Bed::new(scene);
+    bed.rotator.ask("ada", "why", None).await.expect("accepted");
+    // The store does not answer until somebody has put a key of their own there.
+    let faults = (0..40).map(|at| Fault {
+        at: at + 3,
+        dies: false,
+        effect: Effect::Never,
+    });
+    bed.scene.world().faults = faults.collect();
+    for _ in 0..4 {
+        bed.rotator.run().await.expect("the ledger works");
+        bed.scene.clock.advance(TimeDelta::seconds(15));
+    }
+    {
+        let mut world = bed.scene.world();
+        let (_, text) = world.add("an operator's");
+        world.stored = text;
+        world.version += 1;
+        world.faults.clear();
+    }
+    bed.desk.reload().await.expect("fetched");
+    bed.finish().await;
+    let world = bed.scene.world();
+    assert_eq!(world.stored, bed.desk.text());
+    let ours = |(description, _): &&(String, String)| description.starts_with("latchkey/");
+    let stored = &world.stored;
+    let strays = world
+        .keys
+        .values()
+        .filter(ours)
+        .filter(|(_, text)| text != stored);
+    assert_eq!(strays.count(), 0, "{:?}", world.keys);
+}
+
+#[tokio::test]
+async fn asking_twice_is_one_rotation_and_a_place_that_cannot_be_written_is_refused() {
+    let bed = Bed::new(Scene::new());
+    let first = bed.rotator.ask("ada", "why", None).await.expect("accepted");
+    let again = bed.rotator.ask("bob", "too", None).await.expect("answered");
+    assert_eq!(first.id, again.id);
+    let scene = Scene::new();
+    scene.world().read_only = true;
+    let refused = Bed::new(scene).rotator.ask("ada", "why", None).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ServiceError::Unfit {
+                code: "secret_unwritable",
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    let endless = bed
+        .rotator
+        .ask("ada", "why", Some(TimeDelta::days(366)))
+        .await;
+    assert!(matches!(endless, Err(ServiceError::InvalidField { .. })));
+}
+
+#[tokio::test]
+async fn a_schedule_rotates_a_key_that_ends_soon_and_then_waits_its_time() {
+    let schedule = Schedule {
+        every: TimeDelta::days(60),
+        lives: TimeDelta::days(90),
+    };
+    let settings = RotationSettings {
+        schedule: Some(schedule),
+        ..RotationSettings::default()
+    };
+    let mut bed = Bed::with(Scene::new(), settings);
+    let now = bed.scene.clock.now();
+    let asked = |until: TimeDelta| Some(now + until);
+    assert!(
+        !bed.rotator
+            .ask_if_due(asked(TimeDelta::days(31)))
+            .await
+            .expect("readable")
+    );
+    assert!(
+        bed.rotator
+            .ask_if_due(asked(TimeDelta::days(30)))
+            .await
+            .expect("asked")
+    );
+    let last = bed.finish().await;
+    assert_eq!(
+        (last.stage, last.asked_by.as_str()),
+        (Stage::Done, "schedule")
+    );
+    let fresh = asked(TimeDelta::days(90));
+    assert!(!bed.rotator.ask_if_due(fresh).await.expect("readable"));
+    bed.scene.clock.advance(TimeDelta::days(60));
+    assert!(bed.rotator.ask_if_due(fresh).await.expect("asked"));
+}

@@ -337,6 +337,8 @@ pub(super) const METHODS: &[&str] = &[
     "ListOverdue",
     "ForgetAccess",
     "AdoptAccess",
+    "ListReviews",
+    "CloseReview",
     "GetHold",
     "ReleaseHold",
     "ServerReflectionInfo",

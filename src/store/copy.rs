@@ -187,6 +187,18 @@ pub(crate) const TABLES: &[Table] = &[
         numbers_first: true,
     },
     table("sink_cursors", 1, &["name"], &["sequence"]),
+    table(
+        "used_tokens",
+        1,
+        &["token", "kind", "grant_id"],
+        &["used_at", "forget_after"],
+    ),
+    table(
+        "reviews",
+        1,
+        &["grant_id", "integration", "body"],
+        &["is_open", "format"],
+    ),
 ];
 
 /// One end of a copy, in one transaction.

@@ -45,6 +45,11 @@ const MIGRATIONS: &[Migration] = &[
         needs: 1,
         text: include_str!("migrations/0005_sink_cursors.sql"),
     },
+    Migration {
+        version: 7,
+        needs: 1,
+        text: include_str!("migrations/0007_used_tokens.sql"),
+    },
 ];
 
 /// Newest version that this release knows.

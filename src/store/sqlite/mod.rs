@@ -18,6 +18,7 @@ mod open;
 mod operations;
 mod read;
 mod recovery;
+mod reviews;
 mod sights;
 mod together;
 mod write;

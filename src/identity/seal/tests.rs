@@ -1,3 +1,5 @@
+//! What is taken, and everything that is not.
+
 use std::path::Path;
 
 use serde_json::json;

@@ -331,9 +331,12 @@ async fn a_token_opens_one_grant_which_alarms_owes_a_review_and_cannot_be_extend
 
     let events = bed.ledger.events(&EventFilter::default(), 0, 100).await;
     let events = events.expect("readable");
-    let used = events.iter().find_map(|stored| match &stored.event.kind {
-        EventKind::BreakGlassUsed { key, id, reason } => Some((key, id, reason)),
-        _ => None,
+    let used = events.iter().find_map(|stored| {
+        if let EventKind::BreakGlassUsed { key, id, reason } = &stored.event.kind {
+            Some((key, id, reason))
+        } else {
+            None
+        }
     });
     let (key, id, reason) = used.expect("an event");
     assert_eq!((key.as_str(), id.as_str()), ("safe", "t-1"));

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::domain::caller::Caller;
 use crate::domain::ids::GrantId;
-use crate::service::{Result, Revoked, Service, ServiceError, Wait, WatchItem, Watched};
+use crate::service::{Result, Revoked, Service, ServiceError, Vouchers, Wait, WatchItem, Watched};
 
 use super::guard::Deadline;
 use super::pb::access_service_server::AccessService;
@@ -91,11 +91,17 @@ impl AccessService for AccessApi {
                 request_id,
                 spec,
                 wait: _,
+                approvals,
+                break_glass_token,
             } = request.into_inner();
             let request_id = convert::request_id("request_id", request_id)?;
             let ask = convert::ask(spec)?;
+            let vouchers = Vouchers {
+                approvals,
+                break_glass: (!break_glass_token.is_empty()).then_some(break_glass_token),
+            };
             self.service
-                .create_grant(&caller, request_id, ask, wait)
+                .create_grant_vouched(&caller, request_id, ask, vouchers, wait)
                 .await
         }
         .await
@@ -193,8 +199,10 @@ impl AccessService for AccessApi {
     ) -> std::result::Result<Response<pb::ExtendGrantResponse>, Status> {
         let caller = caller(&request)?;
         let extended = async {
-            let extension = convert::extension(request.into_inner())?;
-            self.service.extend_with_forecast(&caller, extension).await
+            let (extension, approvals) = convert::extension(request.into_inner())?;
+            self.service
+                .extend_vouched(&caller, extension, approvals)
+                .await
         }
         .await
         .map_err(|error| self.status(&error))?;

@@ -2,6 +2,7 @@
 //!
 //! Owns the calls about receipts: convert, hand to the service, render. Never decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use prost::Message as _;
@@ -10,9 +11,10 @@ use tonic::{Request, Response, Status};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::caller::Caller;
+use crate::domain::ids::GrantId;
 use crate::domain::member::Subject;
 use crate::domain::receipt::{
-    Assurance, Calls, Fate, GivenUp, Line, Look, Receipt, Sighting, Trail,
+    Assurance, Calls, Fate, GivenUp, Line, Look, Receipt, Sighting, Trail, Warning,
 };
 use crate::domain::request::Principal;
 use crate::ports::ledger::{ReceiptCursor, ReceiptFilter};
@@ -60,6 +62,8 @@ impl AuditApi {
             .service
             .list_receipts(caller, filter, before, limit)
             .await?;
+        let ids: Vec<GrantId> = page.items.iter().map(|item| item.grant_id).collect();
+        let owing = self.service.owing_review(&ids).await?;
         let mut next = page.next;
         let mut receipts = Vec::with_capacity(page.items.len());
         let (mut bytes, mut last) = (0, None);
@@ -68,7 +72,7 @@ impl AuditApi {
                 ended_at: item.ended_at,
                 id: item.grant_id,
             };
-            let wire = receipt(item);
+            let wire = receipt(item, &owing);
             bytes += wire.encoded_len();
             if bytes > PAGE_BYTES && !receipts.is_empty() {
                 // Large receipts: the page ends early and the next one begins here.
@@ -97,12 +101,14 @@ impl AuditService for AuditApi {
         let pb::GetReceiptRequest { grant_id } = request.into_inner();
         let found = async {
             let id = convert::grant_id("grant_id", &grant_id)?;
-            self.service.get_receipt(&caller, id).await
+            let found = self.service.get_receipt(&caller, id).await?;
+            let owing = self.service.owing_review(&[id]).await?;
+            Ok(receipt(found, &owing))
         }
         .await
-        .map_err(|error| self.status(&error))?;
+        .map_err(|error: ServiceError| self.status(&error))?;
         Ok(Response::new(pb::GetReceiptResponse {
-            receipt: Some(receipt(found)),
+            receipt: Some(found),
         }))
     }
 
@@ -298,11 +304,14 @@ fn sighting(sighting: Sighting) -> pb::Sighting {
     }
 }
 
-fn receipt(value: Receipt) -> pb::Receipt {
+fn receipt(value: Receipt, owing: &BTreeSet<GrantId>) -> pb::Receipt {
     let is_open = value.is_open();
     let sure = assurance(value.assurance());
     let due_to_gone = value.due_to_gone();
-    let warnings = value.warnings();
+    let mut warnings = value.warnings();
+    if owing.contains(&value.grant_id) {
+        warnings.push(Warning::ReviewOpen);
+    }
     let notes = value.notes();
     let Receipt {
         grant_id,

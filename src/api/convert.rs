@@ -337,21 +337,23 @@ fn state_name(value: i32) -> Result<&'static str> {
 }
 
 /// An extension.
-pub(super) fn extension(value: pb::ExtendGrantRequest) -> Result<Extension> {
+pub(super) fn extension(value: pb::ExtendGrantRequest) -> Result<(Extension, Vec<String>)> {
     let pb::ExtendGrantRequest {
         request_id: key,
         grant_id: id,
         duration: length,
         requester,
         reason,
+        approvals,
     } = value;
-    Ok(Extension {
+    let extension = Extension {
         request_id: request_id("request_id", key)?,
         grant_id: grant_id("grant_id", &id)?,
         by: duration("duration", length)?,
         requester: text("requester", requester, MAX_REQUESTER)?,
         reason: text("reason", reason, MAX_REASON)?,
-    })
+    };
+    Ok((extension, approvals))
 }
 
 /// A revocation of one grant.

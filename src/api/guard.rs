@@ -339,6 +339,8 @@ pub(super) const METHODS: &[&str] = &[
     "AdoptAccess",
     "GetKey",
     "RotateKey",
+    "ListReviews",
+    "CloseReview",
     "GetHold",
     "ReleaseHold",
     "ServerReflectionInfo",

@@ -16,6 +16,7 @@ mod listener;
 mod operations;
 pub mod pb;
 mod render;
+mod review;
 mod server;
 pub mod status;
 mod token;

@@ -21,7 +21,7 @@ use crate::service::{
 use super::access::caller;
 use super::pb::operations_service_server::OperationsService;
 use super::status::status;
-use super::{convert, keys, pb, render, token};
+use super::{convert, keys, pb, render, review, token};
 
 const LIST: &str = "ListOverdue";
 
@@ -78,6 +78,42 @@ impl OperationsService for OperationsApi {
             .await
             .map(Response::new)
             .map_err(|error| self.status(&error))
+    }
+
+    async fn list_reviews(
+        &self,
+        request: Request<pb::ListReviewsRequest>,
+    ) -> std::result::Result<Response<pb::ListReviewsResponse>, Status> {
+        let listed = async {
+            let review::Asked {
+                open_only,
+                before,
+                limit,
+            } = review::asked(request.into_inner())?;
+            let page = self.service.list_reviews(open_only, before, limit).await?;
+            Ok(review::listed(open_only, page))
+        }
+        .await
+        .map_err(|error: ServiceError| self.status(&error))?;
+        Ok(Response::new(listed))
+    }
+
+    async fn close_review(
+        &self,
+        request: Request<pb::CloseReviewRequest>,
+    ) -> std::result::Result<Response<pb::CloseReviewResponse>, Status> {
+        let caller = caller(&request)?;
+        let closed = async {
+            let (id, requester, note) = review::closing(request.into_inner())?;
+            self.service
+                .close_review(&caller, id, requester, note)
+                .await
+        }
+        .await
+        .map_err(|error| self.status(&error))?;
+        Ok(Response::new(pb::CloseReviewResponse {
+            review: Some(review::review(closed)),
+        }))
     }
 
     async fn forget_access(

@@ -3,10 +3,13 @@
 //! Owns what callers are told of a grant. Destructures every value, so that a new field cannot be forgotten, and
 //! never shows an invitation's token or text from upstream's errors.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Assignment, ProjectType, Scope, Target};
+use crate::domain::authority::Authority;
 use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
 use crate::domain::grant::{
     Certainty, EndCause, Grant, GrantState, GrantedAssignment, Holding, LastError,
@@ -142,6 +145,11 @@ fn warnings(grant: &Grant) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if grant.break_glass().is_some() {
+        warnings.push(
+            "an emergency token opened this; it cannot be extended, and owes a review".to_owned(),
+        );
+    }
     if grant.externally_modified {
         warnings.push("somebody else changed what this grant gave".to_owned());
     }
@@ -153,9 +161,17 @@ fn warnings(grant: &Grant) -> Vec<String> {
     warnings
 }
 
+/// The people behind the approvals, each once.
+fn approvers(authority: Option<&Authority>) -> Vec<String> {
+    let approvals = authority.map_or(&[][..], |authority| &authority.approvals);
+    let people: BTreeSet<&String> = approvals.iter().map(|one| &one.person).collect();
+    people.into_iter().cloned().collect()
+}
+
 /// A grant as callers see it.
 pub(super) fn grant(value: Grant) -> pb::Grant {
     let warnings = warnings(&value);
+    let is_break_glass = value.break_glass().is_some();
     let Grant {
         id,
         integration,
@@ -179,6 +195,7 @@ pub(super) fn grant(value: Grant) -> pb::Grant {
         last_error,
         verified_at,
         removal_sent_at: _,
+        authority,
     } = value;
     let mut wire = pb::Grant {
         id: id.to_string(),
@@ -221,6 +238,8 @@ pub(super) fn grant(value: Grant) -> pb::Grant {
         }),
         warnings,
         version,
+        approvers: approvers(authority.as_deref()),
+        is_break_glass,
         ..pb::Grant::default()
     };
     let state = match state {

@@ -90,6 +90,9 @@ fn metadata(error: &ServiceError) -> HashMap<String, String> {
     if !policies.is_empty() {
         metadata.insert("policies".to_owned(), policies.join(", "));
     }
+    if let ServiceError::Voucher { why, .. } = error {
+        metadata.insert("why".to_owned(), (*why).to_owned());
+    }
     if let ServiceError::TooLate {
         predicted,
         bound,
@@ -125,7 +128,11 @@ fn code(error: &ServiceError) -> Code {
         | ServiceError::ClockSkew { .. }
         | ServiceError::Unfit { .. }
         | ServiceError::TooMany { .. } => Code::FailedPrecondition,
-        ServiceError::OwnIdentity | ServiceError::Law(_) => Code::PermissionDenied,
+        // An approval is an argument like others; a token is a claim to be somebody who may.
+        ServiceError::Voucher { code, .. } if *code == "approval_refused" => Code::InvalidArgument,
+        ServiceError::Voucher { .. } | ServiceError::OwnIdentity | ServiceError::Law(_) => {
+            Code::PermissionDenied
+        }
         ServiceError::RequestIdReused => Code::AlreadyExists,
         ServiceError::Policy(refusal) => match refusal.kind {
             Kind::Impossible => Code::InvalidArgument,
@@ -155,6 +162,9 @@ fn code(error: &ServiceError) -> Code {
 
 fn field(error: &ServiceError) -> Option<(String, String)> {
     if let ServiceError::InvalidField { field, problem } = error {
+        return Some((field.clone(), problem.clone()));
+    }
+    if let ServiceError::Voucher { field, problem, .. } = error {
         return Some((field.clone(), problem.clone()));
     }
     if let ServiceError::Law(refusal) = error {

@@ -333,6 +333,7 @@ impl Of {
             last_error: None,
             verified_at: is_active.then_some(now),
             removal_sent_at: None,
+            authority: None,
         })
     }
 

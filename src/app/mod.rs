@@ -18,6 +18,7 @@ mod objective;
 mod probe;
 mod recovery;
 mod replicas;
+pub mod seals;
 mod sinks;
 mod sweeps;
 mod trust;
@@ -39,7 +40,7 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::MemberRecord;
 use crate::ports::audit::AuditStore;
-use crate::ports::{AccessProvider, Clock, Law, Ledger, SecretStore, Wake};
+use crate::ports::{AccessProvider, Clock, Law, Ledger, Seals, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
     Pace, Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
@@ -48,7 +49,7 @@ use crate::scheduler::{Driver, JumpWatch, Limits, Waker, watchdog};
 use crate::service::rotation::{self, Rotator};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
-use crate::{elastic, identity, law, reconcile, scheduler};
+use crate::{elastic, identity, law, reconcile, scheduler, service};
 
 use integration::Integration;
 
@@ -121,6 +122,7 @@ impl App {
         // Before anything listens: a listener that cannot tell who calls does not open.
         let identity = trust::identity(&config, &clock)?;
         let law = trust::law(&config)?;
+        let keyring = seals::keyring(&config)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
@@ -289,7 +291,10 @@ impl App {
             adapters::rules(&config.policy)?,
             adapters::service_settings(&config),
         );
-        let mut service = service.with_holds(&holds).with_rotators(&rotators);
+        let mut service = service
+            .with_holds(&holds)
+            .with_rotators(&rotators)
+            .with_seals(Arc::clone(&keyring) as Arc<dyn Seals>);
         if let Some(law) = &law {
             service = service.with_law(Arc::clone(law) as Arc<dyn Law>);
         }
@@ -346,6 +351,7 @@ impl App {
                 .as_ref()
                 .and_then(|identity| identity.tls().cloned()),
             law: law.clone(),
+            keyring: Some(keyring),
             ledger: Some((Arc::clone(&ledger), Arc::clone(&clock))),
         };
         options.identity = identity;
@@ -465,6 +471,7 @@ const DESCRIBE: &[fn()] = &[
     identity::describe_metrics,
     law::describe_metrics,
     rotation::describe_metrics,
+    service::vouch::describe_metrics,
 ];
 
 /// Refuses to start without an integration that still has grants: nobody would ever take that access away.

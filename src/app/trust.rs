@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{CallerSection, Config, LawSection, Oidc, Policy, Role};
 use crate::domain::caller::CallerRole;
 use crate::domain::event::{AuditEvent, EventKind};
+use crate::identity::seal::Keyring;
 use crate::identity::{
     CertificateRule, Identity, Issuer, IssuerOptions, Registry, Reload, Rule, Tls, TlsPaths,
     TokenRule,
@@ -163,6 +164,7 @@ async fn note(kind: EventKind, ledger: &dyn Ledger, clock: &dyn Clock) {
 pub(super) struct Trusted {
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) law: Option<Arc<CedarLaw>>,
+    pub(super) keyring: Option<Arc<Keyring>>,
     /// Where a change of the law is written down.
     pub(super) ledger: Option<(Arc<dyn Ledger>, Arc<dyn Clock>)>,
 }
@@ -191,6 +193,9 @@ impl Trusted {
     /// Looks at all files. Answers what is to be written down.
     fn look(&self) -> Option<EventKind> {
         self.look_at_tls();
+        if let Some(keyring) = &self.keyring {
+            super::seals::look(keyring);
+        }
         self.look_at_law()
     }
 

@@ -16,7 +16,9 @@ use super::ledger::{LedgerArgs, MigrateArgs};
 use super::overdue::{ForgetArgs, OverdueArgs};
 use super::policy::PolicyArgs;
 use super::proof::{ReceiptArgs, ReceiptsArgs};
+use super::review::ReviewArgs;
 use super::secure::Credentials;
+use super::signing::{ApprovalArgs, BreakGlassArgs, VoucherArgs};
 use super::simulate::SimulateArgs;
 use super::streams::Format;
 use super::sweep::SweepArgs;
@@ -94,6 +96,12 @@ pub enum Command {
     /// Check, try out and show the policies that decide what callers may do
     #[command(after_help = POLICY_EXAMPLES, disable_help_subcommand = true)]
     Policy(PolicyArgs),
+    /// Approve requests by a signature of your own
+    #[command(after_help = APPROVAL_EXAMPLES, disable_help_subcommand = true)]
+    Approval(ApprovalArgs),
+    /// Seal tokens in advance that open access in an emergency
+    #[command(after_help = BREAK_GLASS_EXAMPLES, disable_help_subcommand = true)]
+    BreakGlass(BreakGlassArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
@@ -182,6 +190,9 @@ pub enum ClientCommand {
     /// Give up removing one overdue assignment; needs a second person
     #[command(after_help = FORGET_EXAMPLES)]
     Forget(ForgetArgs),
+    /// List and close the reviews that emergency grants owe
+    #[command(after_help = REVIEW_EXAMPLES, disable_help_subcommand = true)]
+    Review(ReviewArgs),
     /// Declare access that a grant gave standing, so that it stays; with --from: rebuild a lost ledger
     #[command(after_help = ADOPT_EXAMPLES)]
     Adopt(AdoptAccessArgs),
@@ -356,6 +367,9 @@ pub struct GrantArgs {
     /// Key of this request; repeating it with the same request gives the same grant [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+    /// What vouches for it.
+    #[command(flatten)]
+    pub vouchers: VoucherArgs,
 }
 
 /// Which grants: shared by `list` and `watch`.
@@ -454,6 +468,9 @@ pub struct ExtendArgs {
     /// Key of this request [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+    /// File with an approval of this very extension, so its --request-id too; may be repeated
+    #[arg(long = "approval", value_name = "FILE", value_hint = ValueHint::FilePath, requires = "request_id")]
+    pub approvals: Vec<PathBuf>,
 }
 
 /// Arguments of `revoke`.

@@ -216,6 +216,7 @@ async fn create(
             ..pb::GrantSpec::default()
         }),
         wait: pb::GrantWait::Active.into(),
+        ..pb::CreateGrantRequest::default()
     };
     let mut request = tonic::Request::new(request);
     request.set_timeout(PATIENCE);

@@ -4,6 +4,7 @@
 //! does.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{ExtendArgs, GetArgs, GrantArgs, RevokeArgs, SpecArgs};
@@ -14,7 +15,7 @@ use super::progress::Progress;
 use super::receipt::{details, show};
 use super::resolve::{self, WrittenGrant};
 use super::streams::{Format, Paint, Streams};
-use super::{table, text, time, view};
+use super::{signing, table, text, time, view};
 use crate::api::pb;
 
 /// First and longest pause between two looks at a grant that is waited for.
@@ -84,6 +85,10 @@ pub(super) async fn spec(
     Ok((spec, names))
 }
 
+fn approvals(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    files.iter().map(|file| signing::signed(file)).collect()
+}
+
 fn wire_length(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
@@ -104,6 +109,14 @@ pub(super) async fn grant(
         request_id: request_id.clone(),
         spec: Some(spec),
         wait: pb::GrantWait::Accepted.into(),
+        approvals: approvals(&args.vouchers.approvals)?,
+        break_glass_token: args
+            .vouchers
+            .break_glass_token
+            .as_deref()
+            .map(signing::signed)
+            .transpose()?
+            .unwrap_or_default(),
     };
     let answer = connector
         .call(request, |request| {
@@ -414,6 +427,7 @@ pub(super) async fn extend(
         duration: Some(wire_length(args.duration.seconds())),
         requester: args.requester.clone(),
         reason: args.reason.clone(),
+        approvals: approvals(&args.approvals)?,
     };
     let answer = connector
         .call(request, |request| {

@@ -133,6 +133,33 @@ Examples:
   latchkey audit export --config /etc/latchkey/config.yaml > audit.jsonl
   latchkey audit verify audit.jsonl --key \"$PUBLIC_KEY\" --head \"$HEAD\"";
 
+pub(super) const APPROVAL_EXAMPLES: &str = "\
+An approval is a signature over one request, made on the approver's own machine; the request carries it along.
+
+Examples:
+  latchkey approval keygen --key ada.key > ada.pem
+  latchkey approval digest --request request.yaml
+  latchkey approval sign --key ada.key --approver ada --request request.yaml > ada.jws
+  latchkey grant bob@example.com viewer --on prod --for 1h --request-id r-1 --approval ada.jws";
+
+pub(super) const BREAK_GLASS_EXAMPLES: &str = "\
+A token is sealed while all is well and kept offline. It opens one grant within its scope and time, without a control
+plane; that alarms, cannot be extended, and owes a review.
+
+Examples:
+  latchkey break-glass keygen --key safe.key > safe.pem
+  latchkey break-glass issue --key safe.key --name safe-2026 --integration main --member ada@example.com \\
+      --role deployment-admin --on deployment/0f1e --max-duration 2h --not-after +90d --reason \"on-call\" > token
+  latchkey break-glass inspect token
+  latchkey grant ada@example.com admin --on deployment/0f1e --for 1h --break-glass-token token";
+
+pub(super) const REVIEW_EXAMPLES: &str = "\
+Every grant that an emergency token opened owes a look back, by somebody who neither used nor received it.
+
+Examples:
+  latchkey review list
+  latchkey review close 0199f7a0-1b2c-7def-8123-456789abcdef --requester bob --note \"restored prod, see INC-7\"";
+
 pub(super) const RECEIPT_EXAMPLES: &str = "\
 A receipt is written in the transaction that ends its grant, and again when the second look is done.
 

@@ -34,8 +34,10 @@ mod proof_text;
 mod proof_view;
 mod receipt;
 mod resolve;
+mod review;
 pub mod secure;
 mod shell;
+mod signing;
 pub mod simulate;
 mod stranger;
 pub mod streams;
@@ -57,7 +59,12 @@ pub use ledger::{LedgerArgs, MigrateArgs};
 pub use overdue::{ForgetArgs, OverdueArgs};
 pub use policy::{CasesArgs, ExplainArgs, PolicyArgs, PolicyCommand, ShowArgs, Which};
 pub use proof::{ReceiptArgs, ReceiptsArgs};
+pub use review::{ReviewArgs, ReviewCloseArgs, ReviewCommand, ReviewListArgs};
 pub use secure::Credentials;
+pub use signing::{
+    ApprovalArgs, ApprovalCommand, BreakGlassArgs, BreakGlassCommand, DigestArgs, InspectArgs,
+    IssueArgs, KeygenArgs, SignArgs, VoucherArgs,
+};
 pub use streams::Streams;
 pub use sweep::SweepArgs;
 
@@ -81,6 +88,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "drift",
             "receipt",
             "receipts",
+            "approval",
+            "break-glass",
         ],
     ),
     (
@@ -109,6 +118,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "audit",
             "overdue",
             "forget",
+            "review",
             "adopt",
             "key",
             "sweep",
@@ -169,6 +179,12 @@ pub async fn run(cli: Cli, streams: &mut Streams) -> Exit {
             .map(|()| Exit::Done),
         Command::CheckConfig(args) => configuration::check(&args, streams).map(|()| Exit::Done),
         Command::Policy(args) => policy::policy(&args, &cli.global, streams).map(|()| Exit::Done),
+        Command::Approval(args) => {
+            signing::approval(&args, cli.global.output, streams).map(|()| Exit::Done)
+        }
+        Command::BreakGlass(args) => {
+            signing::break_glass(&args, cli.global.output, streams).map(|()| Exit::Done)
+        }
         Command::Schema => configuration::schema(streams).map(|()| Exit::Done),
         Command::Completions(args) => shell::completions(&args, streams).map(|()| Exit::Done),
         Command::Man(args) => shell::man(&args, streams).map(|()| Exit::Done),
@@ -202,6 +218,7 @@ async fn ask(
         | ClientCommand::Overdue(_)
         | ClientCommand::Forget(_)
         | ClientCommand::Key(_)
+        | ClientCommand::Review(_)
         | ClientCommand::Adopt(_)
         | ClientCommand::Members(_)
         | ClientCommand::Roles(_)
@@ -231,6 +248,7 @@ async fn ask(
         ClientCommand::Overdue(args) => overdue::overdue(connector, format, args, streams).await,
         ClientCommand::Forget(args) => overdue::forget(connector, format, args, streams).await,
         ClientCommand::Key(args) => key::key(connector, format, args, streams).await,
+        ClientCommand::Review(args) => review::review(connector, format, args, streams).await,
         ClientCommand::Adopt(args) => {
             adopt_access::adopt_access(connector, format, args, streams).await
         }

@@ -157,6 +157,8 @@ pub(super) struct Grant {
     pub(super) last_error: Option<GrantError>,
     pub(super) warnings: Vec<String>,
     pub(super) version: u64,
+    pub(super) approvers: Vec<String>,
+    pub(super) is_break_glass: bool,
 }
 
 impl From<&pb::Grant> for Grant {
@@ -194,6 +196,8 @@ impl From<&pb::Grant> for Grant {
             last_error,
             warnings,
             version,
+            approvers,
+            is_break_glass,
         } = wire;
         Self {
             id: id.clone(),
@@ -246,6 +250,8 @@ impl From<&pb::Grant> for Grant {
             }),
             warnings: warnings.clone(),
             version: *version,
+            approvers: approvers.clone(),
+            is_break_glass: *is_break_glass,
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod log;
 pub mod policy;
 pub mod problem;
+pub mod seals;
 pub mod secret;
 pub mod service_level;
 pub mod sink;
@@ -48,6 +49,7 @@ pub use log::Log;
 pub use policy::Policy;
 pub use problem::{ConfigErrors, Problem};
 pub use schema::{Setting, schema, settings};
+pub use seals::{Approvals, Approver, BreakGlass, BreakGlassKey};
 pub use secret::{KubernetesSource, Secret, SecretSource, VaultSource, VaultWay};
 pub use service_level::ServiceLevel;
 pub use sink::{ElasticsearchSink, FileSink, Sink, SinkKind, WebhookMode, WebhookSink};
@@ -92,6 +94,12 @@ pub struct Config {
     /// The customer's law: what callers may do.
     #[serde(default)]
     pub law: LawSection,
+    /// People who may approve requests by a signature of their own.
+    #[serde(default)]
+    pub approvals: Approvals,
+    /// Keys whose sealed tokens open emergency grants.
+    #[serde(default)]
+    pub break_glass: BreakGlass,
     /// How late access may be taken away when much of it ends at once.
     #[serde(default)]
     pub lateness: Lateness,
@@ -198,6 +206,8 @@ impl Config {
             limits,
             policy,
             law,
+            approvals,
+            break_glass,
             lateness,
             engine,
             sweeps: _,
@@ -217,6 +227,8 @@ impl Config {
         limits.check(problems);
         policy.check(problems);
         law.check(problems);
+        approvals.check(problems);
+        break_glass.check(problems);
         lateness.check(problems);
         engine.check(problems);
         reminders.check(problems);
@@ -259,6 +271,12 @@ fn check_sections(value: &serde_json::Value, problems: &mut Problems) {
     }
     if let Some(law) = section::<LawSection>(value, "law") {
         law.check(problems);
+    }
+    if let Some(approvals) = section::<Approvals>(value, "approvals") {
+        approvals.check(problems);
+    }
+    if let Some(break_glass) = section::<BreakGlass>(value, "break_glass") {
+        break_glass.check(problems);
     }
     if let Some(lateness) = section::<Lateness>(value, "lateness") {
         lateness.check(problems);

@@ -356,6 +356,31 @@ pub enum EventKind {
         /// SHA-256 of the texts in force, in hexadecimal digits.
         digest: String,
     },
+    /// Approvals were verified with the request of a grant or of its extension.
+    Approved {
+        /// Who approved, as `NAME (PERSON)`.
+        approvers: Vec<String>,
+        /// Ids of the approvals, in the same order.
+        ids: Vec<String>,
+        /// SHA-256 of the request that was approved.
+        request: String,
+    },
+    /// An emergency token opened a grant, and a review of it.
+    BreakGlassUsed {
+        /// Name of the key that sealed it.
+        key: String,
+        /// Id of the token.
+        id: String,
+        /// What it was issued for.
+        reason: String,
+    },
+    /// Somebody looked back at an emergency grant.
+    ReviewClosed {
+        /// Who, as told.
+        by: String,
+        /// What was found.
+        note: String,
+    },
     /// The connector started or stopped.
     Lifecycle {
         /// `started`, `stopped`, `sweep_started` or `sweep_ended`.
@@ -400,6 +425,9 @@ impl EventKind {
             Self::AccessForgotten { .. } => "access_forgotten",
             Self::AccessAdopted { .. } => "access_adopted",
             Self::LawChanged { .. } => "law_changed",
+            Self::Approved { .. } => "approved",
+            Self::BreakGlassUsed { .. } => "break_glass_used",
+            Self::ReviewClosed { .. } => "review_closed",
             Self::Lifecycle { .. } => "lifecycle",
         }
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::assignment::Assignment;
+use super::authority::{Authority, BreakGlass};
 use super::ids::{CallerName, GrantId, IntegrationName, RequestId};
 use super::member::Subject;
 use super::ttl::Ttl;
@@ -219,6 +220,9 @@ pub struct Grant {
     pub verified_at: Option<Timestamp>,
     /// When the first removal for this grant was sent.
     pub removal_sent_at: Option<Timestamp>,
+    /// What it rests on beside its caller: approvals, or an emergency token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Box<Authority>>,
 }
 
 /// A transition that the state does not allow.
@@ -421,6 +425,12 @@ impl Grant {
         let wanted = *expires_at + by.delta();
         *expires_at = self.not_after.map_or(wanted, |end| wanted.min(end));
         Ok(*expires_at)
+    }
+
+    /// The emergency token that opened it.
+    #[must_use]
+    pub fn break_glass(&self) -> Option<&BreakGlass> {
+        self.authority.as_ref()?.break_glass.as_ref()
     }
 
     /// Whether every assignment is covered by standing access.

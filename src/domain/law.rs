@@ -29,6 +29,8 @@ pub enum Matter {
     Create(Access),
     /// A later end of a grant.
     Extend(Access),
+    /// A new grant by an emergency token.
+    BreakGlass(Access),
     /// An earlier end of one grant or many.
     Revoke(Ending),
     /// To look.
@@ -42,6 +44,7 @@ impl Matter {
         match self {
             Self::Create(_) => "create",
             Self::Extend(_) => "extend",
+            Self::BreakGlass(_) => "break_glass",
             Self::Revoke(_) => "revoke",
             Self::Read(_) => "read",
         }
@@ -73,7 +76,7 @@ pub struct Access {
     pub has_hard_end: bool,
     /// Whether somebody may be invited for it.
     pub invite: bool,
-    /// Who approved it. Empty as long as requests carry no approvals.
+    /// The people who approved it, each of them once.
     pub approvers: BTreeSet<String>,
     /// Tickets that it refers to. Empty as long as requests carry none.
     pub tickets: BTreeSet<String>,

@@ -3,7 +3,9 @@
 //! Owns every rule that can be decided from values alone. Time is always an argument. It never does I/O, never
 //! reads a clock, never logs, and knows nothing of gRPC, SQL or HTTP.
 
+pub mod asked;
 pub mod assignment;
+pub mod authority;
 pub mod caller;
 pub mod catalogue;
 pub mod drift;

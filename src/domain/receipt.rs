@@ -348,6 +348,9 @@ pub enum Warning {
     Forgotten,
     /// An operator declared access standing: it stays.
     Adopted,
+    /// An emergency token opened the grant, and nobody has looked back at it yet. Told with a receipt while it is so,
+    /// and no part of it.
+    ReviewOpen,
 }
 
 impl Warning {
@@ -362,6 +365,7 @@ impl Warning {
             Self::RemovalBlocked => "removal_blocked",
             Self::Forgotten => "forgotten",
             Self::Adopted => "adopted",
+            Self::ReviewOpen => "review_open",
         }
     }
 
@@ -386,6 +390,7 @@ impl Warning {
                 "Access was given up by two people without being seen gone: it may still be there, and is watched for."
             }
             Self::Adopted => "An operator declared access standing: it was not removed.",
+            Self::ReviewOpen => "An emergency token opened this, and its review is still open.",
         }
     }
 }

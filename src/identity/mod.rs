@@ -6,6 +6,7 @@
 mod certificate;
 mod issuer;
 mod registry;
+pub mod seal;
 mod stream;
 mod tls;
 mod token;

@@ -36,6 +36,8 @@ pub enum Action {
     Create,
     /// A later end.
     Extend,
+    /// A new grant by an emergency token.
+    BreakGlass,
     /// An earlier end.
     Revoke,
     /// A look.
@@ -217,7 +219,7 @@ impl Case {
                 what: self.what.clone(),
                 reaches_others: self.reaches_others,
             }),
-            Action::Create | Action::Extend => {
+            Action::Create | Action::Extend | Action::BreakGlass => {
                 if self.access.is_empty() {
                     return Err(wrong(
                         "names no `access`; write [deployment-viewer on deployment/ID]".to_owned(),
@@ -245,10 +247,10 @@ impl Case {
                         .unwrap_or_else(|| u32::try_from(current.len()).unwrap_or(u32::MAX)),
                     current,
                 };
-                if self.action == Action::Create {
-                    Matter::Create(access)
-                } else {
-                    Matter::Extend(access)
+                match self.action {
+                    Action::Extend => Matter::Extend(access),
+                    Action::BreakGlass => Matter::BreakGlass(access),
+                    Action::Create | Action::Revoke | Action::Read => Matter::Create(access),
                 }
             }
         };

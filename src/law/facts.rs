@@ -44,7 +44,9 @@ pub(super) fn place(question: &Question) -> &str {
 /// The context of a question.
 pub(super) fn context(question: &Question, zone: Tz, rules: &Rules) -> Value {
     let mut context = match &question.matter {
-        Matter::Create(access) | Matter::Extend(access) => asked(access),
+        Matter::Create(access) | Matter::Extend(access) | Matter::BreakGlass(access) => {
+            asked(access)
+        }
         Matter::Revoke(Ending {
             what,
             reaches_others,
@@ -122,6 +124,7 @@ fn asked(access: &Access) -> Value {
         "beneficiary_id": beneficiary_id.as_deref().unwrap_or(""),
         "is_justified": is_justified,
         "approvers": approvers,
+        "approver_count": approvers.len(),
         "tickets": tickets,
         "current": {
             "grants": current_grants,

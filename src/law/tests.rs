@@ -36,7 +36,7 @@ fn said(law: &CedarLaw, question: &Question) -> (bool, Vec<String>) {
 fn the_shipped_law_fits_its_schema_without_a_warning() {
     let checked = check(&Source::Shipped).expect("valid");
     assert_eq!(checked.warnings, Vec::<String>::new());
-    assert_eq!(checked.policies.len(), 12);
+    assert_eq!(checked.policies.len(), 13);
 }
 
 #[test]
@@ -174,6 +174,36 @@ fn a_law_says_which_costly_facts_it_looks_at() {
         ..access.clone()
     };
     assert!(!said(&law, &question).0);
+}
+
+#[test]
+fn an_emergency_grant_needs_a_permit_of_its_own_and_approvals_can_be_counted() {
+    let law = CedarLaw::open(Source::Shipped, "UTC", Rules::default()).expect("valid");
+    let by = |role: &str| {
+        case(&format!(
+            "{{name: x, action: break_glass, roles: [{role}], access: [deployment-viewer on deployment/a]}}"
+        ))
+    };
+    assert_eq!(
+        said(&law, &by("break-glass")),
+        (true, vec!["break-glass-may-open".to_owned()])
+    );
+    assert!(!said(&law, &by("control-plane")).0);
+    let text = "@id(\"a\") permit (principal, action == Latchkey::Action::\"create\", resource)
+        when { context.approver_count >= 2 };";
+    let (_folder, source) = files(&[("a.cedar", text)]);
+    let law = CedarLaw::open(source, "UTC", Rules::default()).expect("valid");
+    assert!(
+        !said(&law, &by("break-glass")).0,
+        "only creating is permitted"
+    );
+    let with = |approvers: &str| {
+        case(&format!(
+            "{{name: x, action: create, access: [deployment-viewer on deployment/a], approvers: [{approvers}]}}"
+        ))
+    };
+    assert!(!said(&law, &with("bob")).0);
+    assert!(said(&law, &with("bob, cy")).0);
 }
 
 #[test]

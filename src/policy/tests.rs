@@ -217,6 +217,7 @@ fn active(expires_at: &str, not_after: Option<&str>) -> Grant {
         last_error: None,
         verified_at: Some(at(NOW)),
         removal_sent_at: None,
+        authority: None,
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
+use crate::domain::authority::{Closing, Review};
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
@@ -161,6 +162,8 @@ pub enum Accepted {
     Mismatch,
     /// The request id was revoked before its grant arrived; no effect.
     Tombstoned,
+    /// A signed text that the grant rests on was used before, by this name; no effect.
+    TokenUsed(String),
 }
 
 /// What a request id stands for.
@@ -616,4 +619,23 @@ pub trait Ledger: Debug + Send + Sync {
     /// Stores a rotation in place of the version that it carries. `false`, and nothing written, when somebody else did
     /// that meanwhile.
     async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool>;
+
+    /// The review that an emergency grant owes or owed. It is opened by [`Self::accept`].
+    async fn review(&self, id: GrantId) -> Result<Option<Review>>;
+
+    /// Reviews in descending order of grant, at most `limit`, beginning below `before`.
+    async fn reviews(
+        &self,
+        open_only: bool,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Review, GrantId>>;
+
+    /// Closes a review. Answers whether there was an open one; without one nothing is written.
+    async fn close_review(
+        &self,
+        id: GrantId,
+        closing: Closing,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool>;
 }

@@ -27,6 +27,7 @@ use crate::ports::provider::Priority;
 use super::error::{Result, ServiceError};
 use super::law::asked;
 use super::resolve::{Resolved, role_and_targets};
+use super::vouch::{self, Vouched, Vouchers};
 use super::{ATTEMPTS, Integration, Service, member_key};
 
 /// Pause between looks at a grant that is waited for, so that a busy ledger does not make every waiter busy.
@@ -95,11 +96,27 @@ impl Service {
         ask: GrantAsk,
         wait: Wait,
     ) -> Result<CreatedGrant> {
+        self.create_grant_vouched(caller, request_id, ask, Vouchers::default(), wait)
+            .await
+    }
+
+    /// The same with approvals, or by an emergency token.
+    ///
+    /// # Errors
+    /// The same, and [`ServiceError::Voucher`] when one of them is not taken.
+    pub async fn create_grant_vouched(
+        &self,
+        caller: impl Into<Caller>,
+        request_id: RequestId,
+        ask: GrantAsk,
+        vouchers: Vouchers,
+        wait: Wait,
+    ) -> Result<CreatedGrant> {
         let caller = &caller.into();
         let integration = self.integration(ask.integration.as_ref())?;
         let subject = Some(ask.beneficiary.to_string());
         let request = request(&caller.name, request_id, integration, ask)?;
-        let result = self.accept(caller, integration, request).await;
+        let result = self.accept(caller, integration, request, &vouchers).await;
         let mut created = self
             .audited(
                 "create_grant",
@@ -120,6 +137,7 @@ impl Service {
         caller: &Caller,
         integration: &Integration,
         request: GrantRequest,
+        vouchers: &Vouchers,
     ) -> Result<CreatedGrant> {
         let fingerprint = request.fingerprint();
         let repeat = (request.caller.clone(), request.request_id.clone());
@@ -133,7 +151,7 @@ impl Service {
             return Ok(replayed);
         }
         match self
-            .accept_new(caller, integration, request, fingerprint)
+            .accept_new(caller, integration, request, fingerprint, vouchers)
             .await
         {
             Err(error) if is_known => self.replay(&repeat, fingerprint).await?.ok_or(error),
@@ -147,9 +165,11 @@ impl Service {
         integration: &Integration,
         request: GrantRequest,
         fingerprint: Fingerprint,
+        vouchers: &Vouchers,
     ) -> Result<CreatedGrant> {
         self.check_hold(integration)?;
-        let (subject, policies) = self.admit(caller, integration, &request).await?;
+        let vouched = self.vouch(caller, &request, vouchers)?;
+        let (subject, policies) = self.admit(caller, integration, &request, &vouched).await?;
         self.check_skew(integration)?;
         // Held until the grant is durable: a drain that begins now waits for it and then sees it.
         let draining = integration.draining.read().await;
@@ -159,7 +179,7 @@ impl Service {
         // What is forecast counts for the next one from here on, recorded or not.
         let end = self.expected_end(&request, &subject);
         let (predicted_lateness, _reserved) = self.forecast(integration, end).await?;
-        let accept = self.prepare(request, fingerprint, subject, policies);
+        let accept = self.prepare(request, fingerprint, subject, policies, vouched);
         let (key, due) = (member_key(&accept.grant), accept.due);
         for _ in 0..ATTEMPTS {
             match self.ledger.accept(accept.clone()).await {
@@ -171,6 +191,7 @@ impl Service {
                         integration = %grant.integration,
                         "Grant accepted"
                     );
+                    self.alarm(&grant);
                     return Ok(CreatedGrant {
                         grant,
                         replayed: false,
@@ -186,6 +207,9 @@ impl Service {
                 }
                 Ok(Accepted::Mismatch) => return Err(ServiceError::RequestIdReused),
                 Ok(Accepted::Tombstoned) => return Err(ServiceError::RequestClosed),
+                Ok(Accepted::TokenUsed(token)) => {
+                    return Err(self.used_before(&accept.grant, &token));
+                }
                 // Accepting is idempotent by request id: asking again tells whether it was recorded.
                 Err(LedgerError::Conflict { .. } | LedgerError::CommitUnknown { .. }) => {
                     tokio::task::yield_now().await;
@@ -237,6 +261,7 @@ impl Service {
         caller: &Caller,
         integration: &Integration,
         request: &GrantRequest,
+        vouched: &Vouched,
     ) -> Result<(Subject, Vec<String>)> {
         self.check_rules(caller, request)?;
         let resolved = self
@@ -244,9 +269,10 @@ impl Service {
             .resolve_member(integration, &request.beneficiary, Priority::Verify)
             .await?;
         let subject = subject(request, resolved)?;
+        vouched.check_subject(&subject)?;
         self.check_targets(integration, &request.targets).await?;
         let policies = self
-            .check_law(caller, integration, request, &subject)
+            .check_law(caller, integration, request, &subject, vouched)
             .await?;
         self.check_key(integration, request, &subject)?;
         Ok((subject, policies))
@@ -300,9 +326,11 @@ impl Service {
         fingerprint: Fingerprint,
         subject: Subject,
         policies: Vec<String>,
+        vouched: Vouched,
     ) -> Accept {
         let now = self.clock.now();
         let assignments = request.assignments();
+        let kinds = vouched.events();
         let GrantRequest {
             caller,
             request_id,
@@ -368,6 +396,7 @@ impl Service {
             last_error: None,
             verified_at: None,
             removal_sent_at: None,
+            authority: vouched.boxed(),
         };
         let audit = AuditEvent::grant(
             now,
@@ -390,6 +419,9 @@ impl Service {
             kind: DueKind::Grant,
             weight: grant.weight(),
         };
+        let audit = std::iter::once(audit)
+            .chain(vouch::events(&grant, kinds))
+            .collect();
         let latest_start = grant.starts_at.map_or(now, |start| start.max(now));
         Accept {
             remember_until: latest_start
@@ -399,7 +431,7 @@ impl Service {
             grant,
             fingerprint,
             due,
-            audit: vec![audit],
+            audit,
         }
     }
 

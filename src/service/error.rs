@@ -129,6 +129,18 @@ pub enum ServiceError {
         "the connector owns no such assignment of this member; the list of overdue removals and ExplainAccess show what it owns"
     )]
     NotOwned,
+    /// An approval or an emergency token that came with the request is not taken.
+    #[error("{field} {problem}")]
+    Voucher {
+        /// Which one.
+        field: String,
+        /// Stable code: `approval_refused` or `break_glass_refused`.
+        code: &'static str,
+        /// Stable word for what is wrong.
+        why: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
     /// What is asked does not fit how the assignment stands.
     #[error("{problem}")]
     Unfit {
@@ -209,7 +221,7 @@ impl ServiceError {
             Self::Unwitnessed => "witness_unavailable",
             Self::ClockSkew { .. } => "clock_skew",
             Self::NotOwned => "access_not_owned",
-            Self::Unfit { code, .. } => code,
+            Self::Unfit { code, .. } | Self::Voucher { code, .. } => code,
             Self::Contended => "contended",
             Self::Exhausted { .. } => "limit_reached",
             Self::TooLate { .. } => "lateness_exceeded",
@@ -248,6 +260,7 @@ impl ServiceError {
             | Self::ClockSkew { .. }
             | Self::NotOwned
             | Self::Unfit { .. }
+            | Self::Voucher { .. }
             | Self::TooLate { .. }
             | Self::Draining => true,
             Self::InvalidField { .. }

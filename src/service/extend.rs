@@ -5,6 +5,7 @@
 
 use chrono::TimeDelta;
 
+use crate::domain::asked::Asked;
 use crate::domain::caller::Caller;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{ACTIVATION_ALLOWANCE, Grant, GrantState, InvalidTransition};
@@ -66,10 +67,24 @@ impl Service {
         caller: impl Into<Caller>,
         extension: Extension,
     ) -> Result<Extended> {
+        self.extend_vouched(caller, extension, Vec::new()).await
+    }
+
+    /// Like [`Self::extend_with_forecast`], with approvals of this very extension.
+    ///
+    /// # Errors
+    /// The same, [`super::ServiceError::Voucher`] when an approval is not taken, and [`super::ServiceError::Unfit`] for
+    /// a grant that an emergency token opened.
+    pub async fn extend_vouched(
+        &self,
+        caller: impl Into<Caller>,
+        extension: Extension,
+        approvals: Vec<String>,
+    ) -> Result<Extended> {
         let caller = &caller.into();
         let mut predicted_lateness = None;
         let result = self
-            .try_extend(caller, extension, &mut predicted_lateness)
+            .try_extend(caller, extension, &approvals, &mut predicted_lateness)
             .await;
         let grant = self
             .audited("extend_grant", &caller.name, None, None, result)
@@ -84,6 +99,7 @@ impl Service {
         &self,
         caller: &Caller,
         extension: Extension,
+        approvals: &[String],
         predicted_lateness: &mut Option<TimeDelta>,
     ) -> Result<Grant> {
         let Extension {
@@ -128,6 +144,8 @@ impl Service {
                 return Err(refused(grant));
             };
             let integration = self.integration(Some(&grant.integration))?;
+            let asked = Asked::extend(&request_id, grant_id, by, &requester, &reason);
+            let vouched = self.vouch_extension(grant, &asked, &requester, approvals)?;
             let gain = policy::decide_extension(grant, by, &self.rules).map_err(|refusal| {
                 self.denied(caller, &integration.name, refusal, || {
                     Matter::Extend(prolonged(grant, by, &requester, !reason.trim().is_empty()))
@@ -141,6 +159,7 @@ impl Service {
                     gain,
                     &requester,
                     !reason.trim().is_empty(),
+                    &vouched,
                 )
                 .await?;
             let from = expires_at;
@@ -157,6 +176,11 @@ impl Service {
             let (late, _reserved) = self.forecast(integration, Some(to)).await?;
             *predicted_lateness = late;
             grant.version += 1;
+            let approved = vouched.events();
+            if let Some(more) = vouched.boxed() {
+                let authority = grant.authority.get_or_insert_default();
+                authority.approvals.extend(more.approvals);
+            }
             let event = AuditEvent::grant(
                 now,
                 grant,
@@ -167,6 +191,12 @@ impl Service {
                     reason: reason.clone(),
                     policies,
                 },
+            );
+            let mut audit = vec![event];
+            audit.extend(
+                approved
+                    .into_iter()
+                    .map(|kind| AuditEvent::grant(now, grant, kind)),
             );
             let wanted: Vec<_> = grant
                 .assignments
@@ -183,7 +213,7 @@ impl Service {
             let committed = self
                 .try_commit(MemberCommit {
                     record,
-                    audit: vec![event],
+                    audit,
                     request: Some((
                         caller.name.clone(),
                         request_id.clone(),

@@ -21,6 +21,7 @@ use crate::policy;
 use crate::ports::Law;
 
 use super::error::{Result, ServiceError};
+use super::vouch::Vouched;
 use super::{Integration, Service, subject_key};
 
 /// Names of rules that are built in: no law can loosen them, and refusals name them all the same.
@@ -28,7 +29,7 @@ const OWN_ROWS: &str = "latchkey.own-rows-only";
 const OWN_ORGANIZATION: &str = "latchkey.this-organization-only";
 const OWN_IDENTITY: &str = "latchkey.never-itself";
 const KEY_LIFE: &str = "latchkey.no-grant-outlives-the-key";
-const ROLES: &str = "latchkey.roles-of-callers";
+pub(super) const ROLES: &str = "latchkey.roles-of-callers";
 
 impl Service {
     /// The same under a law. Without one the settings alone decide.
@@ -118,20 +119,31 @@ impl Service {
         integration: &Integration,
         request: &GrantRequest,
         subject: &Subject,
+        vouched: &Vouched,
     ) -> Result<Vec<String>> {
         if self.law.is_none() {
             return Ok(Vec::new());
         }
         let mut access = asked(request, self.clock.now());
+        access.approvers = vouched.approvers();
         if let Subject::Member(user) = subject {
             access.beneficiary_id = Some(user.to_string());
         }
         self.find_out(integration, subject, request.targets.iter(), &mut access)
             .await?;
-        self.decide(caller, Some(&integration.name), Matter::Create(access))
+        let matter = if vouched.is_emergency() {
+            Matter::BreakGlass(access)
+        } else {
+            Matter::Create(access)
+        };
+        self.decide(caller, Some(&integration.name), matter)
     }
 
     /// Asks whether an active grant may last longer by so much.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the facts of one question, each from elsewhere"
+    )]
     pub(super) async fn check_extension(
         &self,
         caller: &Caller,
@@ -140,11 +152,13 @@ impl Service {
         by: Ttl,
         requester: &str,
         is_justified: bool,
+        vouched: &Vouched,
     ) -> Result<Vec<String>> {
         if self.law.is_none() {
             return Ok(Vec::new());
         }
         let mut access = prolonged(grant, by, requester, is_justified);
+        access.approvers = vouched.approvers();
         let targets: BTreeSet<Target> = grant
             .assignments
             .iter()
@@ -332,6 +346,7 @@ pub fn policies_of(error: &ServiceError) -> Vec<String> {
         | ServiceError::ClockSkew { .. }
         | ServiceError::NotOwned
         | ServiceError::Unfit { .. }
+        | ServiceError::Voucher { .. }
         | ServiceError::Contended
         | ServiceError::Exhausted { .. }
         | ServiceError::TooLate { .. }

@@ -25,8 +25,10 @@ mod read;
 mod receipts;
 mod refresh;
 mod resolve;
+mod review;
 mod revoke;
 pub mod rotation;
+pub mod vouch;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ use crate::domain::request::Fingerprint;
 use crate::policy::Rules;
 use crate::ports::ledger::{LedgerError, MemberCommit};
 use crate::ports::provider::{Deployment, Project};
-use crate::ports::{AccessProvider, Clock, Law, Ledger, Wake};
+use crate::ports::{AccessProvider, Clock, Law, Ledger, Seals, Wake};
 use crate::reconcile::{Hold, Observer, receipt};
 
 use admission::Outlook;
@@ -66,6 +68,7 @@ pub use law::policies_of;
 pub use overdue::{OverdueAccess, OverdueCursor, overdue_of};
 pub use plan::{GrantPlan, PlannedAssignment};
 pub use revoke::{Revocation, Revoked, WhichGrant};
+pub use vouch::Vouchers;
 pub use watch::{WatchItem, Watched};
 
 /// Times that a compare-and-swap is tried before the caller is told to come back.
@@ -166,6 +169,8 @@ pub struct Service {
     settings: Settings,
     /// The customer's law; without one the rules alone decide.
     law: Option<Arc<dyn Law>>,
+    /// Whose signatures are taken; without them no approval and no emergency token is.
+    seals: Option<Arc<dyn Seals>>,
 }
 
 impl Service {
@@ -211,6 +216,7 @@ impl Service {
             rules,
             settings,
             law: None,
+            seals: None,
         }
     }
 

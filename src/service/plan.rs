@@ -14,6 +14,7 @@ use crate::ports::provider::{PlannedCall, Priority};
 
 use super::create::{GrantAsk, request, subject};
 use super::error::Result;
+use super::vouch::Vouched;
 use super::{Service, subject_key};
 
 /// One assignment of a plan.
@@ -64,7 +65,7 @@ impl Service {
             .await?;
         let subject = subject(&request, resolved)?;
         self.check_targets(integration, &request.targets).await?;
-        self.check_law(caller, integration, &request, &subject)
+        self.check_law(caller, integration, &request, &subject, &Vouched::default())
             .await?;
         self.check_key(integration, &request, &subject)?;
 

@@ -139,7 +139,9 @@ fn class(name: &str, kind: &Value) -> (Vec<&'static str>, &'static str) {
         "call_ended" => (vec!["user", "change"], "iam"),
         "grant_extended" | "grant_changed" | "access_forgotten" | "access_adopted"
         | "member_joined" | "member_left" | "invitation_changed" | "drift" | "drift_ended"
-        | "roles_overwritten" => (vec!["user", "change"], "iam"),
+        | "roles_overwritten" | "approved" | "break_glass_used" | "review_closed" => {
+            (vec!["user", "change"], "iam")
+        }
         "removal_blocked" => (vec!["user", "error"], "iam"),
         "key_changed" | "key_rotation" | "law_changed" | "hold_began" | "hold_released"
         | "breaker" | "clock_jumped" | "lifecycle" => (vec!["change"], "configuration"),

@@ -193,6 +193,18 @@ pub(crate) const TABLES: &[Table] = &[
         &["integration", "body"],
         &["version", "format"],
     ),
+    table(
+        "used_tokens",
+        1,
+        &["token", "kind", "grant_id"],
+        &["used_at", "forget_after"],
+    ),
+    table(
+        "reviews",
+        1,
+        &["grant_id", "integration", "body"],
+        &["is_open", "format"],
+    ),
 ];
 
 /// One end of a copy, in one transaction.

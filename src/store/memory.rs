@@ -6,6 +6,7 @@
 mod prune;
 mod queries;
 mod receipts;
+mod reviews;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use super::filter::{concerns, matches, names};
 use super::rows::{self, IllegalWrite, page};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
+use crate::domain::authority::{Closing, Review};
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
@@ -51,6 +53,9 @@ struct State {
     witnessed: bool,
     holds: BTreeMap<IntegrationName, HoldRecord>,
     rotations: BTreeMap<IntegrationName, KeyRotation>,
+    /// Used texts, with the instant from which on each may be forgotten.
+    tokens: BTreeMap<String, i64>,
+    reviews: BTreeMap<GrantId, Review>,
     closed: bool,
 }
 
@@ -182,6 +187,9 @@ impl Ledger for MemoryLedger {
             }
             None => {}
         }
+        if let Some(token) = state.used_before(&grant) {
+            return Ok(Accepted::TokenUsed(token));
+        }
         if state.grants.contains_key(&grant.id) {
             let taken = IllegalWrite(format!("the grant id {} is taken", grant.id));
             return Err(unavailable(ACTION, taken));
@@ -201,6 +209,7 @@ impl Ledger for MemoryLedger {
         member.due = Some(precise(rows::earlier(member.due, due)));
         state.store_member(member);
         state.store_grant(grant.clone());
+        state.use_up(&grant);
         state.append(audit);
         self.publish(&state);
         Ok(Accepted::Created(grant))
@@ -597,5 +606,34 @@ impl Ledger for MemoryLedger {
         state.append(audit);
         self.publish(&state);
         Ok(true)
+    }
+
+    async fn review(&self, id: GrantId) -> Result<Option<Review>> {
+        Ok(self.lock("reading a review")?.reviews.get(&id).cloned())
+    }
+
+    async fn reviews(
+        &self,
+        open_only: bool,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Review, GrantId>> {
+        let state = self.lock("listing reviews")?;
+        Ok(state.list_reviews(open_only, before, limit))
+    }
+
+    async fn close_review(
+        &self,
+        id: GrantId,
+        closing: Closing,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let mut state = self.lock("closing a review")?;
+        let closed = state.close_review(id, closing);
+        if closed {
+            state.append(audit);
+            self.publish(&state);
+        }
+        Ok(closed)
     }
 }

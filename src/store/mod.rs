@@ -24,6 +24,7 @@ mod endings;
 mod failure;
 mod filter;
 pub mod memory;
+mod once;
 pub mod postgres;
 mod rows;
 mod sole;

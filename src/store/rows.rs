@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::checksum;
+use super::once::{ReviewRow, TokenRow};
 use crate::domain::Timestamp;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::{Grant, GrantState};
@@ -216,7 +217,7 @@ pub(crate) fn bind_grants(record: &mut MemberRecord) {
     }
 }
 
-fn body<T: Serialize>(value: &T) -> String {
+pub(super) fn body<T: Serialize>(value: &T) -> String {
     let text = serde_json::to_string(value).expect("domain values are plain data with string keys");
     checksum::sealed(text)
 }
@@ -557,6 +558,9 @@ pub(crate) struct AcceptRows {
     /// The row of a member that was not known before.
     pub(crate) member: MemberRow,
     pub(crate) events: Vec<EventRow>,
+    /// Signed texts that it uses up.
+    pub(crate) tokens: Vec<TokenRow>,
+    pub(crate) review: Option<ReviewRow>,
 }
 
 impl AcceptRows {
@@ -583,6 +587,8 @@ impl AcceptRows {
             grant: GrantRow::new(&grant),
             member: MemberRow::split(member).0,
             events: EventRow::all(&audit),
+            tokens: TokenRow::all(&grant),
+            review: ReviewRow::owed(&grant),
         }
     }
 }

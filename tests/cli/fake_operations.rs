@@ -169,6 +169,20 @@ fn rotation() -> pb::KeyRotation {
 
 #[tonic::async_trait]
 impl OperationsService for Service {
+    async fn list_reviews(
+        &self,
+        _request: Request<pb::ListReviewsRequest>,
+    ) -> Result<Response<pb::ListReviewsResponse>, Status> {
+        Ok(Response::new(pb::ListReviewsResponse::default()))
+    }
+
+    async fn close_review(
+        &self,
+        _request: Request<pb::CloseReviewRequest>,
+    ) -> Result<Response<pb::CloseReviewResponse>, Status> {
+        Err(Status::not_found("no review of that grant"))
+    }
+
     async fn list_overdue(
         &self,
         _: Request<pb::ListOverdueRequest>,

@@ -5,6 +5,7 @@ mod fake_directory;
 mod fake_operations;
 mod inventory;
 mod operations;
+mod signing;
 mod standing;
 
 use std::ffi::OsString;

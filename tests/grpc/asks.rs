@@ -57,6 +57,7 @@ pub(crate) fn create(request_id: &str) -> pb::CreateGrantRequest {
         request_id: request_id.to_owned(),
         spec: Some(spec()),
         wait: pb::GrantWait::Accepted.into(),
+        ..pb::CreateGrantRequest::default()
     }
 }
 
@@ -87,5 +88,6 @@ pub(crate) fn extend(request_id: &str, id: &str, by: i64) -> pb::ExtendGrantRequ
         duration: seconds(by),
         requester: String::new(),
         reason: String::new(),
+        ..pb::ExtendGrantRequest::default()
     }
 }

@@ -21,8 +21,9 @@ use super::support::*;
 
 pub(crate) const PLANE: &str = "spiffe://acme/plane";
 pub(crate) const OTHER_PLANE: &str = "spiffe://acme/other-plane";
-const OPS: &str = "spiffe://acme/ops";
+pub(crate) const OPS: &str = "spiffe://acme/ops";
 const OTHER_OPS: &str = "spiffe://acme/other-ops";
+pub(crate) const GLASS: &str = "spiffe://acme/glass";
 const AUDITOR: &str = "spiffe://acme/auditor";
 
 /// A connector behind TLS.
@@ -70,6 +71,7 @@ impl Secured {
             spiffe("ops", CallerRole::Operator, OPS),
             spiffe("other-ops", CallerRole::Operator, OTHER_OPS),
             spiffe("audit", CallerRole::Auditor, AUDITOR),
+            spiffe("glass", CallerRole::BreakGlass, GLASS),
             rule(
                 "by-dns",
                 CallerRole::Auditor,

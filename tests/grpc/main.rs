@@ -1,5 +1,6 @@
 //! The gRPC surface, with a real client over a loopback socket.
 
+mod approving;
 mod asks;
 mod callers;
 mod connections;

@@ -27,7 +27,7 @@ use latchkey::ports::provider::{
     Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
     Priority, Project, ProjectRole, ReadError, ReadResult,
 };
-use latchkey::ports::{AccessProvider, Clock, Law, Ledger, Wake, Witness};
+use latchkey::ports::{AccessProvider, Clock, Law, Ledger, Seals, Wake, Witness};
 use latchkey::reconcile::Observer;
 use latchkey::service::{Details, IntegrationParts, Service, Settings};
 use latchkey::store::MemoryLedger;
@@ -311,6 +311,8 @@ pub(crate) struct Setup {
     pub(crate) options: Options,
     /// The customer's law; without one the rules alone decide.
     pub(crate) law: Option<Arc<dyn Law>>,
+    /// Whose signatures are taken.
+    pub(crate) seals: Option<Arc<dyn Seals>>,
     /// A witness that knows another ledger, and the integration that is in hold for it.
     pub(crate) witness: Option<(Arc<dyn Witness>, IntegrationName)>,
 }
@@ -326,6 +328,7 @@ impl Default for Setup {
             },
             options: Options::default(),
             law: None,
+            seals: None,
             witness: None,
         }
     }
@@ -427,6 +430,9 @@ impl Bed {
         }
         if let Some(law) = setup.law {
             service = service.with_law(law);
+        }
+        if let Some(seals) = setup.seals {
+            service = service.with_seals(seals);
         }
         let service = Arc::new(service);
         let ready = watch::Sender::new(true);

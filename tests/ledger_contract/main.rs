@@ -7,6 +7,7 @@ mod due;
 mod listing;
 mod members;
 mod model;
+mod once;
 mod ownership;
 mod postgres;
 mod receipts;

@@ -148,7 +148,9 @@ async fn concurrent_accepts_of_one_request_are_one_grant(ledger: AnyLedger) {
             Accepted::Replayed(grant) => {
                 ids.insert(grant.id);
             }
-            other @ (Accepted::Mismatch | Accepted::Tombstoned) => panic!("{other:?}"),
+            other @ (Accepted::Mismatch | Accepted::Tombstoned | Accepted::TokenUsed(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
     assert_eq!((created, ids.len()), (1, 1));

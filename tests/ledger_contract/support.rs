@@ -172,6 +172,7 @@ pub(crate) fn grant(n: u8, subject: Subject) -> Grant {
         last_error: None,
         verified_at: None,
         removal_sent_at: None,
+        authority: None,
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use latchkey::domain::Timestamp;
 use latchkey::domain::assignment::Target;
+use latchkey::domain::authority::{Closing, Review};
 use latchkey::domain::event::AuditEvent;
 use latchkey::domain::grant::Grant;
 use latchkey::domain::ids::{
@@ -462,5 +463,34 @@ impl Ledger for Store {
     async fn version(&self, key: &MemberKey) -> Result<u64> {
         self.reading(self.who(key)).await?;
         self.inner.version(key).await
+    }
+
+    async fn review(&self, id: GrantId) -> Result<Option<Review>> {
+        self.reading(None).await?;
+        self.inner.review(id).await
+    }
+
+    async fn reviews(
+        &self,
+        open_only: bool,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Review, GrantId>> {
+        self.reading(None).await?;
+        self.inner.reviews(open_only, before, limit).await
+    }
+
+    async fn close_review(
+        &self,
+        id: GrantId,
+        closing: Closing,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let fate = self.writing(None).await?;
+        if fate == Fate::Dropped {
+            return Err(unknown());
+        }
+        let closed = self.inner.close_review(id, closing, audit).await?;
+        self.written(fate, closed).await
     }
 }

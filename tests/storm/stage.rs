@@ -247,6 +247,7 @@ impl Stage {
             last_error: None,
             verified_at: Some(now),
             removal_sent_at: None,
+            authority: None,
         }
     }
 

@@ -120,6 +120,7 @@ impl Subjects {
                 ..pb::GrantSpec::default()
             }),
             wait: wait.into(),
+            ..pb::CreateGrantRequest::default()
         }
     }
 }

@@ -46,6 +46,7 @@ fn grant(state: GrantState) -> Grant {
         last_error: None,
         verified_at: None,
         removal_sent_at: None,
+        authority: None,
     }
 }
 

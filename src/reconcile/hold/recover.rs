@@ -141,6 +141,7 @@ fn stand_in(
         last_error: None,
         verified_at: None,
         removal_sent_at: None,
+        authority: None,
     }
 }
 
@@ -276,6 +277,7 @@ impl Story {
                     last_error: None,
                     verified_at: None,
                     removal_sent_at: None,
+                    authority: None,
                 };
                 self.record.grants.push(grant);
             }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::world::World;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
+use crate::domain::authority::{Closing, Review};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
@@ -320,5 +321,28 @@ impl Ledger for Gated {
     async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool> {
         self.writable()?;
         self.inner.put_rotation(rotation, audit).await
+    }
+
+    async fn review(&self, id: GrantId) -> Result<Option<Review>> {
+        self.inner.review(id).await
+    }
+
+    async fn reviews(
+        &self,
+        open_only: bool,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Review, GrantId>> {
+        self.inner.reviews(open_only, before, limit).await
+    }
+
+    async fn close_review(
+        &self,
+        id: GrantId,
+        closing: Closing,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        self.writable()?;
+        self.inner.close_review(id, closing, audit).await
     }
 }

@@ -273,6 +273,7 @@ impl Bench {
             last_error: None,
             verified_at: None,
             removal_sent_at: None,
+            authority: None,
         };
         Accept {
             grant,

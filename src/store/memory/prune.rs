@@ -71,5 +71,6 @@ pub(super) fn prune(
         // A receipt stays as long as its grant.
         state.receipts.remove(id);
     }
+    state.prune_reviews(rows::micros(requests_before));
     (old.len() + ended.len()) as u64
 }

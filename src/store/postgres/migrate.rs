@@ -50,6 +50,11 @@ const MIGRATIONS: &[Migration] = &[
         needs: 1,
         text: include_str!("migrations/0006_key_rotations.sql"),
     },
+    Migration {
+        version: 7,
+        needs: 1,
+        text: include_str!("migrations/0007_used_tokens.sql"),
+    },
 ];
 
 /// Newest version that this release knows.

@@ -32,6 +32,8 @@ mod operations;
 mod read;
 #[path = "../sqlite/recovery.rs"]
 mod recovery;
+#[path = "../sqlite/reviews.rs"]
+mod reviews;
 #[path = "../sqlite/rotations.rs"]
 mod rotations;
 #[path = "../sqlite/sights.rs"]

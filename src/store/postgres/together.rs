@@ -61,7 +61,7 @@ pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
         return None;
     };
     match rows.events.as_slice() {
-        [event] if rows.grant.version >= 1 => Some((rows, event)),
+        [event] if rows.grant.version >= 1 && rows.tokens.is_empty() => Some((rows, event)),
         _ => None,
     }
 }

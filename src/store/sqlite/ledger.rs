@@ -8,9 +8,10 @@ use tokio::sync::{oneshot, watch};
 use super::engine::{self, Handle};
 use super::write::{Reply, Work};
 use super::writer::{Asked, Command};
-use super::{census, errors, operations, read, recovery, rotations, sights};
+use super::{census, errors, operations, read, recovery, reviews, rotations, sights};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
+use crate::domain::authority::{Closing, Review};
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
@@ -425,5 +426,36 @@ impl Ledger for Handle {
             return unexpected(action);
         };
         Ok(put > 0)
+    }
+
+    async fn review(&self, id: GrantId) -> Result<Option<Review>> {
+        read!(self, "reading a review", |conn, action| {
+            reviews::review(conn, id, action)
+        })
+    }
+
+    async fn reviews(
+        &self,
+        open_only: bool,
+        before: Option<GrantId>,
+        limit: usize,
+    ) -> Result<Page<Review, GrantId>> {
+        read!(self, "listing reviews", |conn, action| {
+            reviews::list(conn, open_only, before, limit, action)
+        })
+    }
+
+    async fn close_review(
+        &self,
+        id: GrantId,
+        closing: Closing,
+        audit: Vec<AuditEvent>,
+    ) -> Result<bool> {
+        let work = Work::CloseReview(id, Box::new(closing), EventRow::all(&audit));
+        let action = work.action();
+        let Reply::Number(closed) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(closed > 0)
     }
 }

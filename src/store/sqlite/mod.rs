@@ -18,6 +18,7 @@ mod open;
 mod operations;
 mod read;
 mod recovery;
+mod reviews;
 mod rotations;
 mod sights;
 mod together;

@@ -445,6 +445,13 @@ fn migrations() -> Vec<Migration> {
             include_str!("../migrations/0014_key_rotations.sql").into_sql_str(),
             false,
         ),
+        Migration::new(
+            15,
+            "used tokens".into(),
+            MigrationType::Simple,
+            include_str!("../migrations/0015_used_tokens.sql").into_sql_str(),
+            false,
+        ),
     ]
 }
 

@@ -66,7 +66,7 @@ fn numbered_part(part: &str) -> (usize, &str) {
 pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
     match work {
         Work::Accept(rows) => match rows.events.as_slice() {
-            [event] => Some((rows, event)),
+            [event] if rows.tokens.is_empty() => Some((rows, event)),
             _ => None,
         },
         Work::Tombstone(..)
@@ -80,6 +80,7 @@ pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
         | Work::EndHold(..)
         | Work::PutRotation(..)
         | Work::Seal(_)
+        | Work::CloseReview(..)
         | Work::MoveCursor { .. }
         | Work::Check => None,
     }

@@ -10,9 +10,11 @@ use super::engine::{self, Conn, Query, query};
 use super::errors::{corrupt, unavailable};
 use super::read;
 use super::recovery::{self, HoldRow};
+use super::reviews;
 use super::rotations::{self, RotationRow};
 use super::together::{self, EVENTS, GRANTS, TOGETHER};
-use crate::domain::ids::{IntegrationName, OrganizationId};
+use crate::domain::authority::Closing;
+use crate::domain::ids::{GrantId, IntegrationName, OrganizationId};
 use crate::ports::audit::AuditBlock;
 use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
 use crate::store::rows::{
@@ -41,6 +43,7 @@ pub(super) enum Work {
     EndHold(IntegrationName, Vec<EventRow>),
     PutRotation(RotationRow, Vec<EventRow>),
     Seal(Box<AuditBlock>),
+    CloseReview(GrantId, Box<Closing>, Vec<EventRow>),
     /// Moves the cursor of a sink from one sequence to another.
     MoveCursor {
         sink: String,
@@ -66,6 +69,7 @@ impl Work {
             Self::EndHold(..) => "ending a hold",
             Self::PutRotation(..) => "storing a rotation",
             Self::Seal(_) => "sealing the audit",
+            Self::CloseReview(..) => "closing a review",
             Self::MoveCursor { .. } => "moving the cursor of a sink",
             Self::Check => "checking that the ledger can be written",
         }
@@ -82,14 +86,15 @@ impl Work {
     pub(super) fn rows(&self) -> usize {
         let of = |rows: &CommitRows| 1 + rows.grants.len() + rows.events.len();
         match self {
-            Self::Accept(rows) => 3 + rows.events.len(),
+            Self::Accept(rows) => 3 + rows.events.len() + rows.tokens.len(),
             Self::Tombstone(_, events) => 1 + events.len(),
             Self::Commit(rows) => of(rows),
             Self::Rekey(_, rows) => 1 + of(rows),
             Self::Append(events) => events.len(),
-            Self::PutHold(_, events) | Self::EndHold(_, events) | Self::PutRotation(_, events) => {
-                1 + events.len()
-            }
+            Self::PutHold(_, events)
+            | Self::EndHold(_, events)
+            | Self::PutRotation(_, events)
+            | Self::CloseReview(_, _, events) => 1 + events.len(),
             Self::Claim(..)
             | Self::Agree { .. }
             | Self::Seal(_)
@@ -221,6 +226,9 @@ pub(super) async fn apply(conn: &mut Conn, work: &Work) -> Applied {
             recovery::end_hold(conn, integration.as_str(), events).await
         }
         Work::PutRotation(row, events) => rotations::put(conn, row, events).await,
+        Work::CloseReview(id, closing, events) => {
+            reviews::close(conn, *id, closing, events, work.action()).await
+        }
         Work::Seal(block) => audit::add(conn, block, work.action()).await,
         Work::MoveCursor { sink, from, to } => audit::move_cursor(conn, sink, *from, *to).await,
         Work::Check => {
@@ -260,11 +268,33 @@ pub(super) fn bind_event<'q>(query: Query<'q>, event: &EventRow) -> Query<'q> {
 }
 
 async fn accept(conn: &mut Conn, rows: &AcceptRows, action: &'static str) -> Applied {
+    if !rows.tokens.is_empty() {
+        return accept_once(conn, rows, action).await;
+    }
     if together::accept(conn, rows).await? {
         Ok(Ok(Reply::Created))
     } else {
         replay(conn, rows, action).await
     }
+}
+
+/// Accepts a grant that uses something up. Both questions come before the first write; whoever asks them holds the
+/// turn, so that nobody else can answer them otherwise meanwhile.
+async fn accept_once(conn: &mut Conn, rows: &AcceptRows, action: &'static str) -> Applied {
+    match read::request(conn, &rows.request.caller, &rows.request.request_id, action).await? {
+        Ok(None) => {}
+        Ok(Some(_)) => return replay(conn, rows, action).await,
+        Err(refused) => return Ok(Err(refused)),
+    }
+    if let Some(token) = reviews::used(conn, &rows.tokens).await? {
+        let used = Accepted::TokenUsed(token);
+        return Ok(Ok(Reply::Accepted(Box::new(used))));
+    }
+    if !together::accept(conn, rows).await? {
+        return replay(conn, rows, action).await;
+    }
+    reviews::insert(conn, &rows.tokens, rows.review.as_ref()).await?;
+    Ok(Ok(Reply::Created))
 }
 
 async fn replay(conn: &mut Conn, rows: &AcceptRows, action: &'static str) -> Applied {
@@ -538,9 +568,10 @@ async fn prune(conn: &mut Conn, requests_before: i64, ended_before: i64, limit: 
     let grants = query(PRUNE_GRANTS)
         .bind(ended_before)
         .bind(left)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?
         .rows_affected();
+    reviews::prune(conn, requests_before, limit).await?;
     Ok(Ok(Reply::Number(requests + grants)))
 }
 

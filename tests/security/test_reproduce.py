@@ -59,7 +59,7 @@ def test_a_folder_of_the_machine_in_the_binary_is_noticed(reproduce, says, monke
 def test_flags_and_profiles_of_the_machine_do_not_reach_the_compiler(reproduce):
     flags = 'echo "$CARGO_ENCODED_RUSTFLAGS" "$CFLAGS" | tr " \\037" "\\n\\n" | sed "s/=.*=/=/" | sort -u'
     known = "--remap-path-prefix=/|-ffile-prefix-map=/"
-    done = reproduce(f"env | grep -c -e native -e CARGO_PROFILE; {flags} | grep -v -c -E -e '^({known})'")
+    done = reproduce(f"env | grep -c -e native -e CARGO_PROFILE; {flags} | grep -v -c -E -e '^({known})'; true")
     assert done.returncode == 0, done.stderr
     expected = "a binary\n0\n0\n"
     digest = subprocess.run(["sha256sum"], input=expected, capture_output=True, text=True, check=True).stdout

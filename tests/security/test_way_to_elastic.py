@@ -1,7 +1,6 @@
 """Where the key goes: to the configured address behind the right certificate, and nowhere else."""
 
 import contextlib
-import datetime
 import socket
 import ssl
 import threading
@@ -115,6 +114,6 @@ def test_proxies_of_the_environment_are_not_used(make_bench, front):
     bench = make_bench(start=False)
     bench.start({**proxies, "NO_PROXY": "", "no_proxy": ""})
     person = bench.cloud.person()
-    bench.client.grant(person.email, "viewer", bench.cloud.deployment("staging"), duration=datetime.timedelta(minutes=5))
+    bench.client.grant(person.email, "viewer", bench.cloud.deployment("staging"), seconds=300)
     eventually(lambda: bench.cloud.held(person))
     assert trap.came == 0

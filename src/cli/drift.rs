@@ -8,7 +8,7 @@ use super::directory;
 use super::exit::Failure;
 use super::streams::{Format, Paint, Streams};
 use super::table::Table;
-use super::{text, time, view};
+use super::{explain_view, text, time};
 use crate::api::pb;
 
 /// `latchkey drift`
@@ -48,7 +48,7 @@ pub(super) async fn drift(
                 async move { client.list_drift(request).await }
             })
             .await?;
-        open.extend(answer.drift.iter().map(view::OpenDrift::from));
+        open.extend(answer.drift.iter().map(explain_view::OpenDrift::from));
         if answer.next_page_token.is_empty() {
             break;
         }

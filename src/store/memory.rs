@@ -25,7 +25,7 @@ use crate::domain::authority::{Closing, Review};
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
-use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
+use crate::domain::member::{Due, MemberKey, MemberRecord};
 use crate::domain::receipt::Receipt;
 use crate::domain::rotation::KeyRotation;
 use crate::ports::ledger::{

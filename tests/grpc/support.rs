@@ -225,19 +225,7 @@ impl Bed {
 
     /// A second listener on the same connector, where somebody else calls.
     pub(crate) async fn stranger(&mut self) -> AccessServiceClient<Channel> {
-        let options = Options {
-            caller: CallerName::parse("stranger").expect("valid"),
-            ..Options::default()
-        };
-        let address = serve(
-            &self.service,
-            options,
-            &self.ready,
-            &self.shutdown,
-            &mut self.serving,
-        )
-        .await;
-        AccessServiceClient::new(connect(address).await)
+        AccessServiceClient::new(self.stranger_channel().await)
     }
 
     /// The channel of somebody else.
@@ -246,15 +234,7 @@ impl Bed {
             caller: CallerName::parse("stranger").expect("valid"),
             ..Options::default()
         };
-        let address = serve(
-            &self.service,
-            options,
-            &self.ready,
-            &self.shutdown,
-            &mut self.serving,
-        )
-        .await;
-        connect(address).await
+        connect(self.listen(options).await).await
     }
 
     /// Time, as the connector asks for it.

@@ -313,6 +313,21 @@ pub struct ReleaseArgs {
     pub requester: String,
 }
 
+/// Who asks: shared by the commands that change something without asking for access.
+#[derive(Debug, Clone, Args)]
+pub struct RequesterArgs {
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+}
+
 /// What is asked for: shared by `grant` and `plan`.
 #[derive(Debug, Clone, Args)]
 pub struct SpecArgs {
@@ -394,16 +409,9 @@ pub struct ExtendArgs {
         hide_default_value = true
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Key of this request [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -429,16 +437,9 @@ pub struct RevokeArgs {
         hide_default_value = true
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Return when the decision is durable, without waiting until access is gone
     #[arg(long)]
     pub no_wait: bool,
@@ -464,16 +465,9 @@ pub struct RevokeAllArgs {
         default_value = "revoke-all from the command line"
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Key of this request; repeat it to go on after an interruption [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -498,16 +492,9 @@ pub struct DrainArgs {
         default_value = "drain from the command line"
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Yes, revoke everything
     #[arg(long)]
     pub yes: bool,
@@ -525,16 +512,9 @@ pub struct DriftArgs {
     /// Why, with --confirm
     #[arg(long, value_name = "TEXT", requires = "confirm")]
     pub reason: Option<String>,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
 }
 
 /// Arguments of `completions`.

@@ -67,7 +67,7 @@ pub(super) async fn revoke_all(
     let request = pb::RevokeAccessRequest {
         request_id: request_id.clone(),
         integration: integration.unwrap_or_default().to_owned(),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
         selector: Some(selector),
         max_members: args.max_members.unwrap_or_default(),
@@ -141,7 +141,7 @@ pub(super) async fn drain(
     let request = pb::DrainRequest {
         integration: args.integration.clone().unwrap_or_default(),
         all_integrations: args.integration.is_none(),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
     };
     let mut progress = Progress::new(streams);

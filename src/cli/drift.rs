@@ -21,7 +21,7 @@ pub(super) async fn drift(
     if args.confirm {
         let request = pb::ConfirmReapplyRequest {
             integration: args.integration.clone().unwrap_or_default(),
-            requester: args.requester.clone(),
+            requester: args.by.requester.clone(),
             reason: args.reason.clone().unwrap_or_default(),
         };
         let answer = connector

@@ -30,8 +30,7 @@ pub(super) async fn drift(
                 async move { client.confirm_reapply(request).await }
             })
             .await?;
-        let members = usize::try_from(answer.members).unwrap_or(usize::MAX);
-        let members = text::count(members, "member", "members");
+        let members = text::count(answer.members, "member", "members");
         return streams.line(&format!("repairs go on for {members}"));
     }
     let mut open = Vec::new();

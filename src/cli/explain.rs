@@ -216,10 +216,9 @@ fn because(one: &explain_view::Explained) -> String {
         .iter()
         .map(|id| format!("grant {}", id.get(..13).unwrap_or(id)))
         .collect();
-    let foreign = usize::try_from(one.foreign_grants).unwrap_or(usize::MAX);
-    if foreign > 0 {
+    if one.foreign_grants > 0 {
         grants.push(text::count(
-            foreign,
+            one.foreign_grants,
             "grant of another caller",
             "grants of other callers",
         ));

@@ -346,7 +346,7 @@ fn show(key: &Key, streams: &mut Streams) -> Result<(), Failure> {
                 3..30 => Paint::Yellow,
                 _ => Paint::Green,
             };
-            let left = text::count(usize::try_from(days.max(0)).unwrap_or(0), "day", "days");
+            let left = text::count(days.max(0), "day", "days");
             (
                 paint,
                 format!("{} ({left} left)", time::clock_time(at, now, zone)),

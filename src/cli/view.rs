@@ -78,18 +78,24 @@ pub(super) struct Assignment {
 
 impl From<Option<&pb::Assignment>> for Assignment {
     fn from(wire: Option<&pb::Assignment>) -> Self {
-        let Some(pb::Assignment {
-            role,
-            target,
-            application_roles,
-        }) = wire
-        else {
-            return Self {
+        wire.map_or_else(
+            || Self {
                 role: "unknown".to_owned(),
                 target: "unknown".to_owned(),
                 application_roles: None,
-            };
-        };
+            },
+            Self::from,
+        )
+    }
+}
+
+impl From<&pb::Assignment> for Assignment {
+    fn from(wire: &pb::Assignment) -> Self {
+        let pb::Assignment {
+            role,
+            target,
+            application_roles,
+        } = wire;
         Self {
             role: role.clone(),
             target: target_text(target.as_ref()),
@@ -314,10 +320,7 @@ impl From<&pb::Member> for Member {
             email: present(email),
             name: present(name),
             member_since: instant(member_since.as_ref()),
-            assignments: assignments
-                .iter()
-                .map(|one| Assignment::from(Some(one)))
-                .collect(),
+            assignments: assignments.iter().map(Assignment::from).collect(),
         }
     }
 }

@@ -158,7 +158,9 @@ impl Ledger for MemoryLedger {
         const ACTION: &str = "accepting a grant";
         let mut state = self.lock(ACTION)?;
         let accepted = state.accept(accept, ACTION)?;
-        self.publish(&state);
+        if matches!(accepted, Accepted::Created(_)) {
+            self.publish(&state);
+        }
         Ok(accepted)
     }
 

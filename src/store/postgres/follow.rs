@@ -15,23 +15,29 @@ use super::read;
 
 /// The poll is never slower than this.
 const FLOOR: Duration = Duration::from_secs(1);
-/// A notification over a healthy connection takes milliseconds.
-const PROBE: Duration = Duration::from_millis(500);
+/// A notification over a healthy connection takes milliseconds; a machine that is short of time gets a second.
+const PROBE: Duration = Duration::from_secs(1);
+/// How long making the connections of the self-test may take. Logging in is slow where the processors are busy, and a
+/// slow login is no pooler.
+const LOGIN: Duration = Duration::from_secs(10);
 
 /// The self-test at start: whether what one connection tells reaches another that listens. Through a pooler in
 /// transaction mode it does not.
 pub(super) async fn hears(readers: &PgPool) -> bool {
     const PROBE_CHANNEL: &str = "latchkey_probe";
-    let probe = async {
+    let tell = async {
         let mut listener = PgListener::connect_with(readers).await?;
         listener.listen(PROBE_CHANNEL).await?;
         let mut other = readers.acquire().await?;
         raw_sql("NOTIFY latchkey_probe")
             .execute(&mut *other)
             .await?;
-        listener.recv().await.map(drop)
+        Ok::<_, sqlx::Error>(listener)
     };
-    matches!(timeout(PROBE, probe).await, Ok(Ok(())))
+    let Ok(Ok(mut listener)) = timeout(LOGIN, tell).await else {
+        return false;
+    };
+    matches!(timeout(PROBE, listener.recv()).await, Ok(Ok(_)))
 }
 
 /// Raises the newest sequence as other replicas commit, until the pool is closed.

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::authority::{Approval, BreakGlass, Closing, Review};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, GrantedAssignment, Holding};
 use crate::domain::ids::{CallerName, GrantId, RequestId};
@@ -22,6 +23,10 @@ use crate::ports::witness::Intent;
 
 /// The caller of grants that stand for access whose grant is not known any more.
 pub const RECOVERED_CALLER: &str = "latchkey-recovery";
+
+fn recovered_caller() -> CallerName {
+    CallerName::parse(RECOVERED_CALLER).expect("a constant that is well formed")
+}
 
 /// How long after an intent its call may still land.
 const ECHO: TimeDelta = TimeDelta::minutes(10);
@@ -116,7 +121,7 @@ fn stand_in(
         id,
         integration: key.integration.clone(),
         subject: key.subject.clone(),
-        caller: CallerName::parse(RECOVERED_CALLER).expect("a constant that is well formed"),
+        caller: recovered_caller(),
         request_id: RequestId::parse(format!("recovered-{id}")).expect("an id is printable ASCII"),
         beneficiary: beneficiary(&key.subject),
         requester: String::new(),
@@ -142,6 +147,21 @@ fn stand_in(
         verified_at: None,
         removal_sent_at: None,
         authority: None,
+    }
+}
+
+/// An approval as the audit names it: `NAME (PERSON)`.
+fn approval(who: &str, id: &str, at: Timestamp) -> Approval {
+    let named = who.split_once(" (");
+    let named = named.and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?)));
+    let (approver, person) = named.unwrap_or((who, who));
+    Approval {
+        approver: approver.to_owned(),
+        person: person.to_owned(),
+        id: id.to_owned(),
+        // Used up by a request that no ledger will take twice.
+        token: String::new(),
+        until: at,
     }
 }
 
@@ -174,6 +194,8 @@ pub struct Rebuilt {
     pub members: Vec<MemberRecord>,
     /// Every assignment that is owned, in order of member.
     pub assignments: Vec<RebuiltAssignment>,
+    /// Reviews that emergency grants owe, also those of grants that have ended; closed ones stand for used tokens.
+    pub reviews: Vec<Review>,
     /// What was known and is not rebuilt, in words.
     pub left_out: Vec<String>,
     /// Events that were read.
@@ -192,6 +214,8 @@ struct Story {
     fresh: Vec<Assignment>,
     /// Neighbours that are about to be put back; they are not ours.
     restoring: BTreeSet<Assignment>,
+    /// Reviews that were opened by grants of this subject.
+    reviews: Vec<Review>,
 }
 
 impl Story {
@@ -201,6 +225,7 @@ impl Story {
             waiting: BTreeSet::new(),
             fresh: Vec::new(),
             restoring: BTreeSet::new(),
+            reviews: Vec::new(),
         }
     }
 
@@ -287,6 +312,36 @@ impl Story {
                 expires_at,
                 ..
             } => self.changed(event, to, cause.as_ref(), *expires_at),
+            EventKind::Approved { approvers, ids, .. } => {
+                if let Some(grant) = self.grant(event.grant_id) {
+                    let approvals = approvers
+                        .iter()
+                        .zip(ids)
+                        .map(|(who, id)| approval(who, id, at));
+                    let authority = grant.authority.get_or_insert_default();
+                    authority.approvals.extend(approvals);
+                }
+            }
+            EventKind::BreakGlassUsed {
+                key,
+                id,
+                reason,
+                token,
+                until,
+            } => {
+                let used = BreakGlass {
+                    key: key.clone(),
+                    id: id.clone(),
+                    token: token.clone(),
+                    reason: reason.clone(),
+                    until: until.unwrap_or(at),
+                };
+                if let Some(grant) = self.grant(event.grant_id) {
+                    grant.authority.get_or_insert_default().break_glass = Some(used);
+                    let owed = Review::owed(grant);
+                    self.reviews.extend(owed);
+                }
+            }
             EventKind::GrantExtended { to, .. } => {
                 let Some(grant) = self.grant(event.grant_id) else {
                     return;
@@ -535,8 +590,19 @@ pub fn rebuild(
 ) -> Rebuilt {
     let mut stories: BTreeMap<MemberKey, Story> = BTreeMap::new();
     let mut rebuilt = Rebuilt::default();
+    let mut closed: BTreeMap<GrantId, Closing> = BTreeMap::new();
     for StoredEvent { event, .. } in events {
         rebuilt.events += 1;
+        if let (EventKind::ReviewClosed { by, note }, Some(id)) = (&event.kind, event.grant_id) {
+            let caller = event.caller.clone().unwrap_or_else(recovered_caller);
+            let (at, by, note) = (event.at, by.clone(), note.clone());
+            closed.entry(id).or_insert(Closing {
+                at,
+                by,
+                caller,
+                note,
+            });
+        }
         let (Some(integration), Some(subject)) = (&event.integration, &event.subject) else {
             continue;
         };
@@ -567,6 +633,12 @@ pub fn rebuild(
     }
     rebuilt.is_proven = has_audit && witness.is_some();
     for (key, mut story) in stories {
+        rebuilt
+            .reviews
+            .extend(story.reviews.drain(..).map(|review| Review {
+                closed: closed.remove(&review.grant_id),
+                ..review
+            }));
         let mine = open.remove(&key).unwrap_or_default();
         story.leave_out_waiting(&mut rebuilt.left_out);
         if witness.is_some() {
@@ -638,6 +710,7 @@ fn join(stories: &mut BTreeMap<MemberKey, Story>, into: &MemberKey, email: &str,
         };
     }
     story.record.grants.append(&mut waited.record.grants);
+    story.reviews.append(&mut waited.reviews);
 }
 
 impl Story {

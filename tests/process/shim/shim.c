@@ -92,14 +92,15 @@ static void point(const char *what) {
 
 /* --- the ledger's files --- */
 
-enum kind { OTHER, DATABASE, LOG, WITNESS, RESERVE, KINDS };
-static const char *const kinds[KINDS] = {"", "ledger", "log", "witness", "reserve"};
+enum kind { OTHER, DATABASE, LOG, WITNESS, RESERVE, KEY, KINDS };
+static const char *const kinds[KINDS] = {"", "ledger", "log", "witness", "reserve", "key"};
 static int writes[KINDS]; /* since the last fsync; one thread writes, so a lost count would only move a point */
 
 static enum kind kind_of_path(const char *path) {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
     if (strstr(name, "witness")) return WITNESS;
+    if (strstr(name, "api-key")) return KEY;
     if (strncmp(name, "ledger.db", 9) != 0) return OTHER;
     name += 9;
     if (*name == 0) return DATABASE;

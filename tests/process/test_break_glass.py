@@ -261,6 +261,34 @@ def test_a_token_of_a_key_that_was_replaced_is_void_without_a_restart(house, lat
     assert said.metadata["why"] == "signature" and cloud.held(ada) == set()
 
 
+def test_a_ledger_that_is_rebuilt_from_the_audit_knows_what_was_used_and_what_is_owed(house, latchkey_bin, tmp_path):
+    safe = Safe(latchkey_bin, tmp_path)
+    home = house(break_glass=safe.section)
+    cloud, pb, connector = home.bench.cloud, home.bench.protocol, home.bench.connector
+    staging, ada = cloud.deployment("staging"), cloud.person()
+    token = safe.issue(staging, ada)
+    spec = pb.spec(ada, "admin", staging, seconds=HOUR)
+    grant = home["oncall"].create(spec, break_glass_token=token).grant
+    exported = run(latchkey_bin, "events", "--config", connector.config_file)
+    assert exported.returncode == 0, exported.stderr
+    (tmp_path / "events.jsonl").write_text(exported.stdout)
+    home.close()
+    assert connector.stop() == 0
+    for path in home.bench.folder.glob("ledger.db*"):
+        path.unlink()
+    words = ["adopt", "--config", connector.config_file, "--from", tmp_path / "events.jsonl", "--write"]
+    written = run(latchkey_bin, *words)
+    assert written.returncode == 0, written.stderr
+    home.bench.start(until_ready=False)
+    eventually(lambda: home.cli("ops", "hold", "release", "--reason", "looked").returncode == 0, seconds=30, every=0.5)
+    [review] = json.loads(home.cli("ops", "review", "list", "--output", "json").stdout)
+    assert (review["grant_id"], review["token_reason"]) == (grant.id, "on-call of search")
+    assert home["ops"].get(grant).is_break_glass
+    eventually(connector.is_ready, seconds=30)
+    said = home["oncall"].refused(home["oncall"].create, spec, break_glass_token=token)
+    assert said.metadata.get("why") == "used", said
+
+
 def refused_or_none(client, spec, token):
     try:
         return client.refused(client.plan, spec, break_glass_token=token)

@@ -6,12 +6,12 @@
 use sqlx::Row;
 
 use super::engine::{Conn, REVOKING, query};
-use super::errors::corrupt;
 use super::operations;
 use super::read::Read;
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::Census;
+use crate::store::failure::readable;
 use crate::store::rows::{self, REMOVALS_END};
 use crate::store::tally::Tally;
 
@@ -35,16 +35,6 @@ pub(super) const OVERDUE: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(inte
 
 /// Reviews that nobody has closed, by integration.
 pub(super) const REVIEWS: &str = "SELECT integration, COUNT(*) FROM reviews WHERE is_open = 1 GROUP BY integration ORDER BY integration";
-
-/// Passes an unreadable row on as the inner error.
-macro_rules! readable {
-    ($action:expr, $value:expr) => {
-        match $value {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(corrupt($action, error))),
-        }
-    };
-}
 
 pub(super) async fn census(conn: &mut Conn, now: Timestamp, action: &'static str) -> Read<Census> {
     let mut census = Census::default();

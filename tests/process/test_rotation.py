@@ -7,7 +7,6 @@ left. The lives run beside each other, each with a simulator of its own.
 
 import json
 import queue
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -197,18 +196,20 @@ class Life:
             self.weather.die_at_place(die_at)
         else:
             self.weather.set(die_at=die_at)
-        done = run(self.binary, "--server", f"http://{self.connector.grpc}", "key", "rotate", "--reason", "r", "--no-wait")
+        done = self.ask()
         # It may die before it answers: then the rotation was asked for, or not.
         assert done.returncode == 0 or self.weather.died_at or self.is_dead(), done
-        while not self.mend() and not self.is_over():
-            time.sleep(0.1)
+        eventually(lambda: self.mend() or self.is_over(), seconds=PATIENCE, every=0.1)
         if not self.rotation():
-            done = run(self.binary, "--server", f"http://{self.connector.grpc}", "key", "rotate", "--reason", "r", "--no-wait")
+            done = self.ask()
             assert done.returncode == 0, done
-        eventually(lambda: self.mend() or self.is_over(), seconds=PATIENCE, every=0.2)
         eventually(self.is_over, seconds=PATIENCE, every=0.2)
         self.weather.set(tracing=0)
         eventually(lambda: not any(self.cloud.held(person) for person in self.ends), seconds=PATIENCE, every=0.2)
+
+    def ask(self):
+        server = f"http://{self.connector.grpc}"
+        return run(self.binary, "--server", server, "key", "rotate", "--reason", "r", "--no-wait")
 
     def is_dead(self):
         return self.connector.process.child.poll() is not None
@@ -238,6 +239,8 @@ class Life:
         [(key_id, key)] = left.items()
         assert key_id != self.old_id and self.connector.key_file.read_text() == key
         assert self.rotation()["new"]["id"] == key_id and self.rotation()["old"]["id"] == self.old_id
+        beside = self.connector.key_file.with_name(f".{self.connector.key_file.name}.latchkey-new")
+        assert not beside.exists(), "a key is left beside the store"
         for person, grant in self.ends.items():
             due = grant.expires_at.ToDatetime(now().tzinfo)
             latest = max(due, self.restarted_at or due) + ON_TIME

@@ -147,7 +147,7 @@ WRITER = f'path "{SECRET}" {{ capabilities = ["read", "update"] }}'
 
 @pytest.fixture
 def rotating(openbao, vault_bench):
-    """A running pair that may write the secret, which has more in it than the key and refuses writes without a version."""
+    """A running pair that may write the secret: it has more in it than the key, and no write without a version."""
 
     def make(policy=WRITER):
         bench = with_rotation(vault_bench())

@@ -204,7 +204,7 @@ class Life:
             done = self.ask()
             assert done.returncode == 0, done
         eventually(self.is_over, seconds=PATIENCE, every=0.2)
-        self.weather.set(tracing=0)
+        self.weather.set(tracing=0, die_at=0)
         eventually(lambda: not any(self.cloud.held(person) for person in self.ends), seconds=PATIENCE, every=0.2)
 
     def ask(self):

@@ -276,8 +276,25 @@ impl AccessService for AccessApi {
     ) -> std::result::Result<Response<pb::PlanGrantResponse>, Status> {
         let caller = caller(&request)?;
         let plan = async {
-            let pb::PlanGrantRequest { spec } = request.into_inner();
-            self.service.plan_grant(&caller, convert::ask(spec)?).await
+            let pb::PlanGrantRequest {
+                spec,
+                request_id,
+                approvals,
+                break_glass_token,
+            } = request.into_inner();
+            let request_id = if request_id.is_empty() && approvals.is_empty() {
+                None
+            } else {
+                Some(convert::request_id("request_id", request_id)?)
+            };
+            let ask = convert::ask(spec)?;
+            let vouchers = Vouchers {
+                approvals,
+                break_glass: (!break_glass_token.is_empty()).then_some(break_glass_token),
+            };
+            self.service
+                .plan_grant_vouched(&caller, request_id, ask, vouchers)
+                .await
         }
         .await
         .map_err(|error| self.status(&error))?;

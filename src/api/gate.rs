@@ -19,7 +19,7 @@ const TABLE: [(&str, &[CallerRole]); 32] = [
     // Whoever has the role break-glass needs a token besides: the service sees to that.
     ("CreateGrant", &[ControlPlane, BreakGlass]),
     ("ExtendGrant", &[ControlPlane]),
-    ("PlanGrant", &[ControlPlane]),
+    ("PlanGrant", &[ControlPlane, BreakGlass]),
     ("RevokeGrant", &[ControlPlane, Operator]),
     ("RevokeAccess", &[ControlPlane, Operator]),
     ("GetGrant", READERS),

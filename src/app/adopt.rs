@@ -341,6 +341,13 @@ async fn fill(
         };
         ledger.commit(commit).await.context("writing the ledger")?;
     }
+    // What was used once stays used, and what is owed stays owed.
+    for review in rebuilt.reviews {
+        ledger
+            .restore_review(review)
+            .await
+            .context("writing the ledger")?;
+    }
     if let (true, Some(section)) = (proven, &config.witness) {
         let (witness, writer) = FileWitness::open(&section.path).context("opening the witness")?;
         let mut tasks = JoinSet::new();

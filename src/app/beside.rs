@@ -3,11 +3,14 @@
 //! Owns the choice between the file of a ledger and a database that replicas share. Never writes, and keeps nobody from
 //! writing.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
 
 use super::adapters;
 use crate::config::{Config, LedgerKind};
+use crate::domain::ids::IntegrationName;
 use crate::domain::receipt::Receipt;
 use crate::ports::Ledger as _;
 use crate::ports::audit::{AuditBlock, AuditRecord, AuditStore as _};
@@ -75,6 +78,27 @@ impl Beside {
         match self {
             Self::File(glance) => glance.holds().await,
             Self::Database { ledger, .. } => ledger.holds().await,
+        }
+    }
+
+    /// Reviews of emergency grants that nobody has closed, by integration.
+    pub(super) async fn open_reviews(&mut self) -> Result<Vec<(IntegrationName, u64)>> {
+        match self {
+            Self::File(glance) => glance.open_reviews().await,
+            Self::Database { ledger, .. } => {
+                let mut open: BTreeMap<IntegrationName, u64> = BTreeMap::new();
+                let mut before = None;
+                loop {
+                    let page = ledger.reviews(true, before, PAGE).await?;
+                    for review in page.items {
+                        *open.entry(review.integration).or_default() += 1;
+                    }
+                    before = page.next;
+                    if before.is_none() {
+                        return Ok(open.into_iter().collect());
+                    }
+                }
+            }
         }
     }
 

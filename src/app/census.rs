@@ -31,6 +31,7 @@ const SKEW: &str = "latchkey_upstream_clock_skew_seconds";
 const SEES_OWNERS: &str = "latchkey_key_sees_owners";
 const UP: &str = "latchkey_integration_up";
 const WRITABLE: &str = "latchkey_ledger_writable";
+const REVIEWS: &str = "latchkey_reviews_open";
 
 /// Registers help texts.
 pub(super) fn describe_metrics() {
@@ -74,6 +75,10 @@ pub(super) fn describe_metrics() {
     describe_gauge!(
         WRITABLE,
         "1 when the ledger could be written at the last look; without that no grant is accepted"
+    );
+    describe_gauge!(
+        REVIEWS,
+        "Reviews of emergency grants that nobody has closed; `latchkey review list` names them"
     );
 }
 
@@ -166,6 +171,11 @@ impl Census {
             gauge!(GRANTS, "integration" => integration.clone(), "state" => state.clone())
                 .set(number(count));
             shown.insert((integration, state), ());
+        }
+        for (name, _) in &self.providers {
+            let of = census.open_reviews.iter().find(|(one, _)| one == name);
+            let open = of.map_or(0, |(_, count)| *count);
+            gauge!(REVIEWS, "integration" => name.to_string()).set(number(open));
         }
         self.late(&census.late);
         alarm.sound(&census.late, now);

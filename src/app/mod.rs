@@ -57,7 +57,7 @@ pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
 pub use audit::{AuditExport, audit_head, export_audit};
 pub use evidence::{Evidence, evidence};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};
-pub use probe::{held, probe_database, probe_sinks, probe_witness, probes};
+pub use probe::{held, owed_reviews, probe_database, probe_sinks, probe_witness, probes};
 pub use replicas::{copy_ledger, migrate};
 pub use trust::{rules, source};
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::config::{Config, LedgerKind};
+use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::HoldRecord;
 use crate::ports::{AccessProvider, Clock};
 use crate::service::doctor::{IntegrationProbe, SinkProbe, WitnessProbe};
@@ -66,6 +67,17 @@ pub async fn held(config: &Config) -> Vec<HoldRecord> {
     let holds = ledger.holds().await.unwrap_or_default();
     ledger.close().await;
     holds
+}
+
+/// Reviews of emergency grants that nobody has closed, by integration, as far as the ledger can be read.
+pub async fn owed_reviews(config: &Config) -> Vec<(IntegrationName, u64)> {
+    let Some(mut ledger) = beside(config).await else {
+        return Vec::new();
+    };
+    // A ledger of an earlier release knows of no reviews.
+    let open = ledger.open_reviews().await.unwrap_or_default();
+    ledger.close().await;
+    open
 }
 
 /// The ledger, where it is there and can be read.

@@ -159,7 +159,7 @@ pub enum ClientCommand {
     Grant(GrantArgs),
     /// Show what a grant would do, and do nothing
     #[command(after_help = PLAN_EXAMPLES)]
-    Plan(SpecArgs),
+    Plan(PlanArgs),
     /// List grants
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
@@ -389,6 +389,20 @@ pub struct GrantArgs {
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
     /// What vouches for it.
+    #[command(flatten)]
+    pub vouchers: VoucherArgs,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// What would be asked for.
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Key that the request would have; approvals are bound to it
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// What would vouch for it; nothing of that is used up.
     #[command(flatten)]
     pub vouchers: VoucherArgs,
 }

@@ -14,8 +14,8 @@ use crate::app;
 use crate::config::{Config, LedgerKind};
 use crate::ports::Clock;
 use crate::service::doctor::{
-    Finding, IntegrationProbe, LedgerProbe, Level, examine, examine_holds, examine_sinks,
-    examine_witness, has_problem,
+    Finding, IntegrationProbe, LedgerProbe, Level, examine, examine_holds, examine_reviews,
+    examine_sinks, examine_witness, has_problem,
 };
 
 /// How findings are shown.
@@ -53,6 +53,7 @@ pub async fn run(
     findings.extend(examine(probes, &ledger, clock).await);
     findings.extend(examine_witness(app::probe_witness(config).as_ref()));
     findings.extend(examine_holds(&app::held(config).await));
+    findings.extend(examine_reviews(&app::owed_reviews(config).await));
     findings.extend(examine_sinks(&app::probe_sinks(config).await));
     show(&findings, format, out)?;
     Ok(u8::from(has_problem(&findings)))

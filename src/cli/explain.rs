@@ -2,7 +2,7 @@
 //!
 //! Owns the commands `plan` and `why`. Never changes anything.
 
-use super::args::{SpecArgs, WhyArgs};
+use super::args::{PlanArgs, WhyArgs};
 use super::connect::Connector;
 use super::exit::Failure;
 use super::streams::{Format, Paint, Streams};
@@ -17,12 +17,19 @@ const INCOMPLETE: &str =
 pub(super) async fn plan(
     connector: &Connector,
     format: Format,
-    args: &SpecArgs,
+    args: &PlanArgs,
     streams: &mut Streams,
 ) -> Result<(), Failure> {
-    let (spec, names) = grants::spec(connector, args, streams).await?;
+    let (spec, names) = grants::spec(connector, &args.spec, streams).await?;
+    let (approvals, break_glass_token) = grants::vouchers(&args.vouchers)?;
+    let request = pb::PlanGrantRequest {
+        spec: Some(spec),
+        request_id: args.request_id.clone().unwrap_or_default(),
+        approvals,
+        break_glass_token,
+    };
     let answer = connector
-        .call(pb::PlanGrantRequest { spec: Some(spec) }, |request| {
+        .call(request, |request| {
             let mut client = connector.access();
             async move { client.plan_grant(request).await }
         })
@@ -31,7 +38,7 @@ pub(super) async fn plan(
     if format != Format::Table {
         return streams.document(format, &plan);
     }
-    for line in plan_lines(&plan, &args.member, &names) {
+    for line in plan_lines(&plan, &args.spec.member, &names) {
         let line = match line {
             Line::Heading(words) => streams.paint(Paint::Bold, &text::safe(&words)),
             Line::Text(words) => text::safe(&words).into_owned(),

@@ -14,6 +14,7 @@ use super::exit::{Exit, Failure};
 use super::progress::Progress;
 use super::receipt::{details, show};
 use super::resolve::{self, WrittenGrant};
+use super::signing::VoucherArgs;
 use super::streams::{Format, Paint, Streams};
 use super::{signing, table, text, time, view};
 use crate::api::pb;
@@ -89,6 +90,15 @@ fn approvals(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
     files.iter().map(|file| signing::signed(file)).collect()
 }
 
+/// The texts of approvals and of an emergency token, the latter empty where there is none.
+pub(super) fn vouchers(args: &VoucherArgs) -> Result<(Vec<String>, String), Failure> {
+    let token = args.break_glass_token.as_deref().map(signing::signed);
+    Ok((
+        approvals(&args.approvals)?,
+        token.transpose()?.unwrap_or_default(),
+    ))
+}
+
 fn wire_length(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
@@ -105,18 +115,13 @@ pub(super) async fn grant(
         .request_id
         .clone()
         .unwrap_or_else(|| streams.new_request_id());
+    let (approvals, break_glass_token) = vouchers(&args.vouchers)?;
     let request = pb::CreateGrantRequest {
         request_id: request_id.clone(),
         spec: Some(spec),
         wait: pb::GrantWait::Accepted.into(),
-        approvals: approvals(&args.vouchers.approvals)?,
-        break_glass_token: args
-            .vouchers
-            .break_glass_token
-            .as_deref()
-            .map(signing::signed)
-            .transpose()?
-            .unwrap_or_default(),
+        approvals,
+        break_glass_token,
     };
     let answer = connector
         .call(request, |request| {

@@ -386,6 +386,13 @@ pub enum EventKind {
         id: String,
         /// What it was issued for.
         reason: String,
+        /// Under which it is remembered as used, so that a rebuilt ledger remembers it too. Empty in events of earlier
+        /// releases.
+        #[serde(default)]
+        token: String,
+        /// When the token expires by itself.
+        #[serde(default)]
+        until: Option<Timestamp>,
     },
     /// Somebody looked back at an emergency grant.
     ReviewClosed {

@@ -160,6 +160,8 @@ pub struct Census {
     pub late: Vec<LateRemovals>,
     /// How removals stand in each integration that owns, owes or revokes anything, in order of name.
     pub removals: Vec<Removals>,
+    /// Reviews of emergency grants that nobody has closed, in order of integration; none where there are none.
+    pub open_reviews: Vec<(IntegrationName, u64)>,
 }
 
 /// Members of one integration whose access should be gone, by the power that they still hold.
@@ -526,4 +528,10 @@ pub trait Ledger: Debug + Send + Sync {
         closing: Closing,
         audit: Vec<AuditEvent>,
     ) -> Result<bool>;
+
+    /// The first of these signed texts, by the names under which they are remembered, that was used before.
+    async fn used(&self, tokens: &[String]) -> Result<Option<String>>;
+
+    /// Takes over a review, and that its token was used, when a ledger is rebuilt. What is there already stays.
+    async fn restore_review(&self, review: Review) -> Result<()>;
 }

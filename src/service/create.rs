@@ -225,7 +225,7 @@ impl Service {
     }
 
     /// The answer to a request that was seen before, without asking anybody else.
-    async fn replay(
+    pub(super) async fn replay(
         &self,
         (caller, request_id): &(CallerName, RequestId),
         fingerprint: Fingerprint,

@@ -20,7 +20,7 @@ use crate::domain::observation::{Incomplete, Interest};
 use crate::ports::provider::{KeyStatus, Organization, Priority, ReadError, Refusal};
 use crate::ports::{AccessProvider, Clock, SecretStore};
 
-pub use recovery::{WitnessProbe, examine_holds, examine_witness};
+pub use recovery::{WitnessProbe, examine_holds, examine_reviews, examine_witness};
 pub use sinks::{SinkProbe, examine_sinks};
 
 /// How long the secret store may take before it counts as away.

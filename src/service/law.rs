@@ -29,6 +29,8 @@ const OWN_ROWS: &str = "latchkey.own-rows-only";
 const OWN_ORGANIZATION: &str = "latchkey.this-organization-only";
 const OWN_IDENTITY: &str = "latchkey.never-itself";
 const KEY_LIFE: &str = "latchkey.no-grant-outlives-the-key";
+const APPROVALS: &str = "latchkey.approvals-of-this-request-only";
+const TOKENS: &str = "latchkey.emergency-tokens-once-and-as-sealed";
 pub(super) const ROLES: &str = "latchkey.roles-of-callers";
 
 impl Service {
@@ -331,6 +333,8 @@ pub fn policies_of(error: &ServiceError) -> Vec<String> {
         ServiceError::UnknownResource { .. } | ServiceError::UnknownIntegration => OWN_ORGANIZATION,
         ServiceError::OwnIdentity => OWN_IDENTITY,
         ServiceError::KeyExpires { .. } => KEY_LIFE,
+        ServiceError::Voucher { code, .. } if *code == "approval_refused" => APPROVALS,
+        ServiceError::Voucher { .. } => TOKENS,
         ServiceError::Policy(refusal) => return vec![format!("settings.{}", refusal.code)],
         ServiceError::InvalidField { .. }
         | ServiceError::NotAMember { .. }
@@ -346,7 +350,6 @@ pub fn policies_of(error: &ServiceError) -> Vec<String> {
         | ServiceError::ClockSkew { .. }
         | ServiceError::NotOwned
         | ServiceError::Unfit { .. }
-        | ServiceError::Voucher { .. }
         | ServiceError::Contended
         | ServiceError::Exhausted { .. }
         | ServiceError::TooLate { .. }

@@ -10,12 +10,13 @@ use crate::domain::assignment::Assignment;
 use crate::domain::caller::Caller;
 use crate::domain::ids::{RequestId, UserId};
 use crate::domain::member::{Subject, WriteKind};
+use crate::domain::request::GrantRequest;
 use crate::ports::provider::{PlannedCall, Priority};
 
 use super::create::{GrantAsk, request, subject};
 use super::error::Result;
-use super::vouch::Vouched;
-use super::{Service, subject_key};
+use super::vouch::Vouchers;
+use super::{Integration, Service, subject_key};
 
 /// One assignment of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,19 +56,64 @@ impl Service {
     /// # Errors
     /// The same refusals that `create_grant` would give.
     pub async fn plan_grant(&self, caller: impl Into<Caller>, ask: GrantAsk) -> Result<GrantPlan> {
+        self.plan_grant_vouched(caller, None, ask, Vouchers::default())
+            .await
+    }
+
+    /// The same with what the request would bring along, and the request id that it would have. Nothing of that is
+    /// used up. Refusals are audited like those of `create_grant`: nobody tries out law and signatures unseen.
+    ///
+    /// # Errors
+    /// The same refusals that `create_grant_vouched` would give.
+    pub async fn plan_grant_vouched(
+        &self,
+        caller: impl Into<Caller>,
+        request_id: Option<RequestId>,
+        ask: GrantAsk,
+        vouchers: Vouchers,
+    ) -> Result<GrantPlan> {
         let caller = &caller.into();
         let integration = self.integration(ask.integration.as_ref())?;
-        let request_id = RequestId::parse("plan").expect("a word is a request id");
+        let subject = Some(ask.beneficiary.to_string());
+        let is_named = request_id.is_some();
+        let request_id =
+            request_id.unwrap_or_else(|| RequestId::parse("plan").expect("a word is a request id"));
         let request = request(&caller.name, request_id, integration, ask)?;
-        self.check_rules(caller, &request)?;
+        let result = self
+            .try_plan(caller, integration, &request, is_named, &vouchers)
+            .await;
+        let name = Some(&integration.name);
+        self.audited("plan_grant", &caller.name, name, subject, result)
+            .await
+    }
+
+    async fn try_plan(
+        &self,
+        caller: &Caller,
+        integration: &Integration,
+        request: &GrantRequest,
+        is_named: bool,
+        vouchers: &Vouchers,
+    ) -> Result<GrantPlan> {
+        let is_repeat = is_named && {
+            let repeat = (request.caller.clone(), request.request_id.clone());
+            let known = self.replay(&repeat, request.fingerprint()).await?;
+            known.is_some()
+        };
+        let vouched = self.vouch(caller, request, vouchers)?;
+        if !is_repeat {
+            self.check_unused(caller, &vouched).await?;
+        }
+        self.check_rules(caller, request)?;
         let (read, resolved) = self
             .observe_member(integration, &request.beneficiary, Priority::Discovery)
             .await?;
-        let subject = subject(&request, resolved)?;
+        let subject = subject(request, resolved)?;
+        vouched.check_subject(&subject)?;
         self.check_targets(integration, &request.targets).await?;
-        self.check_law(caller, integration, &request, &subject, &Vouched::default())
+        self.check_law(caller, integration, request, &subject, &vouched)
             .await?;
-        self.check_key(integration, &request, &subject)?;
+        self.check_key(integration, request, &subject)?;
 
         let mut plan = GrantPlan {
             user_id: None,
@@ -79,7 +125,19 @@ impl Service {
             observed_at: read.started_at,
             is_complete: read.is_complete(),
         };
-        let end = self.expected_end(&request, &subject);
+        if is_repeat {
+            plan.warnings.push(
+                "this request was accepted before: asking again answers the grant that it became"
+                    .to_owned(),
+            );
+        }
+        if vouched.is_emergency() {
+            plan.warnings.push(
+                "the emergency token would be used up; its use alarms, and owes a review"
+                    .to_owned(),
+            );
+        }
+        let end = self.expected_end(request, &subject);
         // The place is given back at once: nothing is asked for yet.
         let (predicted_lateness, reserved) = self.forecast(integration, end).await?;
         if let Some(reserved) = reserved {
@@ -95,6 +153,13 @@ impl Service {
         if *integration.draining.read().await {
             plan.warnings
                 .push("the connector is draining and would refuse this grant now".to_owned());
+        }
+        // Refused for now, whatever is asked for: that passes, and the plan holds.
+        for refused in [self.check_hold(integration), self.check_skew(integration)] {
+            if let Err(error) = refused {
+                plan.warnings
+                    .push(format!("it would be refused now: {error}"));
+            }
         }
         if integration.observer.board().overwrites_seen() {
             plan.warnings.push(

@@ -12,6 +12,7 @@ use crate::domain::authority::{Approval, Authority, BreakGlass};
 use crate::domain::caller::{Caller, CallerRole};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::Grant;
+use crate::domain::ids::CallerName;
 use crate::domain::law;
 use crate::domain::member::Subject;
 use crate::domain::request::GrantRequest;
@@ -97,13 +98,19 @@ impl Vouched {
             });
         }
         if let Some(BreakGlass {
-            key, id, reason, ..
+            key,
+            id,
+            token,
+            reason,
+            until,
         }) = &self.authority.break_glass
         {
             events.push(EventKind::BreakGlassUsed {
                 key: key.clone(),
                 id: id.clone(),
                 reason: reason.clone(),
+                token: token.clone(),
+                until: Some(*until),
             });
         }
         events
@@ -304,31 +311,26 @@ impl Service {
         })
     }
 
-    /// A signed text was used before, by another request.
-    pub(super) fn used_before(&self, grant: &Grant, token: &str) -> ServiceError {
-        let Some(authority) = &grant.authority else {
-            return ServiceError::Contended;
-        };
-        if let Some(index) = authority
-            .approvals
-            .iter()
-            .position(|one| one.token == token)
-        {
-            return refused_approval(
-                index,
-                "used",
-                "was used by another request; have the approver sign this one".to_owned(),
-            );
+    /// Refuses texts that were used before, where nothing is about to be accepted with them.
+    pub(super) async fn check_unused(&self, caller: &Caller, vouched: &Vouched) -> Result<()> {
+        let uses = vouched.authority.uses();
+        if uses.is_empty() {
+            return Ok(());
         }
-        let why = "used";
-        metrics::counter!(REFUSED, "why" => why).increment(1);
-        tracing::error!(
-            caller = %grant.caller,
-            "An emergency token was refused because it was used before; find out who tries to use it"
-        );
-        refused_token("used", "was used before; each opens one grant".to_owned())
+        let tokens: Vec<String> = uses.into_iter().map(|one| one.token).collect();
+        match self.ledger.used(&tokens).await? {
+            None => Ok(()),
+            Some(token) => Err(refused_as_used(&caller.name, &vouched.authority, &token)),
+        }
     }
 
+    /// A signed text was used before, by another request.
+    pub(super) fn used_before(&self, grant: &Grant, token: &str) -> ServiceError {
+        match &grant.authority {
+            Some(authority) => refused_as_used(&grant.caller, authority, token),
+            None => ServiceError::Contended,
+        }
+    }
     /// Raises the alarm over an emergency grant that is durable.
     pub(super) fn alarm(&self, grant: &Grant) {
         let Some(used) = grant.break_glass() else {
@@ -423,6 +425,24 @@ fn refused_token(why: &'static str, problem: String) -> ServiceError {
         why,
         problem,
     }
+}
+
+fn refused_as_used(caller: &CallerName, authority: &Authority, token: &str) -> ServiceError {
+    let mut approvals = authority.approvals.iter();
+    if let Some(index) = approvals.position(|one| one.token == token) {
+        return refused_approval(
+            index,
+            "used",
+            "was used by another request; have the approver sign this one".to_owned(),
+        );
+    }
+    let why = "used";
+    metrics::counter!(REFUSED, "why" => why).increment(1);
+    tracing::error!(
+        caller = %caller,
+        "An emergency token was refused because it was used before; find out who tries to use it"
+    );
+    refused_token(why, "was used before; each opens one grant".to_owned())
 }
 
 fn for_roles(remedy: &str) -> ServiceError {

@@ -497,4 +497,17 @@ impl Ledger for MemoryLedger {
         }
         Ok(closed)
     }
+
+    async fn used(&self, tokens: &[String]) -> Result<Option<String>> {
+        let state = self.lock("looking for used texts")?;
+        let mut known = tokens
+            .iter()
+            .filter(|token| state.tokens.contains_key(*token));
+        Ok(known.next().cloned())
+    }
+
+    async fn restore_review(&self, review: Review) -> Result<()> {
+        self.lock("restoring a review")?.restore_review(review);
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::rows::{Unreadable, body, micros, read_body};
 use crate::domain::Timestamp;
-use crate::domain::authority::Review;
+use crate::domain::authority::{Review, TokenKind};
 use crate::domain::grant::Grant;
 
 /// A signed text that is used up.
@@ -18,6 +18,17 @@ pub(crate) struct TokenRow {
 }
 
 impl TokenRow {
+    /// The token that opened the grant of a review.
+    pub(crate) fn of_review(review: &Review) -> Self {
+        Self {
+            token: review.used.token.clone(),
+            kind: TokenKind::BreakGlass.as_str(),
+            grant_id: review.grant_id.to_string(),
+            used_at: micros(review.opened_at),
+            forget_after: forget_after(review.used.until),
+        }
+    }
+
     pub(super) fn all(grant: &Grant) -> Vec<Self> {
         let uses = grant.authority.as_ref().map(|authority| authority.uses());
         uses.unwrap_or_default()

@@ -332,7 +332,10 @@ async fn a_token_opens_one_grant_which_alarms_owes_a_review_and_cannot_be_extend
     let events = bed.ledger.events(&EventFilter::default(), 0, 100).await;
     let events = events.expect("readable");
     let used = events.iter().find_map(|stored| {
-        if let EventKind::BreakGlassUsed { key, id, reason } = &stored.event.kind {
+        if let EventKind::BreakGlassUsed {
+            key, id, reason, ..
+        } = &stored.event.kind
+        {
             Some((key, id, reason))
         } else {
             None

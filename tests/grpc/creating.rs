@@ -237,6 +237,7 @@ async fn what_cannot_be_granted_is_refused_with_its_code_and_reason() {
         // A plan is refused for the same reasons.
         let plan = pb::PlanGrantRequest {
             spec: create_with("p", change).spec,
+            ..pb::PlanGrantRequest::default()
         };
         let planned = bed.access().plan_grant(plan).await.expect_err("refused");
         assert_eq!(planned.code(), *code, "row {index}: {planned:?}");
@@ -545,7 +546,10 @@ async fn a_plan_shows_the_calls_and_their_inverse_and_changes_nothing() {
     spec.targets = vec![on_deployment("a"), on_deployment("b")];
     let plan = bed
         .access()
-        .plan_grant(pb::PlanGrantRequest { spec: Some(spec) })
+        .plan_grant(pb::PlanGrantRequest {
+            spec: Some(spec),
+            ..pb::PlanGrantRequest::default()
+        })
         .await
         .expect("planned")
         .into_inner();

@@ -45,8 +45,8 @@ class Protocol:
             if not name.startswith("_"):
                 setattr(into, name, value)
 
-    def client(self, address):
-        return Client(self, address)
+    def client(self, address, credentials=None):
+        return Client(self, address, credentials)
 
     # --- building messages ---
 
@@ -105,6 +105,7 @@ class Refusal:
     domain: str = ""
     fields: list = field(default_factory=list)
     retry_seconds: float | None = None
+    metadata: dict = field(default_factory=dict)
     text: str = ""
 
 
@@ -126,6 +127,7 @@ def refusal_of(error):
             said.text += f" {found}"
             if kind is error_details_pb2.ErrorInfo:
                 said.reason, said.domain = found.reason, found.domain
+                said.metadata = dict(found.metadata)
             elif kind is error_details_pb2.BadRequest:
                 said.fields = [each.field for each in found.field_violations]
             else:
@@ -136,9 +138,9 @@ def refusal_of(error):
 class Client:
     """Short forms of the calls that the tests make."""
 
-    def __init__(self, protocol, address):
+    def __init__(self, protocol, address, credentials=None):
         self.pb = protocol
-        self.channel = grpc.insecure_channel(address)
+        self.channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
         services = protocol.services
         self.access = services.AccessServiceStub(self.channel)
         self.directory = services.DirectoryServiceStub(self.channel)
@@ -150,12 +152,13 @@ class Client:
     def close(self):
         self.channel.close()
 
-    def create(self, spec, request_id=None, wait="ACTIVE", timeout=20):
-        """CreateGrant; answers the whole response."""
+    def create(self, spec, request_id=None, wait="ACTIVE", timeout=20, **vouchers):
+        """CreateGrant; answers the whole response. `vouchers` are approvals and a token."""
         request = self.pb.CreateGrantRequest(
             request_id=request_id or f"test-{uuid.uuid4()}",
             spec=spec,
             wait=getattr(self.pb, f"GRANT_WAIT_{wait}"),
+            **vouchers,
         )
         return self.access.CreateGrant(request, timeout=timeout)
 
@@ -195,16 +198,17 @@ class Client:
         request = self.pb.RevokeGrantRequest(grant_id=grant_id, reason=reason, requester=requester)
         return self.access.RevokeGrant(request, timeout=10)
 
-    def extend(self, grant, seconds, request_id=None):
+    def extend(self, grant, seconds, request_id=None, approvals=()):
         request = self.pb.ExtendGrantRequest(
             request_id=request_id or f"extend-{uuid.uuid4()}",
             grant_id=getattr(grant, "id", grant),
             duration=duration_pb2.Duration(seconds=seconds),
+            approvals=approvals,
         )
         return self.access.ExtendGrant(request, timeout=10).grant
 
-    def plan(self, spec):
-        return self.access.PlanGrant(self.pb.PlanGrantRequest(spec=spec), timeout=10)
+    def plan(self, spec, **vouchers):
+        return self.access.PlanGrant(self.pb.PlanGrantRequest(spec=spec, **vouchers), timeout=10)
 
     def explain(self, who):
         request = self.pb.ExplainAccessRequest(member=self.pb.principal(who))

@@ -174,6 +174,7 @@ async fn a_census_counts_what_is_open_owned_blocked_and_overdue(ledger: AnyLedge
                 overdue: 2,
                 oldest: Some(at(15)),
             }],
+            open_reviews: Vec::new(),
         }
     );
     // What is being revoked is old since its end, also while a pause puts the next try into the future.

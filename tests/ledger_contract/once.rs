@@ -1,6 +1,6 @@
 //! Signed texts that are used once, and the reviews of emergency grants.
 
-use latchkey::domain::authority::{Approval, Authority, BreakGlass, Closing};
+use latchkey::domain::authority::{Approval, Authority, BreakGlass, Closing, Review};
 use latchkey::domain::grant::Grant;
 use latchkey::ports::ledger::Accepted;
 use tokio::task::JoinSet;
@@ -14,6 +14,9 @@ on_every_ledger!(
     a_used_token_is_remembered_until_it_has_long_expired,
     an_emergency_grant_owes_a_review_until_it_is_closed_once,
     reviews_are_listed_newest_first_in_pages,
+    a_used_token_is_known_before_anything_is_accepted_with_it,
+    open_reviews_are_counted_by_integration,
+    a_restored_review_uses_its_token_up_and_changes_nothing_that_is_there,
 );
 
 fn approval(token: &str) -> Approval {
@@ -170,4 +173,50 @@ async fn reviews_are_listed_newest_first_in_pages(ledger: AnyLedger) {
     let open = ledger.reviews(true, None, 10).await.expect("readable");
     let listed: Vec<_> = open.items.iter().map(|review| review.grant_id).collect();
     assert_eq!(listed, [ids[0], ids[2]]);
+}
+
+async fn a_used_token_is_known_before_anything_is_accepted_with_it(ledger: AnyLedger) {
+    create(&ledger, emergency(1, "t")).await;
+    create(&ledger, approved(2, &["a", "b"])).await;
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for (asked, found) in [
+        (names(&[]), None),
+        (names(&["c"]), None),
+        (names(&["t"]), Some("t")),
+        (names(&["c", "b", "a"]), Some("b")),
+    ] {
+        let used = ledger.used(&asked).await.expect("readable");
+        assert_eq!(used.as_deref(), found, "{asked:?}");
+    }
+}
+
+async fn open_reviews_are_counted_by_integration(ledger: AnyLedger) {
+    let first = create(&ledger, emergency(1, "t1")).await;
+    create(&ledger, emergency(2, "t2")).await;
+    let count = async || ledger.census(at(0)).await.expect("readable").open_reviews;
+    assert_eq!(count().await, [(integration("main"), 2)]);
+    ledger
+        .close_review(first.id, closing(), Vec::new())
+        .await
+        .expect("written");
+    assert_eq!(count().await, [(integration("main"), 1)]);
+}
+
+async fn a_restored_review_uses_its_token_up_and_changes_nothing_that_is_there(ledger: AnyLedger) {
+    let lost = Review::owed(&emergency(1, "t")).expect("owed");
+    ledger.restore_review(lost.clone()).await.expect("written");
+    let found = ledger.review(lost.grant_id).await.expect("readable");
+    assert_eq!(found.as_ref(), Some(&lost));
+    let refused = ledger.accept(accept(emergency(2, "t"))).await;
+    assert!(
+        matches!(&refused, Ok(Accepted::TokenUsed(token)) if token == "t"),
+        "{refused:?}"
+    );
+    ledger
+        .close_review(lost.grant_id, closing(), Vec::new())
+        .await
+        .expect("written");
+    ledger.restore_review(lost.clone()).await.expect("written");
+    let found = ledger.review(lost.grant_id).await.expect("readable");
+    assert_eq!(found.expect("kept").closed, Some(closing()), "as it stood");
 }

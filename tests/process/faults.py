@@ -28,6 +28,7 @@ FIELDS = {
     "tracing": ("i", 56),
 }
 DIED_AT, DIED_AT_SIZE = 60, 64
+DIE_PLACE = 124
 
 
 def compiled(folder):
@@ -62,6 +63,11 @@ class Shim:
     def died_at(self):
         """The name of the point at which the process was killed; empty when it was not."""
         return self._memory[DIED_AT : DIED_AT + DIED_AT_SIZE].split(b"\0")[0].decode()
+
+    def die_at_place(self, name):
+        """It dies at the next point of this name."""
+        place = name.encode()
+        self._memory[DIE_PLACE : DIE_PLACE + len(place) + 1] = place + b"\0"
 
     @property
     def trace(self):

@@ -11,6 +11,8 @@ import requests
 from grpc_client.protocol import refusal_of
 from harness import Bench, eventually, run, write_key
 
+from .test_rotation import cli, keys, meddled, wait_until_over, with_rotation
+
 NAME = "latchkey/elastic"
 REGION = "eu-central-1"
 CREDENTIALS = {
@@ -268,3 +270,44 @@ def test_a_key_that_may_not_grant_is_named_as_the_fault(make_bench, what):
     doctor = run(bench.binary, "doctor", "--config", bench.connector.config_file)
     said = doctor.stdout + doctor.stderr
     assert doctor.returncode != 0 and re.search(r"organization-admin|key", said), said
+
+
+# --- rotation ---
+
+
+@pytest.fixture
+def rotating(secrets_manager, aws_bench):
+    """A running pair whose key is in a JSON secret beside something else."""
+    bench = with_rotation(aws_bench())
+    text = json.dumps({"api_key": bench.cloud.api_key, "owner": "platform"})
+    secrets_manager.create_secret(Name=NAME, SecretString=text)
+    return bench.start(CREDENTIALS)
+
+
+def current(secrets_manager, stage="AWSCURRENT"):
+    return secrets_manager.get_secret_value(SecretId=NAME, VersionStage=stage)
+
+
+def test_a_rotation_writes_a_new_version_to_secrets_manager_under_a_token_of_its_own(secrets_manager, rotating):
+    bench = rotating
+    cloud, old = bench.cloud, bench.cloud.api_key
+    before = current(secrets_manager)["VersionId"]
+    person = cloud.person()
+    grant = bench.client.grant(person, "editor", cloud.deployment("staging"), seconds=2)
+    cli(bench, "key", "rotate", "--reason", "quarterly")
+    wait_until_over(bench)
+    [new] = keys(cloud).values()
+    found = current(secrets_manager)
+    assert json.loads(found["SecretString"]) == {"api_key": new, "owner": "platform"} and new != old
+    assert re.fullmatch("latchkey-rotation-[0-9a-f]{20}-1", found["VersionId"]), found
+    assert current(secrets_manager, "AWSPREVIOUS")["VersionId"] == before
+    bench.client.wait_for(grant, "ENDED")
+    assert cloud.held(person) == set()
+    works(bench)
+    assert_hidden(bench, old, new)
+
+
+def test_a_version_that_somebody_else_puts_meanwhile_wins(secrets_manager, rotating):
+    theirs = meddled(rotating, lambda key: secrets_manager.put_secret_value(SecretId=NAME, SecretString=key))
+    assert current(secrets_manager)["SecretString"] == theirs
+    works(rotating)

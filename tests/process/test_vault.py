@@ -4,6 +4,7 @@ import pytest
 from harness import eventually, run
 
 from .openbao import OpenBao
+from .test_rotation import cli, keys, meddled, rotation_of, stage, wait_until_over, with_rotation
 from .test_secrets import assert_hidden, key_id, new_key, works
 
 
@@ -136,3 +137,81 @@ def test_a_token_file_is_read_anew_when_the_store_refuses_the_old_one(openbao, v
     cloud.control("DELETE", f"keys/{key_id(cloud, old)}")
     eventually(lambda: _works(bench), seconds=60, every=0.5)
     assert_hidden(bench, old, new, first, second)
+
+
+# --- rotation ---
+
+SECRET = "kv/data/latchkey/elastic"
+WRITER = f'path "{SECRET}" {{ capabilities = ["read", "update"] }}'
+
+
+@pytest.fixture
+def rotating(openbao, vault_bench):
+    """A running pair that may write the secret: it has more in it than the key, and no write without a version."""
+
+    def make(policy=WRITER):
+        bench = with_rotation(vault_bench())
+        openbao.call("PUT", "sys/policies/acl/latchkey", {"policy": policy})
+        openbao.call("POST", SECRET, {"data": {"api_key": bench.cloud.api_key, "owner": "platform"}})
+        openbao.call("POST", "kv/metadata/latchkey/elastic", {"cas_required": True})
+        return bench.start()
+
+    return make
+
+
+def stored(openbao):
+    """The secret, and its version."""
+    found = openbao.call("GET", SECRET)["data"]
+    return found["data"], found["metadata"]["version"]
+
+
+def test_the_new_key_is_written_with_the_version_that_was_read_and_the_rest_of_the_secret_stays(openbao, rotating):
+    bench = rotating()
+    cloud, old = bench.cloud, bench.cloud.api_key
+    _, before = stored(openbao)
+    person = cloud.person()
+    grant = bench.client.grant(person, "editor", cloud.deployment("staging"), seconds=2)
+    cli(bench, "key", "rotate", "--reason", "quarterly")
+    wait_until_over(bench)
+    secret, version = stored(openbao)
+    # Without `cas` the server refuses, so one version more means one write with the right one.
+    assert version == before + 1
+    [new] = keys(cloud).values()
+    assert secret == {"api_key": new, "owner": "platform"} and new != old
+    bench.client.wait_for(grant, "ENDED")
+    assert cloud.held(person) == set()
+    works(bench)
+    assert_hidden(bench, old, new, openbao.secret_id_file.read_text())
+
+
+def test_a_key_that_somebody_else_stores_meanwhile_wins_and_what_the_rotation_made_is_deleted(openbao, rotating):
+    bench = rotating()
+    _, version = stored(openbao)
+
+    def put(key):
+        body = {"data": {"api_key": key}, "options": {"cas": version}}
+        openbao.call("POST", SECRET, body)
+
+    theirs = meddled(bench, put)
+    assert stored(openbao) == ({"api_key": theirs}, version + 1)
+    works(bench)
+
+
+def test_a_rotation_that_may_not_write_is_held_up_with_the_remedy_and_goes_on_when_it_may(openbao, rotating):
+    bench = rotating(policy=f'path "{SECRET}" {{ capabilities = ["read"] }}')
+    before = keys(bench.cloud)
+    cli(bench, "key", "rotate", "--reason", "quarterly", "--no-wait")
+    held_up = eventually(lambda: rotation_of(bench).get("last_error"), seconds=60, every=0.2)
+    assert stage(bench) == "storing" and WRITER.split(" {")[0] in held_up["message"], held_up
+    assert '["read", "update"]' in held_up["message"]
+    works(bench)
+    # A sealed store holds it up as well, and neither costs a key.
+    openbao.seal()
+    openbao.unseal()
+    eventually(lambda: openbao.request("GET", "sys/health").status_code == 200, seconds=60)
+    openbao.call("PUT", "sys/policies/acl/latchkey", {"policy": WRITER})
+    wait_until_over(bench)
+    after = keys(bench.cloud)
+    assert len(after) == 1 and not before.keys() & after.keys()
+    assert stored(openbao)[0]["api_key"] in after.values()
+    works(bench)

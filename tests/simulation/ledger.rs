@@ -493,4 +493,18 @@ impl Ledger for Store {
         let closed = self.inner.close_review(id, closing, audit).await?;
         self.written(fate, closed).await
     }
+
+    async fn used(&self, tokens: &[String]) -> Result<Option<String>> {
+        self.reading(None).await?;
+        self.inner.used(tokens).await
+    }
+
+    async fn restore_review(&self, review: Review) -> Result<()> {
+        let fate = self.writing(None).await?;
+        if fate == Fate::Dropped {
+            return Err(unknown());
+        }
+        self.inner.restore_review(review).await?;
+        self.written(fate, ()).await
+    }
 }

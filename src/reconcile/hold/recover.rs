@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::story::{Story, assignments_of, beneficiary, owned};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::authority::{Closing, Review};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, Grant, GrantState, GrantedAssignment, Holding};
 use crate::domain::ids::{CallerName, GrantId, RequestId};
@@ -18,6 +19,10 @@ use crate::ports::witness::Intent;
 
 /// The caller of grants that stand for access whose grant is not known any more.
 pub const RECOVERED_CALLER: &str = "latchkey-recovery";
+
+fn recovered_caller() -> CallerName {
+    CallerName::parse(RECOVERED_CALLER).expect("a constant that is well formed")
+}
 
 /// Takes assignments that the record does not know, or knows with an earlier end, over from intents. Access whose end
 /// has not come gets a grant that stands for it. Answers the events; none when there was nothing to take over.
@@ -83,7 +88,7 @@ fn stand_in(
         id,
         integration: key.integration.clone(),
         subject: key.subject.clone(),
-        caller: CallerName::parse(RECOVERED_CALLER).expect("a constant that is well formed"),
+        caller: recovered_caller(),
         request_id: RequestId::parse(format!("recovered-{id}")).expect("an id is printable ASCII"),
         beneficiary: beneficiary(&key.subject),
         requester: String::new(),
@@ -134,6 +139,8 @@ pub struct Rebuilt {
     pub members: Vec<MemberRecord>,
     /// Every assignment that is owned, in order of member.
     pub assignments: Vec<RebuiltAssignment>,
+    /// Reviews that emergency grants owe, also those of grants that have ended; closed ones stand for used tokens.
+    pub reviews: Vec<Review>,
     /// What was known and is not rebuilt, in words.
     pub left_out: Vec<String>,
     /// Events that were read.
@@ -153,8 +160,18 @@ pub fn rebuild(
 ) -> Rebuilt {
     let mut stories: BTreeMap<MemberKey, Story> = BTreeMap::new();
     let mut rebuilt = Rebuilt::default();
+    let mut closed: BTreeMap<GrantId, Closing> = BTreeMap::new();
     for StoredEvent { event, .. } in events {
         rebuilt.events += 1;
+        if let (EventKind::ReviewClosed { by, note }, Some(id)) = (&event.kind, event.grant_id) {
+            let closing = Closing {
+                at: event.at,
+                by: by.clone(),
+                caller: event.caller.clone().unwrap_or_else(recovered_caller),
+                note: note.clone(),
+            };
+            closed.entry(id).or_insert(closing);
+        }
         let (Some(integration), Some(subject)) = (&event.integration, &event.subject) else {
             continue;
         };
@@ -185,6 +202,10 @@ pub fn rebuild(
     }
     rebuilt.is_proven = has_audit && witness.is_some();
     for (key, mut story) in stories {
+        for mut review in story.reviews.drain(..) {
+            review.closed = closed.remove(&review.grant_id);
+            rebuilt.reviews.push(review);
+        }
         let mine = open.remove(&key).unwrap_or_default();
         story.leave_out_waiting(&mut rebuilt.left_out);
         if witness.is_some() {
@@ -256,4 +277,5 @@ fn join(stories: &mut BTreeMap<MemberKey, Story>, into: &MemberKey, email: &str,
         };
     }
     story.record.grants.append(&mut waited.record.grants);
+    story.reviews.append(&mut waited.reviews);
 }

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
+use crate::domain::authority::{Approval, BreakGlass, Review};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, GrantedAssignment, Holding};
 use crate::domain::ids::{GrantId, RequestId};
@@ -31,6 +32,8 @@ pub(super) struct Story {
     fresh: Vec<Assignment>,
     /// Neighbours that are about to be put back; they are not ours.
     restoring: BTreeSet<Assignment>,
+    /// Reviews that were opened by grants of this subject.
+    pub(super) reviews: Vec<Review>,
 }
 
 impl Story {
@@ -40,6 +43,7 @@ impl Story {
             waiting: BTreeSet::new(),
             fresh: Vec::new(),
             restoring: BTreeSet::new(),
+            reviews: Vec::new(),
         }
     }
 
@@ -126,6 +130,36 @@ impl Story {
                 expires_at,
                 ..
             } => self.changed(event, to, cause.as_ref(), *expires_at),
+            EventKind::Approved { approvers, ids, .. } => {
+                if let Some(grant) = self.grant(event.grant_id) {
+                    let approvals = approvers
+                        .iter()
+                        .zip(ids)
+                        .map(|(who, id)| approval(who, id, at));
+                    let authority = grant.authority.get_or_insert_default();
+                    authority.approvals.extend(approvals);
+                }
+            }
+            EventKind::BreakGlassUsed {
+                key,
+                id,
+                reason,
+                token,
+                until,
+            } => {
+                let used = BreakGlass {
+                    key: key.clone(),
+                    id: id.clone(),
+                    token: token.clone(),
+                    reason: reason.clone(),
+                    until: until.unwrap_or(at),
+                };
+                if let Some(grant) = self.grant(event.grant_id) {
+                    grant.authority.get_or_insert_default().break_glass = Some(used);
+                    let owed = Review::owed(grant);
+                    self.reviews.extend(owed);
+                }
+            }
             EventKind::GrantExtended { to, .. } => {
                 let Some(grant) = self.grant(event.grant_id) else {
                     return;
@@ -412,6 +446,21 @@ pub(super) fn owned(
         blocked: None,
         isolate: false,
         attempts: 0,
+    }
+}
+
+/// An approval as the audit names it: `NAME (PERSON)`.
+fn approval(who: &str, id: &str, at: Timestamp) -> Approval {
+    let named = who.split_once(" (");
+    let named = named.and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?)));
+    let (approver, person) = named.unwrap_or((who, who));
+    Approval {
+        approver: approver.to_owned(),
+        person: person.to_owned(),
+        id: id.to_owned(),
+        // Used up by a request that no ledger will take twice.
+        token: String::new(),
+        until: at,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::assignment::{ApplicationRoles, Target};
 use crate::domain::event::CallEvidence;
+use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, DeploymentId, GrantId, UserId};
 use crate::ports::ledger::{Identity, StoredEvent};
 use crate::ports::witness::{Binding, Condition, Found};
@@ -337,4 +338,45 @@ fn the_witness_has_the_later_word_and_agreement_of_both_is_proof() {
             (viewer("c").to_string(), "witness", 100),
         ]
     );
+}
+
+#[test]
+fn what_a_rebuilt_grant_rests_on_is_rebuilt_with_it_and_a_review_also_when_the_grant_has_ended() {
+    let emergency = |token: &str| EventKind::BreakGlassUsed {
+        key: "safe".to_owned(),
+        id: format!("id of {token}"),
+        reason: "the plane is gone".to_owned(),
+        token: token.to_owned(),
+        until: Some(at(5_000)),
+    };
+    let mut audit = Audit::default();
+    audit.accepted(1, "a", 600);
+    audit.put(Some(1), emergency("t1"));
+    audit.accepted(2, "b", 600);
+    let approved = EventKind::Approved {
+        approvers: vec!["bob (bob@example.com)".to_owned()],
+        ids: vec!["id-1".to_owned()],
+        request: String::new(),
+    };
+    audit.put(Some(2), approved);
+    audit.accepted(3, "c", 600);
+    audit.put(Some(3), emergency("t3"));
+    audit.changed(3, "ended", None);
+    let closed = EventKind::ReviewClosed {
+        by: "cy".to_owned(),
+        note: "looked".to_owned(),
+    };
+    audit.put(Some(3), closed);
+    let rebuilt = audit.rebuilt(None);
+    let grants: Vec<&Grant> = rebuilt.members.iter().flat_map(|one| &one.grants).collect();
+    let used = grants[0].break_glass().expect("an emergency grant still");
+    assert_eq!((used.token.as_str(), used.until), ("t1", at(5_000)));
+    let authority = grants[1].authority.as_ref().expect("approved");
+    assert_eq!(authority.approvals[0].person, "bob@example.com");
+    let reviews: Vec<_> = rebuilt
+        .reviews
+        .iter()
+        .map(|one| (one.grant_id, one.used.token.as_str(), one.closed.is_some()))
+        .collect();
+    assert_eq!(reviews, [(id(1), "t1", false), (id(3), "t3", true)]);
 }

@@ -345,4 +345,13 @@ impl Ledger for Gated {
         self.writable()?;
         self.inner.close_review(id, closing, audit).await
     }
+
+    async fn used(&self, tokens: &[String]) -> Result<Option<String>> {
+        self.inner.used(tokens).await
+    }
+
+    async fn restore_review(&self, review: Review) -> Result<()> {
+        self.writable()?;
+        self.inner.restore_review(review).await
+    }
 }

@@ -1,9 +1,10 @@
-//! What doctor says about the witness and about holds.
+//! What doctor says about the witness, about holds and about reviews.
 //!
-//! Owns these findings. Never reads either itself.
+//! Owns these findings. Never reads any of them itself.
 
 use std::io;
 
+use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::HoldRecord;
 use crate::ports::witness::Condition;
 
@@ -102,11 +103,31 @@ pub fn examine_holds(holds: &[HoldRecord]) -> Vec<Finding> {
         .collect()
 }
 
+/// Looks at the reviews that emergency grants owe; nothing is said where there are none.
+#[must_use]
+pub fn examine_reviews(open: &[(IntegrationName, u64)]) -> Vec<Finding> {
+    open.iter()
+        .map(|(integration, count)| {
+            let what = if *count == 1 {
+                "1 review of an emergency grant is open".to_owned()
+            } else {
+                format!("{count} reviews of emergency grants are open")
+            };
+            Finding::new(
+                format!("integration {integration}"),
+                "reviews",
+                Level::Warning,
+                what,
+                "find out who used the token and why: `latchkey review list`, then `latchkey review close GRANT --note …`",
+            )
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
-    use crate::domain::ids::IntegrationName;
     use crate::ports::ledger::{Evidence, HoldReason};
 
     fn levels(findings: &[Finding]) -> Vec<Level> {
@@ -132,6 +153,15 @@ mod tests {
         let detail = "the record at byte 3".to_owned();
         let damaged = examine_witness(Some(&probe(Condition::Damaged { detail }, false)));
         assert_eq!(levels(&damaged), [Level::Problem]);
+    }
+
+    #[test]
+    fn an_open_review_is_a_warning_until_it_is_closed() {
+        assert_eq!(examine_reviews(&[]), []);
+        let main = IntegrationName::parse("main").expect("valid");
+        let findings = examine_reviews(&[(main, 2)]);
+        assert_eq!(levels(&findings), [Level::Warning]);
+        assert!(findings[0].message.starts_with("2 reviews"));
     }
 
     #[test]

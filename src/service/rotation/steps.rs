@@ -300,6 +300,10 @@ impl Rotator {
                 return Ok(to(rotation.at(Stage::Stored, now)));
             }
         }
+        if rotation.stage == Stage::Discarding {
+            // Whoever put another key there may take the old one away at any moment.
+            self.loaded().await?;
+        }
         if let Swept::Deleted = self.sweep(rotation, memory).await? {
             return Ok(Move::Wait(now + BETWEEN_DELETIONS));
         }

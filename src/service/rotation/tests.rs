@@ -586,10 +586,9 @@ async fn a_key_that_somebody_else_stores_meanwhile_wins() {
         world.version += 1;
         world.faults.clear();
     }
-    bed.desk.reload().await.expect("fetched");
     bed.finish().await;
     let world = bed.scene.world();
-    assert_eq!(world.stored, bed.desk.text());
+    assert_eq!(world.stored, bed.desk.text(), "theirs is in use at the end");
     let ours = |(description, _): &&(String, String)| description.starts_with("latchkey/");
     let stored = &world.stored;
     let strays = world

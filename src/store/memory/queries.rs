@@ -167,5 +167,6 @@ pub(super) fn census(state: &State, now: Timestamp) -> Census {
     }
     tally.into_census(&mut census);
     census.late = receipts::late_removals(state, now);
+    census.open_reviews = state.open_reviews();
     census
 }

@@ -2,10 +2,12 @@
 //!
 //! Owns order and lifetime, equal to those of the SQL.
 
+use std::collections::BTreeMap;
+
 use super::State;
 use crate::domain::authority::{Closing, Review, TokenUse};
 use crate::domain::grant::Grant;
-use crate::domain::ids::GrantId;
+use crate::domain::ids::{GrantId, IntegrationName};
 use crate::ports::ledger::Page;
 use crate::store::once;
 use crate::store::rows::page;
@@ -27,6 +29,29 @@ impl State {
         if let Some(review) = Review::owed(grant) {
             self.reviews.insert(grant.id, review);
         }
+    }
+
+    /// Takes a review over; one that is there stays as it is.
+    pub(super) fn restore_review(&mut self, review: Review) {
+        // Events of earlier releases do not say which token it was.
+        if !review.used.token.is_empty() {
+            let forget_after = once::forget_after(review.used.until);
+            self.tokens
+                .entry(review.used.token.clone())
+                .or_insert(forget_after);
+        }
+        self.reviews.entry(review.grant_id).or_insert(review);
+    }
+
+    /// Open reviews of each integration.
+    pub(super) fn open_reviews(&self) -> Vec<(IntegrationName, u64)> {
+        let mut open: BTreeMap<IntegrationName, u64> = BTreeMap::new();
+        for review in self.reviews.values() {
+            if review.closed.is_none() {
+                *open.entry(review.integration.clone()).or_default() += 1;
+            }
+        }
+        open.into_iter().collect()
     }
 
     pub(super) fn list_reviews(

@@ -33,6 +33,9 @@ pub(super) const OVERDUE: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(inte
      WHERE bucket.due_rank < $2 AND m.integration = bucket.integration AND m.due_rank = bucket.due_rank \
      AND m.due_at IS NOT NULL AND m.due_at <= $1 GROUP BY bucket.integration";
 
+/// Reviews that nobody has closed, by integration.
+pub(super) const REVIEWS: &str = "SELECT integration, COUNT(*) FROM reviews WHERE is_open = 1 GROUP BY integration ORDER BY integration";
+
 pub(super) async fn census(conn: &mut Conn, now: Timestamp, action: &'static str) -> Read<Census> {
     let mut census = Census::default();
     let mut tally = Tally::default();
@@ -69,6 +72,10 @@ pub(super) async fn census(conn: &mut Conn, now: Timestamp, action: &'static str
         let first = readable!(action, rows::instant(first));
         tally.overdue(&integration, rows::uint(members), first);
     }
+    census.open_reviews = match open_reviews(conn, action).await? {
+        Ok(open) => open,
+        Err(unreadable) => return Ok(Err(unreadable)),
+    };
     for row in query(REVOKING).fetch_all(conn).await? {
         let integration = readable!(action, IntegrationName::parse(row.try_get::<String, _>(0)?));
         let since: Option<String> = row.try_get(1)?;
@@ -78,4 +85,18 @@ pub(super) async fn census(conn: &mut Conn, now: Timestamp, action: &'static str
     }
     tally.into_census(&mut census);
     Ok(Ok(census))
+}
+
+/// Reviews that nobody has closed, by integration.
+pub(super) async fn open_reviews(
+    conn: &mut Conn,
+    action: &'static str,
+) -> Read<Vec<(IntegrationName, u64)>> {
+    let mut open = Vec::new();
+    for row in query(REVIEWS).fetch_all(conn).await? {
+        let (name, number): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let integration = readable!(action, IntegrationName::parse(name));
+        open.push((integration, rows::uint(number)));
+    }
+    Ok(Ok(open))
 }

@@ -8,11 +8,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use super::audit;
+use super::census;
 use super::errors;
 use super::open::OpenError;
 use super::operations;
 use super::read;
 use super::recovery::{holds, identity};
+use crate::domain::ids::IntegrationName;
 use crate::domain::receipt::Receipt;
 use crate::ports::audit::{AuditBlock, AuditRecord};
 use crate::ports::ledger::{
@@ -67,6 +69,17 @@ impl Glance {
     pub async fn holds(&mut self) -> Result<Vec<HoldRecord>> {
         const ACTION: &str = "reading holds";
         holds(&mut self.conn, ACTION)
+            .await
+            .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
+    }
+
+    /// Reviews of emergency grants that nobody has closed, by integration. A file of an earlier release has none yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn open_reviews(&mut self) -> Result<Vec<(IntegrationName, u64)>> {
+        const ACTION: &str = "counting open reviews";
+        census::open_reviews(&mut self.conn, ACTION)
             .await
             .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
     }

@@ -23,6 +23,7 @@ use crate::ports::ledger::{
     LateCursor, Ledger, MemberCommit, Page, ReceiptCursor, ReceiptFilter, RequestRecord, Result,
     Sighted, StoredEvent,
 };
+use crate::store::once::{ReviewRow, TokenRow};
 use crate::store::rows::{
     self, AcceptRows, CommitRows, EventRow, IllegalWrite, MemberRow, RequestRow,
 };
@@ -457,5 +458,17 @@ impl Ledger for Handle {
             return unexpected(action);
         };
         Ok(closed > 0)
+    }
+
+    async fn used(&self, tokens: &[String]) -> Result<Option<String>> {
+        read!(self, "looking for used texts", |conn, _action| {
+            reviews::known(conn, tokens)
+        })
+    }
+
+    async fn restore_review(&self, review: Review) -> Result<()> {
+        let token = TokenRow::of_review(&review);
+        let work = Work::RestoreReview(Box::new((token, ReviewRow::new(&review))));
+        self.write(work).await.map(drop)
     }
 }

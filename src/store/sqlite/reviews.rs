@@ -20,15 +20,45 @@ pub(super) async fn used(
     tokens: &[TokenRow],
 ) -> Result<Option<String>, sqlx::Error> {
     for row in tokens {
-        let found = query("SELECT token FROM used_tokens WHERE token = $1")
-            .bind(row.token.clone())
-            .fetch_optional(&mut *conn)
-            .await?;
-        if found.is_some() {
+        if is_used(conn, &row.token).await? {
             return Ok(Some(row.token.clone()));
         }
     }
     Ok(None)
+}
+
+/// The first of these that was used before, by the name under which it is remembered.
+pub(super) async fn known(conn: &mut Conn, tokens: &[String]) -> Read<Option<String>> {
+    for token in tokens {
+        if is_used(conn, token).await? {
+            return Ok(Ok(Some(token.clone())));
+        }
+    }
+    Ok(Ok(None))
+}
+
+async fn is_used(conn: &mut Conn, token: &str) -> Result<bool, sqlx::Error> {
+    let found = query("SELECT token FROM used_tokens WHERE token = $1")
+        .bind(token.to_owned())
+        .fetch_optional(conn)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Takes over a review and that its token was used; what is there already stays.
+pub(super) async fn restore(conn: &mut Conn, token: &TokenRow, review: &ReviewRow) -> Applied {
+    // Events of earlier releases do not say which token it was.
+    if !token.token.is_empty() && !is_used(conn, &token.token).await? {
+        insert(conn, std::slice::from_ref(token), None).await?;
+    }
+    let known = query("SELECT grant_id FROM reviews WHERE grant_id = $1")
+        .bind(review.grant_id.clone())
+        .fetch_optional(&mut *conn)
+        .await?;
+    if known.is_none() {
+        insert(conn, &[], Some(review)).await?;
+    }
+    Ok(Ok(Reply::Number(1)))
 }
 
 /// Uses them up, and opens the review that goes with them.

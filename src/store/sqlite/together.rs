@@ -81,6 +81,7 @@ pub(super) fn plain_accept(work: &Work) -> Option<(&AcceptRows, &EventRow)> {
         | Work::PutRotation(..)
         | Work::Seal(_)
         | Work::CloseReview(..)
+        | Work::RestoreReview(_)
         | Work::MoveCursor { .. }
         | Work::Check => None,
     }

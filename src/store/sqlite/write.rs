@@ -17,6 +17,7 @@ use crate::domain::authority::Closing;
 use crate::domain::ids::{GrantId, IntegrationName, OrganizationId};
 use crate::ports::audit::AuditBlock;
 use crate::ports::ledger::{Accepted, LedgerError, RequestRecord, Result};
+use crate::store::once::{ReviewRow, TokenRow};
 use crate::store::rows::{
     self, AcceptRows, CommitRows, EventRow, FORMAT, GrantRow, IllegalWrite, MemberRow, RequestRow,
 };
@@ -44,6 +45,7 @@ pub(super) enum Work {
     PutRotation(RotationRow, Vec<EventRow>),
     Seal(Box<AuditBlock>),
     CloseReview(GrantId, Box<Closing>, Vec<EventRow>),
+    RestoreReview(Box<(TokenRow, ReviewRow)>),
     /// Moves the cursor of a sink from one sequence to another.
     MoveCursor {
         sink: String,
@@ -70,6 +72,7 @@ impl Work {
             Self::PutRotation(..) => "storing a rotation",
             Self::Seal(_) => "sealing the audit",
             Self::CloseReview(..) => "closing a review",
+            Self::RestoreReview(_) => "restoring a review",
             Self::MoveCursor { .. } => "moving the cursor of a sink",
             Self::Check => "checking that the ledger can be written",
         }
@@ -99,6 +102,7 @@ impl Work {
             | Self::Agree { .. }
             | Self::Seal(_)
             | Self::MoveCursor { .. }
+            | Self::RestoreReview(_)
             | Self::Check => 1,
             // As many as the limit allows: nothing else should wait for it.
             Self::Prune { .. } => usize::MAX >> 1,
@@ -229,6 +233,7 @@ pub(super) async fn apply(conn: &mut Conn, work: &Work) -> Applied {
         Work::CloseReview(id, closing, events) => {
             reviews::close(conn, *id, closing, events, work.action()).await
         }
+        Work::RestoreReview(rows) => reviews::restore(conn, &rows.0, &rows.1).await,
         Work::Seal(block) => audit::add(conn, block, work.action()).await,
         Work::MoveCursor { sink, from, to } => audit::move_cursor(conn, sink, *from, *to).await,
         Work::Check => {

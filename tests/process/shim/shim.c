@@ -3,7 +3,7 @@
  *
  * It counts *points* (before and after each fsync, at the first and at a later write of every group of writes to the
  * ledger's files, around every connect, send and first answer of the upstream's sockets) and kills the process with
- * SIGKILL at the point whose number it was given. It makes fsync slow or fail, fills the disk, stops epoll_wait for
+ * SIGKILL at the point whose number or name it was given. It makes fsync slow or fail, fills the disk, stops epoll_wait for
  * good, makes connections deaf, loses name resolution, and moves the wall clock. Without LATCHKEY_SHIM it does
  * nothing. The layout of the file stands in faults.py too.
  */
@@ -42,6 +42,7 @@ struct control {
     int32_t unresolved;  /* while 1, names cannot be resolved */
     int32_t tracing;     /* 1: write every point to FILE.trace */
     char died_at[64];
+    char die_place[64];  /* name of the point to die at when it is next passed; empty for none */
 };
 
 static struct control *shared;
@@ -81,7 +82,8 @@ static void point(const char *what) {
         syscall(SYS_write, file, line, length);
         syscall(SYS_close, file);
     }
-    if (number == shared->die_at) {
+    if (number == shared->die_at || (shared->die_place[0] && strcmp(what, shared->die_place) == 0)) {
+        shared->die_place[0] = 0;
         snprintf(shared->died_at, sizeof shared->died_at, "%s", what);
         for (;;) {
             syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
@@ -92,14 +94,15 @@ static void point(const char *what) {
 
 /* --- the ledger's files --- */
 
-enum kind { OTHER, DATABASE, LOG, WITNESS, RESERVE, KINDS };
-static const char *const kinds[KINDS] = {"", "ledger", "log", "witness", "reserve"};
+enum kind { OTHER, DATABASE, LOG, WITNESS, RESERVE, KEY, KINDS };
+static const char *const kinds[KINDS] = {"", "ledger", "log", "witness", "reserve", "key"};
 static int writes[KINDS]; /* since the last fsync; one thread writes, so a lost count would only move a point */
 
 static enum kind kind_of_path(const char *path) {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
     if (strstr(name, "witness")) return WITNESS;
+    if (strstr(name, "api-key")) return KEY;
     if (strncmp(name, "ledger.db", 9) != 0) return OTHER;
     name += 9;
     if (*name == 0) return DATABASE;

@@ -9,6 +9,8 @@ mod assignments;
 mod client;
 mod desk;
 mod ended;
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 pub mod limiter;
 mod listings;

@@ -466,17 +466,11 @@ fn plan_member(
 }
 
 async fn note(ledger: &Arc<dyn Ledger>, clock: &dyn Clock, action: &str) -> anyhow::Result<()> {
-    let event = AuditEvent {
-        at: clock.now(),
-        integration: None,
-        subject: None,
-        grant_id: None,
-        caller: None,
-        kind: EventKind::Lifecycle {
-            action: action.to_owned(),
-            version: VERSION.to_owned(),
-        },
+    let kind = EventKind::Lifecycle {
+        action: action.to_owned(),
+        version: VERSION.to_owned(),
     };
+    let event = AuditEvent::connector(clock.now(), kind);
     ledger
         .append(vec![event])
         .await

@@ -549,14 +549,7 @@ async fn note(ledger: &Arc<dyn Ledger>, clock: &dyn Clock, action: &str) {
         action: action.to_owned(),
         version: VERSION.to_owned(),
     };
-    let event = AuditEvent {
-        at: clock.now(),
-        integration: None,
-        subject: None,
-        grant_id: None,
-        caller: None,
-        kind,
-    };
+    let event = AuditEvent::connector(clock.now(), kind);
     if let Err(error) = ledger.append(vec![event]).await {
         tracing::warn!(code = error.code(), action, "Lifecycle left no audit event");
     }

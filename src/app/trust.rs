@@ -143,14 +143,7 @@ pub(super) fn law(config: &Config) -> anyhow::Result<Option<Arc<CedarLaw>>> {
 }
 
 async fn note(kind: EventKind, ledger: &dyn Ledger, clock: &dyn Clock) {
-    let event = AuditEvent {
-        at: clock.now(),
-        integration: None,
-        subject: None,
-        grant_id: None,
-        caller: None,
-        kind,
-    };
+    let event = AuditEvent::connector(clock.now(), kind);
     if let Err(error) = ledger.append(vec![event]).await {
         tracing::warn!(
             code = error.code(),

@@ -2,11 +2,17 @@
 //!
 //! Owns names, defaults and help texts. Never resolves names or asks the connector anything.
 
+mod listings;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+pub use self::listings::{
+    FilterArgs, GetArgs, InvitationsArgs, ListArgs, MembersArgs, ProjectRolesArgs, ResourceKind,
+    ResourcesArgs, RoleKind, RolesArgs, State, WatchArgs, WhyArgs,
+};
 use super::adopt_access::AdoptAccessArgs;
 use super::audit::AuditArgs;
 use super::bench::BenchArgs;
@@ -307,6 +313,21 @@ pub struct ReleaseArgs {
     pub requester: String,
 }
 
+/// Who asks: shared by the commands that change something without asking for access.
+#[derive(Debug, Clone, Args)]
+pub struct RequesterArgs {
+    /// Who asks, for the audit
+    #[arg(
+        long,
+        value_name = "WHO",
+        env = "LATCHKEY_REQUESTER",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub requester: String,
+}
+
 /// What is asked for: shared by `grant` and `plan`.
 #[derive(Debug, Clone, Args)]
 pub struct SpecArgs {
@@ -372,73 +393,6 @@ pub struct GrantArgs {
     pub vouchers: VoucherArgs,
 }
 
-/// Which grants: shared by `list` and `watch`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct FilterArgs {
-    /// Only in this state; may be repeated
-    #[arg(long = "state", value_enum, value_name = "STATE")]
-    pub states: Vec<State>,
-    /// Only of this member
-    #[arg(long, value_name = "MEMBER")]
-    pub member: Option<String>,
-    /// Only on this target
-    #[arg(long = "on", value_name = "TARGET")]
-    pub target: Option<String>,
-    /// Only of this integration
-    #[arg(long, value_name = "NAME")]
-    pub integration: Option<String>,
-}
-
-/// States of a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum State {
-    /// Accepted for later.
-    Scheduled,
-    /// Waiting for an invited person to join.
-    #[value(name = "awaiting-member", alias = "awaiting_member")]
-    AwaitingMember,
-    /// Access is being given.
-    Activating,
-    /// Access was verified.
-    Active,
-    /// Access is being taken away.
-    Revoking,
-    /// Over.
-    Ended,
-}
-
-/// Arguments of `list`.
-#[derive(Debug, Clone, Args)]
-pub struct ListArgs {
-    /// Which grants.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// Also those that have ended
-    #[arg(short, long, conflicts_with = "states")]
-    pub all: bool,
-    /// At most this many, newest first
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub limit: u32,
-}
-
-/// Arguments of `get`.
-#[derive(Debug, Clone, Args)]
-pub struct GetArgs {
-    /// Grant id, or the beginning of one
-    pub grant: String,
-}
-
-/// Arguments of `watch`.
-#[derive(Debug, Clone, Args)]
-pub struct WatchArgs {
-    /// Which grants.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// Print what stands now and stop
-    #[arg(long)]
-    pub once: bool,
-}
-
 /// Arguments of `extend`.
 #[derive(Debug, Clone, Args)]
 pub struct ExtendArgs {
@@ -455,16 +409,9 @@ pub struct ExtendArgs {
         hide_default_value = true
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Key of this request [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -490,16 +437,9 @@ pub struct RevokeArgs {
         hide_default_value = true
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Return when the decision is durable, without waiting until access is gone
     #[arg(long)]
     pub no_wait: bool,
@@ -525,16 +465,9 @@ pub struct RevokeAllArgs {
         default_value = "revoke-all from the command line"
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Key of this request; repeat it to go on after an interruption [default: a new one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -559,29 +492,12 @@ pub struct DrainArgs {
         default_value = "drain from the command line"
     )]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Yes, revoke everything
     #[arg(long)]
     pub yes: bool,
-}
-
-/// Arguments of `why`.
-#[derive(Debug, Clone, Args)]
-pub struct WhyArgs {
-    /// E-mail address, display name or user id
-    pub member: String,
-    /// Integration, when several are configured
-    #[arg(long, value_name = "NAME")]
-    pub integration: Option<String>,
 }
 
 /// Arguments of `drift`.
@@ -596,93 +512,9 @@ pub struct DriftArgs {
     /// Why, with --confirm
     #[arg(long, value_name = "TEXT", requires = "confirm")]
     pub reason: Option<String>,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
-}
-
-/// Arguments of `members`.
-#[derive(Debug, Clone, Args)]
-pub struct MembersArgs {
-    /// Only those whose address, name or id contains this text
-    pub containing: Option<String>,
-    /// Integration, when several are configured
-    #[arg(long, value_name = "NAME")]
-    pub integration: Option<String>,
-}
-
-/// Arguments of `roles`.
-#[derive(Debug, Clone, Args)]
-pub struct RolesArgs {
-    /// Only roles of this kind
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub kind: Option<RoleKind>,
-}
-
-/// Where a role can be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum RoleKind {
-    /// The organization.
-    Organization,
-    /// Hosted deployments.
-    Deployment,
-    /// Elasticsearch projects.
-    Elasticsearch,
-    /// Observability projects.
-    Observability,
-    /// Security projects.
-    Security,
-}
-
-/// Arguments of `resources`.
-#[derive(Debug, Clone, Args)]
-pub struct ResourcesArgs {
-    /// Only those whose name, alias or id contains this text
-    pub containing: Option<String>,
-    /// Only resources of this kind
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub kind: Option<ResourceKind>,
-    /// Integration, when several are configured
-    #[arg(long, value_name = "NAME")]
-    pub integration: Option<String>,
-}
-
-/// Arguments of `invitations`.
-#[derive(Debug, Clone, Args)]
-pub struct InvitationsArgs {
-    /// Integration, when several are configured
-    #[arg(long, value_name = "NAME")]
-    pub integration: Option<String>,
-}
-
-/// Arguments of `project-roles`.
-#[derive(Debug, Clone, Args)]
-pub struct ProjectRolesArgs {
-    /// Project, written like --on of grant: security/soc
-    pub project: String,
-    /// Integration, when several are configured
-    #[arg(long, value_name = "NAME")]
-    pub integration: Option<String>,
-}
-
-/// Kinds of resource that have names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum ResourceKind {
-    /// Hosted deployments.
-    Deployment,
-    /// Elasticsearch projects.
-    Elasticsearch,
-    /// Observability projects.
-    Observability,
-    /// Security projects.
-    Security,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
 }
 
 /// Arguments of `completions`.

@@ -148,8 +148,8 @@ async fn export(args: &ExportArgs, streams: &mut Streams) -> Result<Exit, Failur
     match done.head {
         Some(head) => streams.note(&format!(
             "{} in {}; head {head}",
-            text::count(usize::try_from(done.records).unwrap_or(usize::MAX), "record", "records"),
-            text::count(usize::try_from(done.blocks).unwrap_or(usize::MAX), "block", "blocks"),
+            text::count(done.records, "record", "records"),
+            text::count(done.blocks, "block", "blocks"),
         ))?,
         None => streams.note(
             "nothing is sealed from there on: set `audit.signing_key`, or wait for the next run of the sweep `audit_seal`",
@@ -272,11 +272,7 @@ fn show(
     let (now, zone) = (streams.now(), streams.zone);
     let line = format!(
         "whole: {} of ledger {}, sequences {} to {}, sealed until {}",
-        text::count(
-            usize::try_from(report.records).unwrap_or(usize::MAX),
-            "record",
-            "records"
-        ),
+        text::count(report.records, "record", "records"),
         report.ledger,
         report.sequences.0,
         report.sequences.1,

@@ -67,7 +67,7 @@ pub(super) async fn revoke_all(
     let request = pb::RevokeAccessRequest {
         request_id: request_id.clone(),
         integration: integration.unwrap_or_default().to_owned(),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
         selector: Some(selector),
         max_members: args.max_members.unwrap_or_default(),
@@ -106,13 +106,7 @@ pub(super) async fn revoke_all(
     if format != Format::Table {
         return streams.document(format, &done);
     }
-    let count = |number: u32| {
-        text::count(
-            usize::try_from(number).unwrap_or(usize::MAX),
-            "grant",
-            "grants",
-        )
-    };
+    let count = |number: u32| text::count(number, "grant", "grants");
     streams.line(&format!(
         "{} on the way out now, {} before",
         count(done.revoked),
@@ -141,7 +135,7 @@ pub(super) async fn drain(
     let request = pb::DrainRequest {
         integration: args.integration.clone().unwrap_or_default(),
         all_integrations: args.integration.is_none(),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
     };
     let mut progress = Progress::new(streams);
@@ -187,25 +181,20 @@ pub(super) async fn drain(
     if format != Format::Table {
         return streams.document(format, &done);
     }
-    let count = text::count(
-        usize::try_from(revoked).unwrap_or(usize::MAX),
-        "grant",
-        "grants",
-    );
+    let count = text::count(revoked, "grant", "grants");
     streams.line(&format!("drained: {count} revoked, nothing is left"))
 }
 
 fn remaining(left: &pb::DrainResponse, streams: &Streams) -> String {
-    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let mut words = format!(
         "Draining: {} and {} left",
-        text::count(number(left.grants), "grant", "grants"),
-        text::count(number(left.owned_assignments), "assignment", "assignments"),
+        text::count(left.grants, "grant", "grants"),
+        text::count(left.owned_assignments, "assignment", "assignments"),
     );
     if left.blocked_removals > 0 {
         words.push_str(&format!(
             ", of these {} refused by Elastic Cloud and tried again",
-            text::count(number(left.blocked_removals), "removal", "removals")
+            text::count(left.blocked_removals, "removal", "removals")
         ));
     }
     if left.second_looks > 0 {
@@ -216,7 +205,7 @@ fn remaining(left: &pb::DrainResponse, streams: &Streams) -> String {
             });
         words.push_str(&format!(
             "; {} gone and looked at once more{until}: a call without an answer could still land",
-            text::count(number(left.second_looks), "assignment", "assignments")
+            text::count(left.second_looks, "assignment", "assignments")
         ));
     }
     words

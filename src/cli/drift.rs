@@ -8,7 +8,7 @@ use super::directory;
 use super::exit::Failure;
 use super::streams::{Format, Paint, Streams};
 use super::table::Table;
-use super::{text, time, view};
+use super::{explain_view, text, time};
 use crate::api::pb;
 
 /// `latchkey drift`
@@ -21,7 +21,7 @@ pub(super) async fn drift(
     if args.confirm {
         let request = pb::ConfirmReapplyRequest {
             integration: args.integration.clone().unwrap_or_default(),
-            requester: args.requester.clone(),
+            requester: args.by.requester.clone(),
             reason: args.reason.clone().unwrap_or_default(),
         };
         let answer = connector
@@ -30,8 +30,7 @@ pub(super) async fn drift(
                 async move { client.confirm_reapply(request).await }
             })
             .await?;
-        let members = usize::try_from(answer.members).unwrap_or(usize::MAX);
-        let members = text::count(members, "member", "members");
+        let members = text::count(answer.members, "member", "members");
         return streams.line(&format!("repairs go on for {members}"));
     }
     let mut open = Vec::new();
@@ -48,7 +47,7 @@ pub(super) async fn drift(
                 async move { client.list_drift(request).await }
             })
             .await?;
-        open.extend(answer.drift.iter().map(view::OpenDrift::from));
+        open.extend(answer.drift.iter().map(explain_view::OpenDrift::from));
         if answer.next_page_token.is_empty() {
             break;
         }

@@ -7,7 +7,7 @@ use super::connect::Connector;
 use super::exit::Failure;
 use super::streams::{Format, Paint, Streams};
 use super::table::Table;
-use super::{directory, grants, text, time, view};
+use super::{directory, explain_view, grants, text, time, view};
 use crate::api::pb;
 
 const INCOMPLETE: &str =
@@ -27,7 +27,7 @@ pub(super) async fn plan(
             async move { client.plan_grant(request).await }
         })
         .await?;
-    let plan = view::Plan::from(&answer);
+    let plan = explain_view::Plan::from(&answer);
     if format != Format::Table {
         return streams.document(format, &plan);
     }
@@ -55,7 +55,7 @@ enum Line {
     Text(String),
 }
 
-fn plan_lines(plan: &view::Plan, member: &str, names: &view::Names) -> Vec<Line> {
+fn plan_lines(plan: &explain_view::Plan, member: &str, names: &view::Names) -> Vec<Line> {
     let who = match &plan.user_id {
         Some(id) if id != member => format!("{member} ({id})"),
         _ => member.to_owned(),
@@ -117,7 +117,7 @@ pub(super) async fn why(
             async move { client.explain_access(request).await }
         })
         .await?;
-    let explanation = view::Explanation::from(&answer);
+    let explanation = explain_view::Explanation::from(&answer);
     if format != Format::Table {
         return streams.document(format, &explanation);
     }
@@ -160,7 +160,7 @@ pub(super) async fn why(
 }
 
 fn why_table(
-    explanation: &view::Explanation,
+    explanation: &explain_view::Explanation,
     names: &view::Names,
     now: crate::domain::Timestamp,
     zone: time::Zone,
@@ -210,16 +210,15 @@ fn why_table(
     table
 }
 
-fn because(one: &view::Explained) -> String {
+fn because(one: &explain_view::Explained) -> String {
     let mut grants: Vec<String> = one
         .grant_ids
         .iter()
         .map(|id| format!("grant {}", id.get(..13).unwrap_or(id)))
         .collect();
-    let foreign = usize::try_from(one.foreign_grants).unwrap_or(usize::MAX);
-    if foreign > 0 {
+    if one.foreign_grants > 0 {
         grants.push(text::count(
-            foreign,
+            one.foreign_grants,
             "grant of another caller",
             "grants of other callers",
         ));

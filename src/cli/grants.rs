@@ -425,7 +425,7 @@ pub(super) async fn extend(
             .unwrap_or_else(|| streams.new_request_id()),
         grant_id: grant_id(connector, &args.grant).await?,
         duration: Some(wire_length(args.duration.seconds())),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
         approvals: approvals(&args.approvals)?,
     };
@@ -458,7 +458,7 @@ pub(super) async fn revoke(
         }
     };
     let request = pb::RevokeGrantRequest {
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
         which: Some(which),
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::args::RequesterArgs;
 use super::connect::Connector;
 use super::exit::{Exit, Failure};
 use super::streams::{Format, Paint, Streams};
@@ -47,16 +48,9 @@ pub struct RotateArgs {
     /// Why, for the audit
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
     /// Do not wait until the new key is in use
     #[arg(long)]
     pub no_wait: bool,
@@ -228,7 +222,7 @@ async fn rotate(
             seconds: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
             nanos: 0,
         }),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         reason: args.reason.clone(),
     };
     let answer = connector
@@ -352,7 +346,7 @@ fn show(key: &Key, streams: &mut Streams) -> Result<(), Failure> {
                 3..30 => Paint::Yellow,
                 _ => Paint::Green,
             };
-            let left = text::count(usize::try_from(days.max(0)).unwrap_or(0), "day", "days");
+            let left = text::count(days.max(0), "day", "days");
             (
                 paint,
                 format!("{} ({left} left)", time::clock_time(at, now, zone)),

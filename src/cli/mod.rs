@@ -18,6 +18,7 @@ pub mod doctor;
 mod drift;
 pub mod exit;
 mod explain;
+mod explain_view;
 mod follow;
 mod grants;
 mod help;

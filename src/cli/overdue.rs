@@ -227,11 +227,7 @@ fn table(found: &[Overdue], streams: &mut Streams) -> Result<(), Failure> {
                         time::short_length((now - at).num_seconds().unsigned_abs())
                     )
                 }),
-                text::count(
-                    usize::try_from(one.attempts).unwrap_or(usize::MAX),
-                    "time",
-                    "times",
-                ),
+                text::count(one.attempts, "time", "times"),
                 clock(one.next_try_at),
                 trouble,
             ],

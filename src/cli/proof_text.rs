@@ -230,11 +230,7 @@ fn called(what: &str, calls: &Calls, zone: Zone) -> String {
             exactly(calls.sent_at, zone)
         )),
     }
-    let mut counts = vec![super::text::count(
-        usize::try_from(calls.sent).unwrap_or(usize::MAX),
-        "call",
-        "calls",
-    )];
+    let mut counts = vec![super::text::count(calls.sent, "call", "calls")];
     if calls.refused > 0 {
         counts.push(format!("{} refused", calls.refused));
     }

@@ -127,10 +127,7 @@ impl From<&pb::ReceiptLine> for Line {
             resurrections: *resurrections,
             resurrected_at: instant(resurrected_at.as_ref()),
             blocked_code: present(blocked_code),
-            restored: restored
-                .iter()
-                .map(|one| Assignment::from(Some(one)))
-                .collect(),
+            restored: restored.iter().map(Assignment::from).collect(),
             given_up: given_up.as_ref().map(|how| GivenUp {
                 at: instant(how.at.as_ref()),
                 by: how.by.clone(),
@@ -158,10 +155,7 @@ impl From<&pb::Sighting> for Sighting {
         } = wire;
         Self {
             read_started_at: instant(read_started_at.as_ref()),
-            assignments: assignments
-                .iter()
-                .map(|one| Assignment::from(Some(one)))
-                .collect(),
+            assignments: assignments.iter().map(Assignment::from).collect(),
             more: *more,
         }
     }

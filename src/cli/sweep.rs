@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 
+use super::args::RequesterArgs;
 use super::exit::{Exit, Failure};
 use super::streams::{Format, Streams};
 use super::text;
@@ -36,16 +37,9 @@ pub struct SweepArgs {
     /// Why everything is ended; required with --all
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Who asks, for the audit
-    #[arg(
-        long,
-        value_name = "WHO",
-        env = "LATCHKEY_REQUESTER",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub requester: String,
+    /// Who asks.
+    #[command(flatten)]
+    pub by: RequesterArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +92,7 @@ pub(super) async fn sweep(
 ) -> Result<Exit, Failure> {
     let ask = SweepAsk {
         everything: args.reason.clone().filter(|_| args.all),
-        requester: args.requester.clone(),
+        requester: args.by.requester.clone(),
         dry_run: args.dry_run,
         patience,
     };

@@ -84,8 +84,8 @@ pub fn safe_json(document: &str) -> String {
 
 /// `one grant`, `3 grants`: a count with its noun.
 #[must_use]
-pub fn count(number: usize, singular: &str, plural: &str) -> String {
-    match number {
+pub fn count(number: impl TryInto<usize>, singular: &str, plural: &str) -> String {
+    match number.try_into().unwrap_or(usize::MAX) {
         1 => format!("1 {singular}"),
         many => format!("{many} {plural}"),
     }

@@ -53,6 +53,19 @@ impl AuditEvent {
         }
     }
 
+    /// An event about the connector as a whole.
+    #[must_use]
+    pub fn connector(at: Timestamp, kind: EventKind) -> Self {
+        Self {
+            at,
+            integration: None,
+            subject: None,
+            grant_id: None,
+            caller: None,
+            kind,
+        }
+    }
+
     /// An event about an integration as a whole.
     #[must_use]
     pub fn integration(at: Timestamp, integration: &IntegrationName, kind: EventKind) -> Self {

@@ -25,17 +25,10 @@ use crate::domain::ids::{IntegrationName, OrganizationId};
 use crate::domain::observation::Interest;
 use crate::ports::ownership::Standing;
 use crate::ports::provider::{
-    Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Refusal, Turn,
+    Claim, KeyPin, KeyStatus, Outcome, Priority, Rate, ReadError, ReadResult, Turn,
 };
 use crate::ports::secrets::SecretError;
 use crate::ports::{Clock, Ledger, SecretStore};
-
-pub(super) const REQUESTS: &str = "latchkey_upstream_requests_total";
-pub(super) const SECONDS: &str = "latchkey_upstream_request_seconds";
-pub(super) const RATE_WAIT: &str = "latchkey_upstream_rate_limit_wait_seconds";
-pub(super) const REFUSALS: &str = "latchkey_upstream_refusals_total";
-pub(super) const THROTTLED: &str = "latchkey_upstream_throttled_total";
-pub(super) const RATE: &str = "latchkey_upstream_rate_per_second";
 
 /// One Elastic Cloud organization, reached over HTTP.
 #[derive(Debug)]
@@ -159,14 +152,6 @@ impl Elastic {
             Repeat::Unsent => standing.covers(now, budget),
             Repeat::Read => !was_owner || standing.covers(now, Duration::ZERO),
         }
-    }
-
-    /// The name of this integration in metrics; empty where nobody has given one.
-    fn label(&self) -> String {
-        self.notes
-            .as_ref()
-            .map(|notes| notes.integration.to_string())
-            .unwrap_or_default()
     }
 
     /// Fetches the key for the first time; answers what is known of it.
@@ -398,15 +383,14 @@ impl Elastic {
                     );
                     self.keys.saw(key.pin, &head);
                     if head.feedback.throttled {
-                        metrics::counter!(THROTTLED, "integration" => self.label()).increment(1);
+                        self.count_throttled();
                     }
                     permit.answered(Feedback {
                         spares_removals: call.method == Method::GET
                             || claim.priority != Priority::Revoke,
                         ..feedback(call, &head)
                     });
-                    metrics::gauge!(RATE, "integration" => self.label())
-                        .set(self.limiter.per_second());
+                    self.show_rate(self.limiter.per_second());
                     let body = self.body(response, &head, want, until).await;
                     add_codes(&mut head, &body);
                     Ended::Answered(head, body)
@@ -481,17 +465,9 @@ impl Elastic {
     }
 
     async fn permit(&self, claim: Claim) -> Permit {
-        let label = match claim.priority {
-            Priority::Revoke => "revoke",
-            Priority::Verify => "verify",
-            Priority::Retry => "retry",
-            Priority::Grant => "grant",
-            Priority::Discovery => "discovery",
-        };
         let began = Instant::now();
         let permit = self.limiter.acquire_claim(claim).await;
-        metrics::histogram!(RATE_WAIT, "integration" => self.label(), "priority" => label)
-            .record(began.elapsed().as_secs_f64());
+        self.count_wait(claim.priority, began.elapsed());
         permit
     }
 
@@ -579,28 +555,6 @@ impl Elastic {
             Ok(result) => Ok((result, evidence)),
             Err(error) => Err((error, evidence)),
         }
-    }
-
-    fn count(&self, operation: &'static str, outcome: &'static str, evidence: &CallEvidence) {
-        metrics::counter!(REQUESTS, "integration" => self.label(), "operation" => operation, "outcome" => outcome)
-            .increment(1);
-        if evidence.attempts > 0 {
-            metrics::histogram!(SECONDS, "integration" => self.label(), "operation" => operation)
-                .record(Duration::from_millis(evidence.elapsed_ms).as_secs_f64());
-        }
-    }
-
-    fn count_refusal(&self, refusal: &Refusal) {
-        let reason = match refusal {
-            Refusal::Unauthenticated { .. } => "unauthenticated",
-            Refusal::Forbidden { .. } => "forbidden",
-            Refusal::NotFound { .. } => "not_found",
-            Refusal::Invalid { .. } => "invalid",
-            Refusal::Throttled { .. } => "throttled",
-            Refusal::NotSent { .. } => "not_sent",
-            Refusal::KeyRotated => "key_rotated",
-        };
-        metrics::counter!(REFUSALS, "integration" => self.label(), "reason" => reason).increment(1);
     }
 }
 

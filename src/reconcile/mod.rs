@@ -16,6 +16,7 @@ mod intent;
 mod invitee;
 mod look;
 pub mod metrics;
+mod new_key;
 pub mod observer;
 mod outcome;
 mod overwrite;

@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::sync::MutexGuard;
+
 use super::pass::{Progress, Reconciler};
 use super::plan::OWNER_ROLE;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::ids::UserId;
-use crate::domain::member::{MemberRecord, Owned, Subject, WriteKind};
+use crate::domain::member::{Backoff, MemberKey, MemberRecord, Owned, Subject, WriteKind};
 use crate::domain::observation::MembersRead;
 use crate::ports::ledger::LedgerError;
 use crate::ports::provider::Outcome;
@@ -83,6 +85,17 @@ pub(super) fn concerns_owners(assignments: &[Assignment]) -> bool {
 }
 
 impl Reconciler {
+    pub(super) async fn lock_owners(
+        &self,
+        assignments: &[Assignment],
+    ) -> Option<MutexGuard<'_, OwnerWrites>> {
+        if concerns_owners(assignments) {
+            Some(self.owner_writes.lock().await)
+        } else {
+            None
+        }
+    }
+
     /// Judges the removal of an owner from the read of this pass. The caller holds the turn of owners.
     ///
     /// # Errors
@@ -122,6 +135,31 @@ impl Reconciler {
         } else {
             Quorum::Last
         })
+    }
+
+    /// Ends the pass; the next one reads late enough to count the owners that are left.
+    pub(super) async fn recount_owners(
+        &self,
+        key: &MemberKey,
+        counts_from: Timestamp,
+        progress: &mut Progress,
+    ) -> Result<(), LedgerError> {
+        const CODE: &str = "owner_change";
+        progress.snapshot = None;
+        progress.stop = Some(CODE.to_owned());
+        self.update(key, |draft, _| {
+            draft.record.backoff = Some(Backoff {
+                failures: draft
+                    .record
+                    .backoff
+                    .as_ref()
+                    .map_or(0, |backoff| backoff.failures),
+                until: counts_from,
+                code: CODE.to_owned(),
+            });
+            draft.changed = true;
+        })
+        .await
     }
 
     /// Whom a read has to show so that it tells who of them is no owner any more: those besides a member whose removal

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 
 use super::due::{Later, NO_TURN};
 use super::explain::explain_own_identity;
 use super::look::READ_FAILURE;
-use super::owners::{OwnerWrites, Quorum, concerns_owners};
+use super::owners::{OwnerWrites, Quorum};
 use super::plan::{Expected, OWNER_ROLE, Plan, Snapshot, View, plan};
 use super::settle::Draft;
 use super::unrecorded::Unrecorded;
@@ -21,7 +21,7 @@ use super::{Observer, Settings};
 use crate::domain::Timestamp;
 use crate::domain::assignment::{Assignment, total_weight};
 use crate::domain::ids::{IntegrationName, UserId};
-use crate::domain::member::{Backoff, Due, DueKind, MemberKey, MemberRecord, Subject, WriteKind};
+use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord, Subject, WriteKind};
 use crate::ports::ledger::{LedgerError, NotOwner};
 use crate::ports::ownership::Standing;
 use crate::ports::provider::{Claim, KeyPin, Outcome, Priority, Turn};
@@ -29,9 +29,6 @@ use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 
 /// Steps of one pass before it gives way to others; every step is durable, so the next pass goes on from there.
 const MAX_STEPS: usize = 40;
-
-/// Members whose pause ends at once when the key changes; the others follow by themselves within a pause.
-const WAKE_PAGE: usize = 1_000;
 
 /// Reconciles the members of one organization.
 #[derive(Debug)]
@@ -53,7 +50,7 @@ pub struct Reconciler {
     /// What was sent while the ledger could not be written.
     pub(super) unrecorded: Unrecorded,
     /// The key that members were last woken for.
-    known_key: std::sync::Mutex<Option<KeyPin>>,
+    pub(super) known_key: std::sync::Mutex<Option<KeyPin>>,
     /// When members were last read of whom something is only watched.
     pub(super) watched_at: std::sync::Mutex<Option<Timestamp>>,
 }
@@ -181,74 +178,6 @@ impl Reconciler {
         };
         self.notice_key().await;
         report
-    }
-
-    /// What failed with one key need not wait for its pause once there is another.
-    pub async fn notice_key(&self) {
-        let pin = self.provider.pin();
-        let before = {
-            let mut known = self
-                .known_key
-                .lock()
-                .expect("no code panics while it holds this lock");
-            known.replace(pin)
-        };
-        if before.is_none_or(|before| before == pin) {
-            return;
-        }
-        let horizon = self.settings.backoff_cap.max(self.settings.blocked_retry);
-        let until = self.clock.now() + horizon;
-        let waiting = match self.ledger.due(&self.integration, until, WAKE_PAGE).await {
-            Ok(waiting) => waiting,
-            Err(error) => {
-                tracing::warn!(integration = %self.integration, code = error.code(), "Members in backoff were not woken for the new key");
-                return;
-            }
-        };
-        for member in waiting {
-            if let Err(error) = self.end_pause(&member.key).await {
-                tracing::warn!(member = %member.key, code = error.code(), "Member was not woken for the new key");
-            }
-        }
-    }
-
-    async fn end_pause(&self, key: &MemberKey) -> Result<(), LedgerError> {
-        let mut woken = None;
-        self.update(key, |draft, now| {
-            let record = &mut draft.record;
-            let mut paused = false;
-            if let Some(backoff) = record
-                .backoff
-                .as_mut()
-                .filter(|backoff| backoff.until > now)
-            {
-                backoff.until = now;
-                paused = true;
-            }
-            for blocked in record
-                .owned
-                .iter_mut()
-                .filter_map(|row| row.blocked.as_mut())
-            {
-                // Those two have nothing to do with what the key may do.
-                let other = matches!(blocked.code.as_str(), "last_owner" | "own_identity");
-                if !other && blocked.retry_at > now {
-                    blocked.retry_at = now;
-                    paused = true;
-                }
-            }
-            if paused {
-                let due = self.due_now(record, now);
-                record.due = Some(record.due.map_or(due, |earlier| earlier.min(due)));
-                draft.changed = true;
-                woken = record.due;
-            }
-        })
-        .await?;
-        if let Some(due) = woken {
-            self.wake.wake(key, due);
-        }
-        Ok(())
     }
 
     async fn member_pass(&self, key: &MemberKey, user: &UserId) -> Result<Report, LedgerError> {
@@ -553,31 +482,6 @@ impl Reconciler {
             .await
     }
 
-    /// Ends the pass; the next one reads late enough to count the owners that are left.
-    async fn recount_owners(
-        &self,
-        key: &MemberKey,
-        counts_from: Timestamp,
-        progress: &mut Progress,
-    ) -> Result<(), LedgerError> {
-        const CODE: &str = "owner_change";
-        progress.snapshot = None;
-        progress.stop = Some(CODE.to_owned());
-        self.update(key, |draft, _| {
-            draft.record.backoff = Some(Backoff {
-                failures: draft
-                    .record
-                    .backoff
-                    .as_ref()
-                    .map_or(0, |backoff| backoff.failures),
-                until: counts_from,
-                code: CODE.to_owned(),
-            });
-            draft.changed = true;
-        })
-        .await
-    }
-
     pub(super) async fn call(
         &self,
         kind: WriteKind,
@@ -623,17 +527,6 @@ impl Reconciler {
     pub(super) fn is_own_identity(&self, user: &UserId) -> bool {
         let told = self.provider.key_status().own_user_id;
         self.observer.board().own_identity(told).as_ref() == Some(user)
-    }
-
-    pub(super) async fn lock_owners(
-        &self,
-        assignments: &[Assignment],
-    ) -> Option<MutexGuard<'_, OwnerWrites>> {
-        if concerns_owners(assignments) {
-            Some(self.owner_writes.lock().await)
-        } else {
-            None
-        }
     }
 }
 

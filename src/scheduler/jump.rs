@@ -209,17 +209,11 @@ impl JumpWatch {
             "forward"
         };
         counter!(JUMPS, "direction" => direction, "outcome" => outcome).increment(1);
-        let event = AuditEvent {
-            at: self.clock.now(),
-            integration: None,
-            subject: None,
-            grant_id: None,
-            caller: None,
-            kind: EventKind::ClockJumped {
-                seconds: moved.num_seconds(),
-                action: action.to_owned(),
-            },
+        let kind = EventKind::ClockJumped {
+            seconds: moved.num_seconds(),
+            action: action.to_owned(),
         };
+        let event = AuditEvent::connector(self.clock.now(), kind);
         if let Err(error) = self.ledger.append(vec![event]).await {
             tracing::warn!(
                 code = error.code(),

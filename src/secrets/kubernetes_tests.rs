@@ -209,8 +209,8 @@ async fn a_key_is_patched_for_the_version_that_was_read_and_no_other() {
             .await;
         let store = account.store(&server, None);
         let written = store.replace(&replacement).await;
-        let code = written.as_ref().map(|()| ()).map_err(|error| error.code());
-        assert_eq!(code, outcome, "{status}");
+        let code = written.as_ref().err().map(|error| error.code());
+        assert_eq!(code, outcome.err(), "{status}");
         assert!(!format!("{written:?}").contains("HUSH"), "{written:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Secret stores: AWS Secrets Manager, Vault or OpenBao, a Kubernetes Secret, a mounted file, an environment variable.
 //!
-//! Owns fetching the Elastic Cloud key, putting another in its place, and saying plainly why that cannot be. Never caches, logs or repeats a
-//! secret, in errors neither.
+//! Owns fetching the Elastic Cloud key, putting another in its place, and saying plainly why that cannot be. Never
+//! caches, logs or repeats a secret, in errors neither.
 
 #[cfg(feature = "aws")]
 pub mod aws;

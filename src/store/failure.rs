@@ -38,3 +38,15 @@ pub(crate) fn corrupt(
         source: source.into(),
     }
 }
+
+/// Passes an unreadable row on as the inner error of a read.
+macro_rules! readable {
+    ($action:expr, $value:expr) => {
+        match $value {
+            Ok(value) => value,
+            Err(error) => return Ok(Err($crate::store::failure::corrupt($action, error))),
+        }
+    };
+}
+
+pub(crate) use readable;

@@ -8,6 +8,7 @@ mod queries;
 mod receipts;
 mod reviews;
 mod state;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,15 +17,15 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::endings::EndingIndex;
-use super::filter::{concerns, matches, names};
-use super::rows::{self, IllegalWrite, page};
+use super::filter::{concerns, matches};
+use super::rows::{self, page};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::authority::{Closing, Review};
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, GrantId, IntegrationName, OrganizationId, RequestId, UserId};
-use crate::domain::member::{Due, MemberKey, MemberRecord, Subject};
+use crate::domain::member::{Due, MemberKey, MemberRecord};
 use crate::domain::receipt::Receipt;
 use crate::domain::rotation::KeyRotation;
 use crate::ports::ledger::{
@@ -156,63 +157,11 @@ impl Ledger for MemoryLedger {
     async fn accept(&self, accept: Accept) -> Result<Accepted> {
         const ACTION: &str = "accepting a grant";
         let mut state = self.lock(ACTION)?;
-        let Accept {
-            grant,
-            fingerprint,
-            remember_until,
-            due,
-            audit,
-        } = accept;
-        let request = (grant.caller.clone(), grant.request_id.clone());
-        match state.requests.get(&request) {
-            Some((RequestRecord::Tombstone, _)) => return Ok(Accepted::Tombstoned),
-            Some((
-                RequestRecord::Grant {
-                    id,
-                    fingerprint: known,
-                },
-                _,
-            )) if *known == fingerprint => {
-                return match state.grants.get(id) {
-                    Some(grant) => Ok(Accepted::Replayed(grant.clone())),
-                    None => Err(LedgerError::Corrupt {
-                        action: ACTION,
-                        source: IllegalWrite(format!("the grant {id} of a request id is missing"))
-                            .into(),
-                    }),
-                };
-            }
-            Some((RequestRecord::Grant { .. } | RequestRecord::Done { .. }, _)) => {
-                return Ok(Accepted::Mismatch);
-            }
-            None => {}
+        let accepted = state.accept(accept, ACTION)?;
+        if matches!(accepted, Accepted::Created(_)) {
+            self.publish(&state);
         }
-        if let Some(token) = state.used_before(&grant) {
-            return Ok(Accepted::TokenUsed(token));
-        }
-        if state.grants.contains_key(&grant.id) {
-            let taken = IllegalWrite(format!("the grant id {} is taken", grant.id));
-            return Err(unavailable(ACTION, taken));
-        }
-        let record = RequestRecord::Grant {
-            id: grant.id,
-            fingerprint,
-        };
-        state.requests.insert(request, (record, remember_until));
-        let key = key_of(&grant);
-        let mut member = state
-            .members
-            .get(&key)
-            .cloned()
-            .unwrap_or_else(|| MemberRecord::new(key));
-        member.version += 1;
-        member.due = Some(precise(rows::earlier(member.due, due)));
-        state.store_member(member);
-        state.store_grant(grant.clone());
-        state.use_up(&grant);
-        state.append(audit);
-        self.publish(&state);
-        Ok(Accepted::Created(grant))
+        Ok(accepted)
     }
 
     async fn find_request(
@@ -281,34 +230,10 @@ impl Ledger for MemoryLedger {
         Ok(version)
     }
 
-    async fn rekey(&self, from: MemberRecord, mut into: MemberCommit) -> Result<u64> {
+    async fn rekey(&self, from: MemberRecord, into: MemberCommit) -> Result<u64> {
         const ACTION: &str = "moving an invitee to a member";
         let mut state = self.lock(ACTION)?;
-        let quiet =
-            rows::rekeyed(&from, &mut into).map_err(|illegal| unavailable(ACTION, illegal))?;
-        if state.version(&from.key) != from.version {
-            return Err(LedgerError::Conflict { key: from.key });
-        }
-        state.admit(&into, ACTION)?;
-        let left = state.open.get(&from.key).into_iter().flatten();
-        let left = left
-            .filter(|id| into.record.grants.iter().all(|grant| grant.id != **id))
-            .count();
-        if left > 0 {
-            let left = IllegalWrite(format!(
-                "{left} grants of {} would be left behind",
-                from.key
-            ));
-            return Err(unavailable(ACTION, left));
-        }
-        if from.version > 0 {
-            state.commit(MemberCommit {
-                record: quiet,
-                audit: Vec::new(),
-                request: None,
-            });
-        }
-        let version = state.commit(into);
+        let version = state.rekey(from, into, ACTION)?;
         self.publish(&state);
         Ok(version)
     }
@@ -321,29 +246,7 @@ impl Ledger for MemoryLedger {
     ) -> Result<Vec<DueMember>> {
         const ACTION: &str = "reading what is due";
         let state = self.lock(ACTION)?;
-        let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| LedgerError::Corrupt {
-            action: ACTION,
-            source,
-        };
-        let mut found = Vec::new();
-        let buckets = state.dues.get(integration).into_iter().flatten();
-        for (rank, bucket) in buckets {
-            let ripe = bucket
-                .iter()
-                .take_while(|(at, _)| State::is_overdue(*at, until))
-                .take(limit - found.len());
-            for (at, subject) in ripe {
-                let subject = Subject::parse(subject).map_err(|error| unreadable(error.into()))?;
-                found.push(DueMember {
-                    key: MemberKey {
-                        integration: integration.clone(),
-                        subject,
-                    },
-                    due: rows::due(*at, *rank).map_err(|error| unreadable(error.into()))?,
-                });
-            }
-        }
-        Ok(found)
+        queries::due(&state, integration, until, limit, ACTION)
     }
 
     async fn next_due(
@@ -352,16 +255,7 @@ impl Ledger for MemoryLedger {
         after: Timestamp,
     ) -> Result<Option<Timestamp>> {
         let state = self.lock("reading the next due")?;
-        let after = (rows::micros(after).saturating_add(1), String::new());
-        let first = state
-            .dues
-            .get(integration)
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, bucket)| bucket.range(after.clone()..).next())
-            .map(|(at, _)| *at)
-            .min();
-        Ok(first.and_then(|at| rows::instant(at).ok()))
+        Ok(queries::next_due(&state, integration, after))
     }
 
     async fn members(
@@ -380,21 +274,7 @@ impl Ledger for MemoryLedger {
         target: Option<&Target>,
     ) -> Result<Vec<MemberKey>> {
         let state = self.lock("listing subjects")?;
-        let mut keys: Vec<MemberKey> = state
-            .open
-            .iter()
-            .filter(|(key, _)| key.integration == *integration)
-            .filter(|(_, ids)| {
-                target.is_none_or(|target| {
-                    ids.iter()
-                        .filter_map(|id| state.grants.get(id))
-                        .any(|grant| names(grant, target))
-                })
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        keys.sort_by_key(|key| key.subject.to_string());
-        Ok(keys)
+        Ok(queries::subjects(&state, integration, target))
     }
 
     async fn append(&self, events: Vec<AuditEvent>) -> Result<()> {
@@ -432,27 +312,8 @@ impl Ledger for MemoryLedger {
         integration: &IntegrationName,
         organization: &OrganizationId,
     ) -> Result<()> {
-        let mut state = self.lock("claiming an organization")?;
-        let mut taken = state
-            .organizations
-            .get_key_value(organization)
-            .filter(|(_, owner)| *owner != integration);
-        if taken.is_none() {
-            taken = state
-                .organizations
-                .iter()
-                .find(|(held, owner)| *owner == integration && *held != organization);
-        }
-        if let Some((organization, owner)) = taken {
-            return Err(LedgerError::OrganizationTaken {
-                organization: organization.clone(),
-                owner: owner.clone(),
-            });
-        }
-        state
-            .organizations
-            .insert(organization.clone(), integration.clone());
-        Ok(())
+        self.lock("claiming an organization")?
+            .claim(integration, organization)
     }
 
     async fn prune(

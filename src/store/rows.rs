@@ -3,21 +3,23 @@
 //! Owns every conversion between the two, for both adapters where they share one. Never does I/O. A row that does
 //! not convert is an error with its reason, never a default.
 
+mod request;
+mod write;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::request::{RequestRow, request};
+pub(crate) use self::write::{AcceptRows, CommitRows};
 use super::checksum;
-use super::once::{ReviewRow, TokenRow};
 use crate::domain::Timestamp;
 use crate::domain::event::AuditEvent;
 use crate::domain::grant::{Grant, GrantState};
-use crate::domain::ids::GrantId;
 use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord};
 use crate::domain::overdue;
 use crate::domain::receipt::Receipt;
-use crate::domain::request::Fingerprint;
 use crate::domain::sight::{Settled, Sight};
-use crate::ports::ledger::{Accept, MemberCommit, Page, RequestRecord};
+use crate::ports::ledger::{MemberCommit, Page};
 
 /// Layout of the JSON bodies that this release writes, and the newest it reads.
 pub(crate) const FORMAT: i64 = 1;
@@ -476,211 +478,5 @@ impl EventRow {
     }
 }
 
-/// A request id as it stands in its table.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestRow {
-    pub(crate) caller: String,
-    pub(crate) request_id: String,
-    pub(crate) kind: &'static str,
-    pub(crate) fingerprint: Option<String>,
-    pub(crate) grant_id: Option<String>,
-    pub(crate) remember_until: i64,
-}
-
-impl RequestRow {
-    pub(crate) fn new(
-        caller: &impl ToString,
-        request_id: &impl ToString,
-        record: &RequestRecord,
-        remember_until: Timestamp,
-    ) -> Self {
-        let (kind, fingerprint, grant_id) = match record {
-            RequestRecord::Grant { id, fingerprint } => {
-                ("grant", Some(fingerprint), Some(id.to_string()))
-            }
-            RequestRecord::Done { fingerprint, grant } => (
-                "done",
-                Some(fingerprint),
-                grant.as_ref().map(ToString::to_string),
-            ),
-            RequestRecord::Tombstone => ("tombstone", None, None),
-        };
-        Self {
-            caller: caller.to_string(),
-            request_id: request_id.to_string(),
-            kind,
-            fingerprint: fingerprint.map(|fingerprint| hex::encode(fingerprint.0)),
-            grant_id,
-            remember_until: micros(remember_until),
-        }
-    }
-}
-
-/// Reads a request id back.
-pub(crate) fn request(
-    kind: &str,
-    fingerprint: Option<&str>,
-    grant_id: Option<&str>,
-) -> Result<RequestRecord, Unreadable> {
-    let unreadable = |what, value: Option<&str>| Unreadable::Value {
-        what,
-        value: value.unwrap_or("nothing").to_owned(),
-    };
-    let fingerprint_of = || {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(fingerprint.unwrap_or_default(), &mut bytes)
-            .map(|()| Fingerprint(bytes))
-            .map_err(|_| unreadable("the fingerprint of a request id", fingerprint))
-    };
-    let grant = grant_id
-        .map(|id| GrantId::parse(id).map_err(|_| unreadable("the grant of a request id", Some(id))))
-        .transpose()?;
-    match (kind, grant) {
-        ("grant", Some(id)) => Ok(RequestRecord::Grant {
-            id,
-            fingerprint: fingerprint_of()?,
-        }),
-        ("done", grant) => Ok(RequestRecord::Done {
-            fingerprint: fingerprint_of()?,
-            grant,
-        }),
-        ("tombstone", _) => Ok(RequestRecord::Tombstone),
-        _ => Err(unreadable("the kind of a request id", Some(kind))),
-    }
-}
-
-/// Everything that one accept writes.
-#[derive(Debug)]
-pub(crate) struct AcceptRows {
-    pub(crate) request: RequestRow,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) grant: GrantRow,
-    /// The row of a member that was not known before.
-    pub(crate) member: MemberRow,
-    pub(crate) events: Vec<EventRow>,
-    /// Signed texts that it uses up.
-    pub(crate) tokens: Vec<TokenRow>,
-    pub(crate) review: Option<ReviewRow>,
-}
-
-impl AcceptRows {
-    pub(crate) fn new(accept: Accept) -> Self {
-        let Accept {
-            grant,
-            fingerprint,
-            remember_until,
-            due,
-            audit,
-        } = accept;
-        let record = RequestRecord::Grant {
-            id: grant.id,
-            fingerprint,
-        };
-        let mut member = MemberRecord::new(MemberKey {
-            integration: grant.integration.clone(),
-            subject: grant.subject.clone(),
-        });
-        member.due = Some(due);
-        Self {
-            request: RequestRow::new(&grant.caller, &grant.request_id, &record, remember_until),
-            fingerprint,
-            grant: GrantRow::new(&grant),
-            member: MemberRow::split(member).0,
-            events: EventRow::all(&audit),
-            tokens: TokenRow::all(&grant),
-            review: ReviewRow::owed(&grant),
-        }
-    }
-}
-
-/// Everything that one compare-and-swap writes.
-#[derive(Debug)]
-pub(crate) struct CommitRows {
-    pub(crate) member: MemberRow,
-    pub(crate) grants: Vec<GrantRow>,
-    pub(crate) events: Vec<EventRow>,
-    pub(crate) request: Option<RequestRow>,
-    pub(crate) receipts: Vec<ReceiptRow>,
-}
-
-impl CommitRows {
-    pub(crate) fn new(commit: MemberCommit) -> Self {
-        let MemberCommit {
-            mut record,
-            audit,
-            request,
-        } = commit;
-        bind_grants(&mut record);
-        let receipts = std::mem::take(&mut record.evidence.outbox);
-        let (member, grants) = MemberRow::split(record);
-        Self {
-            receipts: receipts.iter().map(ReceiptRow::new).collect(),
-            member,
-            grants: grants.iter().map(GrantRow::new).collect(),
-            events: EventRow::all(&audit),
-            request: request.map(|(caller, request_id, record, until)| {
-                RequestRow::new(&caller, &request_id, &record, until)
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_timestamp(seconds, 0).expect("in range")
-    }
-
-    #[test]
-    fn ranks_sort_removals_first_then_power_and_read_back() {
-        let kinds = [
-            DueKind::Remove,
-            DueKind::Verify,
-            DueKind::Grant,
-            DueKind::Look,
-        ];
-        let mut last = -1;
-        for kind in kinds {
-            for weight in [u32::MAX, 100, 1, 0] {
-                let one = Due {
-                    at: at(7),
-                    kind,
-                    weight,
-                };
-                let rank = rank(&one);
-                assert!(rank > last, "{kind:?} {weight}");
-                assert_eq!(
-                    rank < REMOVALS_END,
-                    kind == DueKind::Remove,
-                    "{kind:?} {weight}"
-                );
-                last = rank;
-                assert_eq!(due(micros(one.at), rank).expect("readable"), one);
-            }
-        }
-        assert!(due(0, 4 << 32).is_err());
-    }
-
-    #[test]
-    fn a_body_of_a_newer_layout_is_refused_in_words() {
-        let error = read_body::<u8>(|| "a grant".to_owned(), FORMAT + 1, "1")
-            .expect_err("newer layouts are not read");
-        assert!(error.to_string().contains("newer release"), "{error}");
-    }
-
-    #[test]
-    fn of_two_dues_the_earlier_stays_and_at_one_instant_the_more_urgent() {
-        let due = |seconds, kind| Due {
-            at: at(seconds),
-            kind,
-            weight: 1,
-        };
-        let look = due(1, DueKind::Look);
-        assert_eq!(earlier(Some(look), due(2, DueKind::Remove)), look);
-        let remove = due(1, DueKind::Remove);
-        assert_eq!(earlier(Some(look), remove), remove);
-        assert_eq!(earlier(None, look), look);
-    }
-}
+mod tests;

@@ -3,9 +3,15 @@
 use latchkey::api::pb;
 use latchkey::domain::ids::{Email, InvitationToken};
 use latchkey::ports::provider::{ObservedInvitation, ReadError};
-use tonic::Code;
+use tonic::{Code, Response, Status};
 
 use super::support::*;
+
+/// The page that was answered.
+#[track_caller]
+fn listed<T>(answer: Result<Response<T>, Status>) -> T {
+    answer.expect("listed").into_inner()
+}
 
 #[tokio::test]
 async fn members_come_in_pages_in_order_of_user_id() {
@@ -14,12 +20,7 @@ async fn members_come_in_pages_in_order_of_user_id() {
         page_size: 3,
         ..Default::default()
     };
-    let first = bed
-        .directory()
-        .list_members(request.clone())
-        .await
-        .expect("listed")
-        .into_inner();
+    let first = listed(bed.directory().list_members(request.clone()).await);
     let ids = |page: &pb::ListMembersResponse| -> Vec<String> {
         page.members
             .iter()
@@ -29,24 +30,14 @@ async fn members_come_in_pages_in_order_of_user_id() {
     assert_eq!(ids(&first), ["1", "2", "3"]);
     assert_eq!((first.total_size, first.is_complete), (4, true));
     request.page_token = first.next_page_token;
-    let second = bed
-        .directory()
-        .list_members(request)
-        .await
-        .expect("listed")
-        .into_inner();
+    let second = listed(bed.directory().list_members(request).await);
     assert_eq!(ids(&second), ["9"]);
     assert_eq!(second.next_page_token, "");
     let one = pb::ListMembersRequest {
         member: email("bob@example.com"),
         ..Default::default()
     };
-    let one = bed
-        .directory()
-        .list_members(one)
-        .await
-        .expect("listed")
-        .into_inner();
+    let one = listed(bed.directory().list_members(one).await);
     assert_eq!(ids(&one), ["2"]);
 }
 
@@ -57,20 +48,10 @@ async fn deployments_and_projects_come_in_pages_that_span_types() {
         page_size: 2,
         ..Default::default()
     };
-    let page = bed
-        .directory()
-        .list_deployments(request.clone())
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(bed.directory().list_deployments(request.clone()).await);
     assert_eq!(page.deployments.len(), 2);
     request.page_token = page.next_page_token;
-    let page = bed
-        .directory()
-        .list_deployments(request)
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(bed.directory().list_deployments(request).await);
     assert_eq!(page.deployments[0].deployment_id, "c");
     assert_eq!(page.next_page_token, "");
 
@@ -80,12 +61,7 @@ async fn deployments_and_projects_come_in_pages_that_span_types() {
     };
     let mut seen = Vec::new();
     loop {
-        let page = bed
-            .directory()
-            .list_projects(request.clone())
-            .await
-            .expect("listed")
-            .into_inner();
+        let page = listed(bed.directory().list_projects(request.clone()).await);
         seen.extend(page.projects.into_iter().map(|project| project.project_id));
         if page.next_page_token.is_empty() {
             break;
@@ -117,12 +93,11 @@ async fn an_invitations_token_is_never_shown() {
             expired: false,
         });
     });
-    let page = bed
-        .directory()
-        .list_invitations(pb::ListInvitationsRequest::default())
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(
+        bed.directory()
+            .list_invitations(pb::ListInvitationsRequest::default())
+            .await,
+    );
     assert_eq!(page.invitations[0].email, "new@example.com");
     assert!(!format!("{page:?}").contains("canary-token"));
 }
@@ -136,12 +111,7 @@ async fn roles_say_whether_policy_lets_them_be_granted() {
     };
     let mut roles = Vec::new();
     loop {
-        let page = bed
-            .directory()
-            .list_roles(request.clone())
-            .await
-            .expect("listed")
-            .into_inner();
+        let page = listed(bed.directory().list_roles(request.clone()).await);
         roles.extend(page.roles);
         if page.next_page_token.is_empty() {
             break;
@@ -163,24 +133,14 @@ async fn roles_say_whether_policy_lets_them_be_granted() {
 async fn an_organization_that_does_not_answer_is_told_in_its_place() {
     let bed = Bed::start().await;
     let list = pb::ListOrganizationsRequest::default;
-    let page = bed
-        .directory()
-        .list_organizations(list())
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(bed.directory().list_organizations(list()).await);
     assert_eq!(page.organizations[0].organization_id, "42");
     bed.provider.script(|org| {
         org.down = Some(ReadError::Unavailable {
             code: "timeout".to_owned(),
         });
     });
-    let page = bed
-        .directory()
-        .list_organizations(list())
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(bed.directory().list_organizations(list()).await);
     assert_eq!(page.organizations[0].error_code, "UPSTREAM_UNAVAILABLE");
 }
 
@@ -195,20 +155,10 @@ async fn project_roles_come_in_order_of_name() {
         page_size: 1,
         ..Default::default()
     };
-    let first = bed
-        .directory()
-        .list_project_roles(request.clone())
-        .await
-        .expect("listed")
-        .into_inner();
+    let first = listed(bed.directory().list_project_roles(request.clone()).await);
     assert_eq!(first.roles[0].name, "a");
     request.page_token = first.next_page_token;
-    let second = bed
-        .directory()
-        .list_project_roles(request)
-        .await
-        .expect("listed")
-        .into_inner();
+    let second = listed(bed.directory().list_project_roles(request).await);
     assert_eq!(
         (
             second.roles[0].name.as_str(),
@@ -222,24 +172,14 @@ async fn project_roles_come_in_order_of_name() {
 async fn integrations_show_health_and_configured_words_and_limits_show_policy() {
     let bed = Bed::start().await;
     let list = pb::ListIntegrationsRequest::default;
-    let page = bed
-        .connector()
-        .list_integrations(list())
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(bed.connector().list_integrations(list()).await);
     let integration = &page.integrations[0];
     assert_eq!(integration.health(), pb::IntegrationHealth::Unknown);
     assert_eq!(integration.custom_access_details, "Open the console.");
     assert_eq!(integration.owners, ["platform@example.com"]);
     bed.provider
         .script(|org| org.key.expires_at = Some(at("2025-12-31T00:00:00Z")));
-    let page = bed
-        .connector()
-        .list_integrations(list())
-        .await
-        .expect("listed")
-        .into_inner();
+    let page = listed(bed.connector().list_integrations(list()).await);
     assert_eq!(page.integrations[0].health(), pb::IntegrationHealth::Down);
     assert_eq!(page.integrations[0].health_code, "key_expired");
 

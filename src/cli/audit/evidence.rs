@@ -157,13 +157,7 @@ fn show(
     );
     let line = streams.paint(Paint::Bold, &line);
     streams.line(&line)?;
-    let grants = |count: u64| {
-        text::count(
-            usize::try_from(count).unwrap_or(usize::MAX),
-            "grant",
-            "grants",
-        )
-    };
+    let grants = |count: u64| text::count(count, "grant", "grants");
     streams.line(&format!(
         "{} ended; of {} revocations {} were on time and {} late, half within {}, the longest took {}",
         grants(level.ended),

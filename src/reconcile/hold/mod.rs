@@ -8,6 +8,7 @@ mod plan;
 mod recover;
 mod release;
 mod start;
+mod story;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -410,9 +410,7 @@ impl Bed {
                     (self.desk, self.rotator) = process(&self.scene, &self.ledger, &self.settings);
                 }
                 Some(Progress::Idle) => {
-                    let mut world = self.scene.world();
-                    world.land(now, true);
-                    drop(world);
+                    self.scene.world().land(now, true);
                     return self.last().await;
                 }
                 Some(Progress::Waits(until)) => self.scene.clock.advance(until - now),

@@ -1,21 +1,95 @@
 //! Questions about everybody to the ledger in memory.
 //!
-//! Owns counting and paging through members. Never changes anything.
+//! Owns counting, what is due, and paging through members. Never changes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{State, receipts};
 use crate::domain::Timestamp;
+use crate::domain::assignment::Target;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{MemberKey, MemberRecord, Subject};
-use crate::ports::ledger::{Census, Page};
+use crate::ports::ledger::{Census, DueMember, LedgerError, Page, Result};
+use crate::store::filter::names;
 use crate::store::rows::{self, REMOVALS_END, page};
 use crate::store::tally::Tally;
 
 fn open_grants(state: &State) -> impl Iterator<Item = &Grant> {
     let open = state.open.values().flatten();
     open.filter_map(|id| state.grants.get(id))
+}
+
+/// Who is due until then, the most urgent first.
+pub(super) fn due(
+    state: &State,
+    integration: &IntegrationName,
+    until: Timestamp,
+    limit: usize,
+    action: &'static str,
+) -> Result<Vec<DueMember>> {
+    let unreadable =
+        |source: Box<dyn std::error::Error + Send + Sync>| LedgerError::Corrupt { action, source };
+    let mut found = Vec::new();
+    let buckets = state.dues.get(integration).into_iter().flatten();
+    for (rank, bucket) in buckets {
+        let ripe = bucket
+            .iter()
+            .take_while(|(at, _)| State::is_overdue(*at, until))
+            .take(limit - found.len());
+        for (at, subject) in ripe {
+            let subject = Subject::parse(subject).map_err(|error| unreadable(error.into()))?;
+            found.push(DueMember {
+                key: MemberKey {
+                    integration: integration.clone(),
+                    subject,
+                },
+                due: rows::due(*at, *rank).map_err(|error| unreadable(error.into()))?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The first instant after this one at which somebody is due.
+pub(super) fn next_due(
+    state: &State,
+    integration: &IntegrationName,
+    after: Timestamp,
+) -> Option<Timestamp> {
+    let after = (rows::micros(after).saturating_add(1), String::new());
+    let first = state
+        .dues
+        .get(integration)
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, bucket)| bucket.range(after.clone()..).next())
+        .map(|(at, _)| *at)
+        .min();
+    first.and_then(|at| rows::instant(at).ok())
+}
+
+/// Everybody with open grants, or with those that name the target, in order of subject as text.
+pub(super) fn subjects(
+    state: &State,
+    integration: &IntegrationName,
+    target: Option<&Target>,
+) -> Vec<MemberKey> {
+    let mut keys: Vec<MemberKey> = state
+        .open
+        .iter()
+        .filter(|(key, _)| key.integration == *integration)
+        .filter(|(_, ids)| {
+            target.is_none_or(|target| {
+                ids.iter()
+                    .filter_map(|id| state.grants.get(id))
+                    .any(|grant| names(grant, target))
+            })
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    keys.sort_by_key(|key| key.subject.to_string());
+    keys
 }
 
 /// A page of those who hold something, or of whom something is watched.

@@ -6,12 +6,12 @@
 use sqlx::Row;
 
 use super::engine::{Conn, REVOKING, query};
-use super::errors::corrupt;
 use super::operations;
 use super::read::Read;
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::Census;
+use crate::store::failure::readable;
 use crate::store::rows::{self, REMOVALS_END};
 use crate::store::tally::Tally;
 
@@ -32,16 +32,6 @@ pub(super) const OVERDUE: &str = "WITH RECURSIVE known(name) AS (SELECT MIN(inte
      SELECT bucket.integration, COUNT(*), MIN(m.due_at) FROM bucket CROSS JOIN members m \
      WHERE bucket.due_rank < $2 AND m.integration = bucket.integration AND m.due_rank = bucket.due_rank \
      AND m.due_at IS NOT NULL AND m.due_at <= $1 GROUP BY bucket.integration";
-
-/// Passes an unreadable row on as the inner error.
-macro_rules! readable {
-    ($action:expr, $value:expr) => {
-        match $value {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(corrupt($action, error))),
-        }
-    };
-}
 
 pub(super) async fn census(conn: &mut Conn, now: Timestamp, action: &'static str) -> Read<Census> {
     let mut census = Census::default();

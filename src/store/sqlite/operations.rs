@@ -5,7 +5,6 @@
 use sqlx::{QueryBuilder, Row};
 
 use super::engine::{Conn, Db, built, query, query_scalar};
-use super::errors::corrupt;
 use super::read::{self, Read};
 use crate::domain::Timestamp;
 use crate::domain::ids::{GrantId, IntegrationName};
@@ -13,17 +12,8 @@ use crate::domain::member::{MemberKey, MemberRecord, Subject};
 use crate::domain::overdue::GRACE;
 use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{LateCursor, LateRemovals, Page, ReceiptCursor, ReceiptFilter};
+use crate::store::failure::readable;
 use crate::store::rows::{self, page};
-
-/// Passes an unreadable row on as the inner error.
-macro_rules! readable {
-    ($action:expr, $value:expr) => {
-        match $value {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(corrupt($action, error))),
-        }
-    };
-}
 
 pub(super) async fn receipt(
     conn: &mut Conn,

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use sqlx::{QueryBuilder, Row};
 
 use super::engine::{Conn, Db, DbRow, PLUS, built, built_scalar, query, query_scalar, watched};
-use super::errors::corrupt;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::grant::Grant;
@@ -16,6 +15,7 @@ use crate::domain::member::{MemberKey, MemberRecord, Subject};
 use crate::ports::ledger::{
     DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
 };
+use crate::store::failure::readable;
 use crate::store::rows::{self, Unreadable, page};
 
 /// A query's answer, or rows that cannot be read, or a database that cannot.
@@ -65,16 +65,6 @@ pub(super) const MEMBERS: &str = concat!(
     " WHERE integration = $1 AND watched > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3"
 );
-
-/// Passes an unreadable row on as the inner error.
-macro_rules! readable {
-    ($action:expr, $value:expr) => {
-        match $value {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(corrupt($action, error))),
-        }
-    };
-}
 
 pub(super) async fn request(
     conn: &mut Conn,

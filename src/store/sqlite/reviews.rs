@@ -5,24 +5,14 @@
 use sqlx::{QueryBuilder, Row};
 
 use super::engine::{Conn, Db, built, query};
-use super::errors::corrupt;
 use super::read::Read;
 use super::write::{Applied, Reply};
 use crate::domain::authority::{Closing, Review};
 use crate::domain::ids::GrantId;
 use crate::ports::ledger::Page;
+use crate::store::failure::readable;
 use crate::store::once::{self, ReviewRow, TokenRow};
 use crate::store::rows::{self, EventRow, FORMAT};
-
-/// Passes an unreadable row on as the inner error.
-macro_rules! readable {
-    ($action:expr, $value:expr) => {
-        match $value {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(corrupt($action, error))),
-        }
-    };
-}
 
 /// The first of these that was used before, by its kind.
 pub(super) async fn used(

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use sqlx::Row;
 
 use super::engine::{Conn, query, query_scalar, watched};
-use super::errors::corrupt;
 use super::read::Read;
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::Subject;
 use crate::ports::ledger::{Page, Sighted};
+use crate::store::failure::readable;
 use crate::store::rows::{self, page};
 
 /// Members about whom nothing is left to find out.
@@ -39,16 +39,6 @@ pub(super) const WATCHED: &str = concat!(
     " WHERE integration = $1 AND watched > 0 \
      AND subject > $2 AND subject < 'user;' ORDER BY subject LIMIT $3"
 );
-
-/// Passes an unreadable row on as the inner error.
-macro_rules! readable {
-    ($action:expr, $value:expr) => {
-        match $value {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(corrupt($action, error))),
-        }
-    };
-}
 
 pub(super) async fn sights(
     conn: &mut Conn,

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Store, scan};
+use super::store::{Store, scan};
 use crate::ports::witness::{Condition, Found, Intent};
 
 /// Looks at the witness at `path` without opening it for writing: for `doctor` and `adopt`, also while a connector
@@ -14,17 +14,7 @@ use crate::ports::witness::{Condition, Found, Intent};
 /// # Errors
 /// When it can be trusted and its intents cannot be read all the same.
 pub fn inspect(path: &Path) -> io::Result<(Found, Vec<Intent>)> {
-    let mut store = Store {
-        path: path.to_owned(),
-        lock: None,
-        file: None,
-        condition: Condition::Missing,
-        binding: None,
-        mark: 0,
-        good: 0,
-        added: 0,
-        kept: 0,
-    };
+    let mut store = Store::unopened(path);
     match std::fs::metadata(path) {
         Ok(file) if file.len() > 0 => match scan(path, u64::MAX, |_, _, _| Ok(())) {
             Ok(scanned) => {

@@ -1,13 +1,17 @@
 //! The witness file: torn, flipped, replaced, locked, on a disk that fails.
 
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 
 use tokio::task::JoinSet;
 
+use super::store::COMPACT_AFTER;
 use super::*;
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Target};
-use crate::domain::ids::{DeploymentId, UserId};
+use crate::domain::ids::{DeploymentId, IntegrationName, UserId};
+use crate::domain::member::Subject;
+use crate::ports::witness::Condition;
 
 fn intent(user: u32, deployment: &str) -> Intent {
     let at = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");

@@ -458,13 +458,14 @@ impl Calls {
                 *newest = frame.stream;
                 open.insert(frame.stream);
                 said.worth = said.worth.saturating_add(1);
+                said.chatter = said.chatter.saturating_add(bulk(frame));
             }
             Frame::RESET => {
                 open.remove(&frame.stream);
                 said.chatter = said.chatter.saturating_add(1);
             }
-            Frame::DATA if !frame.is_empty || frame.flags & Frame::END_STREAM != 0 => {}
-            _ => said.chatter = said.chatter.saturating_add(1),
+            Frame::DATA if frame.length > 0 || frame.flags & Frame::END_STREAM != 0 => {}
+            _ => said.chatter = said.chatter.saturating_add(1 + bulk(frame)),
         });
     }
 
@@ -492,7 +493,7 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
-    is_empty: bool,
+    length: usize,
 }
 
 impl Frame {
@@ -500,6 +501,12 @@ impl Frame {
     const HEADERS: u8 = 1;
     const RESET: u8 = 3;
     const END_STREAM: u8 = 1;
+}
+
+/// What a frame beside the body of a call costs for its size, in frames: one for each KiB. Metadata of a call, a token
+/// included, costs less than the call is worth; metadata that will be refused for its size costs more.
+fn bulk(frame: Frame) -> u32 {
+    u32::try_from(frame.length / 1024).unwrap_or(u32::MAX)
 }
 
 /// Finds the heads of frames in one direction, however the bytes are cut.
@@ -529,7 +536,7 @@ impl Frames {
                     kind,
                     flags,
                     stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
-                    is_empty: self.skip == 0,
+                    length: self.skip,
                 });
             }
         }

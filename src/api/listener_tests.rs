@@ -273,24 +273,16 @@ async fn a_connection_that_is_busy_with_nothing_is_closed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn time_and_calls_earn_what_goes_with_them() {
     let (mut connection, mut peer) = begun().await;
-    for _ in 0..100 {
+    for second in 0..100 {
         tokio::time::advance(Duration::from_secs(1)).await;
         for _ in 0..CHATTER_A_SECOND {
             say(&mut connection, &mut peer, &frame(PING, 0, 0, 8)).await;
         }
         // Idle for less than its time.
-        say(
-            &mut connection,
-            &mut peer,
-            &frame(Frame::HEADERS, 4, connection_stream(&connection), 9),
-        )
-        .await;
-        say(
-            &mut connection,
-            &mut peer,
-            &frame(Frame::RESET, 0, connection.calls.newest, 4),
-        )
-        .await;
+        let call = frame(Frame::HEADERS, 4, 2 * second + 1, 9);
+        say(&mut connection, &mut peer, &call).await;
+        let reset = frame(Frame::RESET, 0, 2 * second + 1, 4);
+        say(&mut connection, &mut peer, &reset).await;
     }
     let (mut connection, mut peer) = begun().await;
     for call in 0..2000 {
@@ -311,9 +303,4 @@ async fn time_and_calls_earn_what_goes_with_them() {
         )
         .await;
     }
-}
-
-/// The next stream of a peer.
-fn connection_stream(connection: &Connection<DuplexStream>) -> u32 {
-    connection.calls.newest + 2
 }

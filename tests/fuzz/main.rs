@@ -11,10 +11,11 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use peak_alloc::PeakAlloc;
+use tokio::time::Instant;
 
 use self::engine::Source;
 use self::targets::{Target, Verdict};

@@ -10,14 +10,14 @@ import sys
 import threading
 
 import pytest
-from harness import eventually
+from harness import Bench, eventually
 
 from . import attacks
 from .test_memory import resident_mib
 
 # What all of an attack may cost, at its peak. Two hundred and fifty-six connections of 64 KiB are 16 MiB.
 ALLOWED_MIB = 48
-SECONDS = 4
+SECONDS = 3
 # As short as the configuration takes them, so that nobody waits for nothing.
 LIMITS = {
     "handshake_timeout": "1s",
@@ -57,13 +57,11 @@ class Regular:
         self.over.set()
         self.thread.join(60)
         self.client.close()
-        return self.answers, self.failures
+        return self.failures
 
 
 @pytest.fixture(scope="module")
 def besieged(latchkey_bin, tmp_path_factory, protocol):
-    from harness import Bench
-
     made = Bench(latchkey_bin, tmp_path_factory.mktemp("besieged"), protocol, limits=LIMITS)
     yield made
     made.close()
@@ -90,8 +88,14 @@ def works(bench, client):
     assert bench.cloud.held(person) == set()
 
 
-# Attacks that only end with their connections, after the time that those may be of no use.
+# Attacks whose connections end when they have been of no use for long enough.
 QUIET = {"idle_connections", "slow_preface", "half_frames", "dripping_frames"}
+# Attacks that no caller of good will makes: their connections end at once, and they have to come again and again.
+CUT_OFF = {
+    "rapid_reset", "made_you_reset", "continuation_flood", "empty_continuations", "header_bomb", "oversized_headers",
+    "settings_flood", "ping_flood", "window_flood", "empty_data_flood", "unknown_frames", "garbage",
+}  # fmt: skip
+DEAF = {"deaf_settings_flood", "deaf_ping_flood"}
 
 
 @pytest.mark.parametrize("name", attacks.ATTACKS)
@@ -104,32 +108,27 @@ def test_others_are_answered_memory_is_bounded_and_the_offender_is_cut_off(besie
         peak.write("5")
     saw = attack(bench, name, seconds=8 if name in QUIET else SECONDS)
     now, peak = resident_mib(pid)
-    answers, failures = regular.end()
+    # Some attacks are over at once.
+    eventually(lambda: regular.answers >= 5, seconds=30)
+    failures = regular.end()
     assert not failures, failures[:3]
-    assert answers >= 20, answers
     assert peak - before <= ALLOWED_MIB, (before, peak, now, saw)
     assert bench.connector.process.child.poll() is None
     assert saw["connections"] >= 1, saw
     if name in QUIET:
         assert saw["ended"] == saw["connections"], saw
+    if name in CUT_OFF:
+        assert saw["connections"] > 1 and saw["ended"] >= 1, saw
+    if name in DEAF:
+        assert saw["ended"] == 1, saw
     # Whatever is left of it goes away by itself.
     eventually(lambda: bench.connector.metric("latchkey_grpc_connections") <= 1, seconds=20)
     assert "panicked" not in bench.connector.log
     works(bench, bench.client)
 
 
-@pytest.mark.parametrize(
-    "name", ["continuation_flood", "empty_continuations", "garbage", "made_you_reset", "header_bomb", "rapid_reset"]
-)
-def test_what_no_caller_of_good_will_does_ends_the_connection_at_once(besieged, name):
-    saw = attack(besieged, name)
-    assert saw["ended"] >= 1, saw
-    # It had to come back again and again: no connection lasted for the whole attack.
-    assert saw["connections"] > 1, saw
-
-
-def test_no_more_connections_are_held_than_are_allowed_and_each_refusal_is_counted(besieged):
-    shed = besieged.connector.metric("latchkey_grpc_connections_shed_total", why="full")
+def test_no_more_connections_are_held_than_are_allowed_and_each_that_is_closed_is_counted(besieged):
+    shed = besieged.connector.metric("latchkey_grpc_connections_shed_total")
     most = []
     over = threading.Event()
 
@@ -139,10 +138,10 @@ def test_no_more_connections_are_held_than_are_allowed_and_each_refusal_is_count
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    attack(besieged, "idle_connections", seconds=6)
+    attack(besieged, "idle_connections", seconds=10)
     over.set()
     thread.join(10)
     assert max(most) <= 256, max(most)
-    assert besieged.connector.metric("latchkey_grpc_connections_shed_total", why="full") - shed >= 2000 - 256
+    assert besieged.connector.metric("latchkey_grpc_connections_shed_total") - shed == 2000
     lines = re.findall(r"was turned away|were turned away", besieged.connector.log)
     assert len(lines) <= 10, "a flood must not become one of log lines"

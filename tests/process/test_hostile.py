@@ -142,6 +142,6 @@ def test_no_more_connections_are_held_than_are_allowed_and_each_that_is_closed_i
     over.set()
     thread.join(10)
     assert max(most) <= 256, max(most)
-    assert besieged.connector.metric("latchkey_grpc_connections_shed_total") - shed == 2000
+    assert besieged.connector.metric("latchkey_grpc_connections_shed_total") - shed >= 2000
     lines = re.findall(r"was turned away|were turned away", besieged.connector.log)
     assert len(lines) <= 10, "a flood must not become one of log lines"

@@ -65,3 +65,11 @@ manifests:
 # What checkov thinks of the chart, the Dockerfile and the Terraform module; takes minutes to install
 checkov:
     scripts/test checkov
+
+# Does the release build give the same bytes twice?
+reproduce *digest:
+    scripts/reproduce {{ digest }}
+
+# The bill of materials of the release
+sbom *args:
+    scripts/sbom {{ args }}

@@ -1,0 +1,1 @@
+"""What the security pages and the bill of materials claim."""

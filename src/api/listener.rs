@@ -20,6 +20,10 @@
 //! keep-alive. A call sent at the very moment its connection is closed fails as on any lost connection and may be
 //! repeated with the same `request_id`.
 //!
+//! **Chatter.** Frames that move no call on (pings, settings, priorities, window updates, resets, empty pieces) cost
+//! nine bytes to send and each a turn of the connection's task, which others on its thread wait for. A connection has an
+//! allowance of them that grows with time and with its calls and answers; one that has used it up is closed.
+//!
 //! Encryption is below this (`identity::Secured`): what is followed here is plain HTTP/2, and the deadline of the
 //! handshake is one for both, from being accepted to the end of the preface.
 
@@ -54,6 +58,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// log lines; the metric counts each.
 const REPEAT: Duration = Duration::from_secs(10);
 
+/// Frames beside calls that a connection may send at once. A client that starts sends some ten.
+const CHATTER: u32 = 400;
+
+/// How many more each second. Keep-alive is one in several seconds.
+const CHATTER_A_SECOND: u32 = 50;
+
+/// How many more for each call and each piece of an answer: credit for the window, a measurement of the line, a
+/// cancellation.
+const CHATTER_A_FRAME: u32 = 8;
+
 const OPEN: &str = "latchkey_grpc_connections";
 const SHED: &str = "latchkey_grpc_connections_shed_total";
 
@@ -62,7 +76,7 @@ pub(super) fn describe_metrics() {
     metrics::describe_gauge!(OPEN, "Connections of the gRPC surface that are open");
     metrics::describe_counter!(
         SHED,
-        "Connections that were closed for being one too many, slow to begin, or idle"
+        "Connections that were closed for being one too many, slow to begin, idle, or busy with nothing"
     );
 }
 
@@ -72,6 +86,7 @@ enum Shed {
     Full,
     Handshake,
     Idle,
+    Chatter,
 }
 
 impl Shed {
@@ -80,6 +95,7 @@ impl Shed {
             Self::Full => "full",
             Self::Handshake => "handshake",
             Self::Idle => "idle",
+            Self::Chatter => "chatter",
         };
         metrics::counter!(SHED, "why" => why).increment(1);
     }
@@ -212,6 +228,7 @@ pub(super) struct Connection<S> {
     idle: Duration,
     deadline: Pin<Box<Sleep>>,
     has_expired: bool,
+    allowance: Allowance,
     _admitted: Admitted,
 }
 
@@ -223,6 +240,7 @@ impl<S> Connection<S> {
             idle: bounds.idle,
             deadline: Box::pin(tokio::time::sleep(bounds.handshake)),
             has_expired: false,
+            allowance: Allowance::new(Instant::now()),
             _admitted: admitted,
         }
     }
@@ -231,6 +249,10 @@ impl<S> Connection<S> {
     fn follow(&mut self, traffic: impl FnOnce(&mut Calls)) {
         let before = self.calls.stage();
         traffic(&mut self.calls);
+        let Said { chatter, worth } = std::mem::take(&mut self.calls.said);
+        if chatter > 0 || worth > 0 {
+            self.allowance.take(chatter, worth, Instant::now());
+        }
         if self.calls.stage() == Stage::Idle && before != Stage::Idle {
             self.deadline.as_mut().reset(Instant::now() + self.idle);
         }
@@ -238,6 +260,9 @@ impl<S> Connection<S> {
 
     /// Whether a deadline has passed; if not, the task is woken when it does.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.allowance.is_used_up {
+            return Err(self.end(Shed::Chatter));
+        }
         let shed = match self.calls.stage() {
             Stage::Busy => return Ok(()),
             Stage::Handshake => Shed::Handshake,
@@ -250,12 +275,51 @@ impl<S> Connection<S> {
         if !passed {
             return Ok(());
         }
+        Err(self.end(shed))
+    }
+
+    /// The error with which the connection ends, told and counted once.
+    fn end(&mut self, shed: Shed) -> io::Error {
         if !self.has_expired {
             self.has_expired = true;
             shed.count();
             tracing::debug!(?shed, "A gRPC connection was closed");
         }
-        Err(io::ErrorKind::TimedOut.into())
+        io::ErrorKind::TimedOut.into()
+    }
+}
+
+/// How many frames beside calls a connection may still send.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    since: Instant,
+    is_used_up: bool,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: CHATTER,
+            since: now,
+            is_used_up: false,
+        }
+    }
+
+    fn take(&mut self, chatter: u32, worth: u32, now: Instant) {
+        let seconds = now.duration_since(self.since).as_secs();
+        if seconds > 0 {
+            self.since = now;
+        }
+        let earned = u32::try_from(seconds)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(CHATTER_A_SECOND)
+            .saturating_add(worth.saturating_mul(CHATTER_A_FRAME));
+        // What came together with a call is paid from what that call is worth, whatever the reads were cut into.
+        match self.left.saturating_add(earned).checked_sub(chatter) {
+            Some(left) => self.left = left.min(CHATTER),
+            None => self.is_used_up = true,
+        }
     }
 }
 
@@ -355,6 +419,16 @@ struct Calls {
     outbound: Frames,
     newest: u32,
     open: BTreeSet<u32>,
+    said: Said,
+}
+
+/// Frames since they were last counted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    /// Of the peer, moving no call on.
+    chatter: u32,
+    /// Calls of the peer and pieces of our answers.
+    worth: u32,
 }
 
 impl Calls {
@@ -375,6 +449,7 @@ impl Calls {
             inbound,
             newest,
             open,
+            said,
             ..
         } = self;
         inbound.feed(&bytes[preface..], |frame| match frame.kind {
@@ -382,19 +457,29 @@ impl Calls {
             Frame::HEADERS if frame.stream > *newest => {
                 *newest = frame.stream;
                 open.insert(frame.stream);
+                said.worth = said.worth.saturating_add(1);
+                said.chatter = said.chatter.saturating_add(bulk(frame));
             }
             Frame::RESET => {
                 open.remove(&frame.stream);
+                said.chatter = said.chatter.saturating_add(1);
             }
-            _ => {}
+            Frame::DATA if frame.length > 0 || frame.flags & Frame::END_STREAM != 0 => {}
+            _ => said.chatter = said.chatter.saturating_add(1 + bulk(frame)),
         });
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        let Self { outbound, open, .. } = self;
+        let Self {
+            outbound,
+            open,
+            said,
+            ..
+        } = self;
         outbound.feed(bytes, |frame| {
-            let ends = [Frame::DATA, Frame::HEADERS].contains(&frame.kind)
-                && frame.flags & Frame::END_STREAM != 0;
+            let is_answer = [Frame::DATA, Frame::HEADERS].contains(&frame.kind);
+            said.worth = said.worth.saturating_add(u32::from(is_answer));
+            let ends = is_answer && frame.flags & Frame::END_STREAM != 0;
             if ends || frame.kind == Frame::RESET {
                 open.remove(&frame.stream);
             }
@@ -408,6 +493,7 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
+    length: usize,
 }
 
 impl Frame {
@@ -415,6 +501,12 @@ impl Frame {
     const HEADERS: u8 = 1;
     const RESET: u8 = 3;
     const END_STREAM: u8 = 1;
+}
+
+/// What a frame beside the body of a call costs for its size, in frames: one for each KiB. Metadata of a call, a token
+/// included, costs less than the call is worth; metadata that will be refused for its size costs more.
+fn bulk(frame: Frame) -> u32 {
+    u32::try_from(frame.length / 1024).unwrap_or(u32::MAX)
 }
 
 /// Finds the heads of frames in one direction, however the bytes are cut.
@@ -444,10 +536,24 @@ impl Frames {
                     kind,
                     flags,
                     stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
+                    length: self.skip,
                 });
             }
         }
     }
+}
+
+/// Whether a call is open after these bytes of a peer, which arrive cut into pieces of these lengths. For fuzzing.
+pub(super) fn is_busy(bytes: &[u8], lengths: &[usize]) -> bool {
+    let mut calls = Calls::default();
+    let mut rest = bytes;
+    for length in lengths {
+        let (piece, later) = rest.split_at((*length).min(rest.len()));
+        calls.received(piece);
+        rest = later;
+    }
+    calls.received(rest);
+    calls.stage() == Stage::Busy
 }
 
 #[cfg(test)]

@@ -250,3 +250,57 @@ async fn one_too_many_is_closed_at_once_and_a_closed_one_makes_room() {
         .expect("it never ends")
         .expect("there is room again");
 }
+
+/// Sends a frame and has it read.
+async fn say(connection: &mut Connection<DuplexStream>, peer: &mut DuplexStream, bytes: &[u8]) {
+    peer.write_all(bytes).await.expect("room");
+    read(connection).await.expect("it is open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_busy_with_nothing_is_closed_at_once() {
+    for kind in [PING, 2, 4, 8, 9, 0x42, Frame::DATA] {
+        let (mut connection, mut peer) = begun().await;
+        for _ in 0..=CHATTER {
+            let length = if kind == Frame::DATA { 0 } else { 8 };
+            say(&mut connection, &mut peer, &frame(kind, 0, 0, length)).await;
+        }
+        let took = ends(&mut connection).await;
+        assert!(took.is_zero(), "{kind}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_and_calls_earn_what_goes_with_them() {
+    let (mut connection, mut peer) = begun().await;
+    for second in 0..100 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..CHATTER_A_SECOND {
+            say(&mut connection, &mut peer, &frame(PING, 0, 0, 8)).await;
+        }
+        // Idle for less than its time.
+        let call = frame(Frame::HEADERS, 4, 2 * second + 1, 9);
+        say(&mut connection, &mut peer, &call).await;
+        let reset = frame(Frame::RESET, 0, 2 * second + 1, 4);
+        say(&mut connection, &mut peer, &reset).await;
+    }
+    let (mut connection, mut peer) = begun().await;
+    for call in 0..2000 {
+        let stream = 2 * call + 1;
+        say(
+            &mut connection,
+            &mut peer,
+            &frame(Frame::HEADERS, 4, stream, 9),
+        )
+        .await;
+        for _ in 1..CHATTER_A_FRAME {
+            say(&mut connection, &mut peer, &frame(8, 0, stream, 4)).await;
+        }
+        say(
+            &mut connection,
+            &mut peer,
+            &frame(Frame::RESET, 0, stream, 4),
+        )
+        .await;
+    }
+}

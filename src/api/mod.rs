@@ -8,6 +8,8 @@ mod audit;
 mod connector;
 mod convert;
 mod directory;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod guard;
 mod hold;

@@ -176,15 +176,23 @@ fn load(
     let shown = text::safe(&path.display().to_string()).to_string();
     let file = std::fs::read_to_string(path)
         .map_err(|error| usage(format!("{shown} cannot be read: {}", error.kind())))?;
-    let cases: Cases = serde_yaml::from_str(&file)
-        .map_err(|error| usage(format!("{shown} holds no cases: {error}")))?;
+    let cases: Cases = serde_yaml::from_str(&file).map_err(|error| {
+        usage(format!(
+            "{shown} holds no cases: {}",
+            text::without_values(&error.to_string())
+        ))
+    })?;
     let (source, beside) = chosen(which, streams)?;
     let (section, zone) = beside.unwrap_or_else(|| (Policy::default(), "UTC".to_owned()));
     let section = if cases.settings.is_null() {
         section
     } else {
-        serde_json::from_value(cases.settings)
-            .map_err(|error| usage(format!("{shown}: settings: {error}")))?
+        serde_json::from_value(cases.settings).map_err(|error| {
+            usage(format!(
+                "{shown}: settings: {}",
+                text::without_values(&error.to_string())
+            ))
+        })?
     };
     let rules = app::rules(&section).map_err(|error| usage(format!("{shown}: {error:#}")))?;
     match CedarLaw::open(source, cases.zone.as_deref().unwrap_or(&zone), rules) {

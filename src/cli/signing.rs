@@ -311,7 +311,11 @@ fn asked(path: &Path) -> Result<Asked, Failure> {
     // JSON is YAML.
     let asked: Asked = serde_yaml::from_str(&written).map_err(|error| {
         Failure::usage(
-            format!("{}: {error}", path.display()),
+            format!(
+                "{}: {}",
+                path.display(),
+                text::without_values(&error.to_string())
+            ),
             "write `kind: create` or `kind: extend` and the fields that docs/approvals.md lists",
         )
     })?;

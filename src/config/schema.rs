@@ -133,7 +133,8 @@ fn explain(
                 } else {
                     format!("leave it out; known here: {}", list(&known))
                 };
-                let problem = format!("{} is not a known key", show_key(key));
+                let shown = show_key(key, text::nearest(key, known.iter().copied()).is_some());
+                let problem = format!("{shown} is not a known key");
                 problems.add(path, problem, remedy);
             }
         }
@@ -313,13 +314,12 @@ pub(super) fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// A key as it may be shown: one that does not look like a name might be a secret in the wrong place.
-pub(super) fn show_key(key: &str) -> String {
-    let plain = key.len() <= 40
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    if plain && !key.starts_with("essu_") {
+/// A key as it may be shown: one that is neither a slip of the pen for a known one nor looks like a name might be a
+/// secret in the wrong place.
+pub(super) fn show_key(key: &str, is_near: bool) -> String {
+    let is_plain = key.len() <= 24 && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    let is_slip = is_near && key.len() <= 40 && key.bytes().all(|c| c.is_ascii_graphic());
+    if is_plain || is_slip {
         format!("`{key}`")
     } else {
         format!("a key of {} characters", key.chars().count())

@@ -92,6 +92,8 @@ fn unknown_keys_are_refused_with_the_key_that_was_meant() {
         "policy",
         "known here: `allow_all_targets`",
     );
+    let said = complaints("5f0c1d7e-9b2a-4866: {}\nlog: {S3cret: 1, S3cret: 2}");
+    assert!(!said.contains("5f0c") && !said.contains("S3cret"), "{said}");
     refused_integration(
         "name: a, secret: {valt: {}, file: {path: /a}}",
         "integrations[0].secret",

@@ -125,7 +125,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             if entries.contains_key(&key) {
                 return Err(A::Error::custom(format!(
                     "the key {} stands there twice",
-                    super::schema::show_key(&key)
+                    super::schema::show_key(&key, false)
                 )));
             }
             if key == "<<" {

@@ -10,6 +10,8 @@ mod client;
 mod counts;
 mod desk;
 mod ended;
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 pub mod limiter;
 mod listings;

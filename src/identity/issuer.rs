@@ -86,9 +86,9 @@ enum FetchError {
 }
 
 #[derive(Debug)]
-struct Key {
+pub(super) struct Key {
     kid: Option<String>,
-    jwk: Jwk,
+    pub(super) jwk: Jwk,
     key: DecodingKey,
 }
 
@@ -322,7 +322,7 @@ impl Keys {
 }
 
 /// A key for signatures that only its owner can make; everything else is left out.
-fn read_key(value: &Value) -> Option<Key> {
+pub(super) fn read_key(value: &Value) -> Option<Key> {
     let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
     let is_public = matches!(
         jwk.algorithm,
@@ -348,7 +348,7 @@ fn read_key(value: &Value) -> Option<Key> {
 const OF_CURVES: [Algorithm; 3] = [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
 
 /// Whether a key may be used with an algorithm, which is one of those that are taken.
-fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
+pub(super) fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let named = jwk.common.key_algorithm.as_ref();
     if named.is_some_and(|named| named.to_string() != format!("{algorithm:?}")) {
         return false;

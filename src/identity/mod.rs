@@ -4,6 +4,8 @@
 //! caller. Never decides what a caller may do, and never takes a name from anything that was not proven.
 
 mod certificate;
+#[doc(hidden)]
+pub mod fuzz;
 mod issuer;
 mod registry;
 pub mod seal;

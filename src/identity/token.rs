@@ -100,7 +100,7 @@ fn algorithm(header: &Map<String, Value>) -> Result<Algorithm, Refused> {
 }
 
 /// Compares what a token says with what it must say. Pure.
-fn check(
+pub(super) fn check(
     claims: &Map<String, Value>,
     issuer: &Issuer,
     now: Timestamp,

@@ -284,7 +284,10 @@ fn messages() -> Vec<Vec<u8>> {
         approvals: vec![text("a.b.c")],
         ..pb::CreateGrantRequest::default()
     };
-    let plan = pb::PlanGrantRequest { spec: Some(spec) };
+    let plan = pb::PlanGrantRequest {
+        spec: Some(spec),
+        ..pb::PlanGrantRequest::default()
+    };
     let extend = pb::ExtendGrantRequest {
         request_id: text("r-2"),
         grant_id: grant_id(),

@@ -17,8 +17,8 @@ use latchkey::domain::member::WriteKind;
 use latchkey::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember, meet};
 use latchkey::elastic::limiter::{Feedback, Limiter, LimiterOptions, Permit};
 use latchkey::ports::provider::{
-    Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
-    Priority, Project, ProjectRole, ReadError, ReadResult, Refusal,
+    Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
+    Priority, Project, ProjectRole, Rate, ReadError, ReadResult, Refusal, Turn,
 };
 use latchkey::ports::{AccessProvider, Clock};
 
@@ -45,6 +45,10 @@ pub(crate) struct Cloud {
     limiter: Limiter,
 }
 
+/// A place in the budget that was taken before it was decided what to send.
+#[derive(Debug)]
+struct Held(Permit);
+
 fn evidence(call: &str, elapsed: Ms) -> CallEvidence {
     CallEvidence {
         call: call.to_owned(),
@@ -65,8 +69,8 @@ impl Cloud {
     }
 
     /// Waits for a turn; none when it does not come in time.
-    async fn turn(&self, priority: Priority, wait: Duration) -> Option<Permit> {
-        let permit = tokio::time::timeout(wait, self.limiter.acquire(priority))
+    async fn permit(&self, claim: Claim, wait: Duration) -> Option<Permit> {
+        let permit = tokio::time::timeout(wait, self.limiter.acquire_claim(claim))
             .await
             .ok();
         {
@@ -77,7 +81,8 @@ impl Cloud {
                 say!(
                     on,
                     None,
-                    "turn for {priority:?}: {went}, {} of {} left",
+                    "turn for {:?}: {went}, {} of {} left",
+                    claim.priority,
                     rate.remaining,
                     rate.limit
                 );
@@ -92,6 +97,7 @@ impl Cloud {
         &self,
         pin: KeyPin,
         priority: Priority,
+        turn: Option<Turn>,
         who: usize,
         mut what: Pending,
     ) -> (Result<Verdict, Reply>, Ms) {
@@ -99,11 +105,17 @@ impl Cloud {
         if self.pin() != pin {
             return (Err(Reply::Refused(Refusal::KeyRotated)), 0);
         }
-        let Some(permit) = self.turn(priority, WAIT).await else {
-            let mut on = self.stage.on();
-            on.fault(who, PAUSE, "no turn in time");
-            let code = "budget".to_owned();
-            return (Err(Reply::Refused(Refusal::NotSent { code })), 0);
+        let permit = match turn.and_then(Turn::take::<Held>) {
+            Some(held) => held.0,
+            None => match self.permit(Claim::of(priority), WAIT).await {
+                Some(permit) => permit,
+                None => {
+                    let mut on = self.stage.on();
+                    on.fault(who, PAUSE, "no turn in time");
+                    let code = "budget".to_owned();
+                    return (Err(Reply::Refused(Refusal::NotSent { code })), 0);
+                }
+            },
         };
         if self.pin() != pin {
             permit.answered(Feedback::default());
@@ -182,11 +194,13 @@ impl Cloud {
     async fn write(
         &self,
         kind: WriteKind,
+        priority: Priority,
+        turn: Option<Turn>,
         pin: KeyPin,
         user: &UserId,
         set: &[Assignment],
     ) -> Outcome<()> {
-        let (who, set, priority) = {
+        let (who, set) = {
             let mut on = self.stage.on();
             let who = on
                 .cast
@@ -200,11 +214,7 @@ impl Cloud {
                     "an assignment that nobody asked for is changed".to_owned(),
                 );
             }
-            let priority = match kind {
-                WriteKind::Add => Priority::Grant,
-                WriteKind::Remove => Priority::Revoke,
-            };
-            (who, all, priority)
+            (who, all)
         };
         let back = 0;
         let what = Pending::Write {
@@ -216,7 +226,7 @@ impl Cloud {
             sent: 0,
         };
         let earlier = self.stage.on().model.owner_in_doubt[who];
-        let (answer, elapsed) = self.send(pin, priority, who, what).await;
+        let (answer, elapsed) = self.send(pin, priority, turn, who, what).await;
         {
             let mut on = self.stage.on();
             let is_owner = set & (1 << on.cast.owner) != 0;
@@ -246,7 +256,7 @@ impl Cloud {
             Priority::Revoke => URGENT_READ_WAIT,
             Priority::Verify | Priority::Retry | Priority::Grant | Priority::Discovery => READ_WAIT,
         };
-        let Some(permit) = self.turn(priority, wait).await else {
+        let Some(permit) = self.permit(Claim::of(priority), wait).await else {
             // A listing that finds no room holds nothing up.
             if matches!(priority, Priority::Revoke | Priority::Verify) {
                 self.stage.on().excuse(None, PAUSE);
@@ -410,11 +420,59 @@ impl AccessProvider for Cloud {
     }
 
     async fn add(&self, pin: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Add, pin, user, set).await
+        self.write(WriteKind::Add, Priority::Grant, None, pin, user, set)
+            .await
     }
 
     async fn remove(&self, pin: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
-        self.write(WriteKind::Remove, pin, user, set).await
+        self.write(WriteKind::Remove, Priority::Revoke, None, pin, user, set)
+            .await
+    }
+
+    async fn remove_again(&self, pin: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
+        self.write(WriteKind::Remove, Priority::Retry, None, pin, user, set)
+            .await
+    }
+
+    async fn turn(&self, claim: Claim) -> Option<Turn> {
+        let permit = self.permit(claim, WAIT).await;
+        if permit.is_none() {
+            self.stage.on().excuse(None, PAUSE);
+        }
+        permit.map(|permit| Turn::holding(Held(permit)))
+    }
+
+    async fn add_in_turn(
+        &self,
+        turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        set: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(WriteKind::Add, Priority::Grant, Some(turn), pin, user, set)
+            .await
+    }
+
+    async fn remove_in_turn(
+        &self,
+        turn: Turn,
+        pin: KeyPin,
+        user: &UserId,
+        set: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Remove,
+            Priority::Revoke,
+            Some(turn),
+            pin,
+            user,
+            set,
+        )
+        .await
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        Some(self.limiter.rate())
     }
 
     fn preview(&self, _: WriteKind, _: &UserId, _: &[Assignment]) -> PlannedCall {
@@ -448,7 +506,7 @@ impl AccessProvider for Cloud {
         let lasts = Ms::try_from(expires_in.as_millis()).unwrap_or(Ms::MAX / 4);
         let again = false;
         let what = Pending::Invite { who, lasts, again };
-        let (answer, elapsed) = self.send(pin, Priority::Grant, who, what).await;
+        let (answer, elapsed) = self.send(pin, Priority::Grant, None, who, what).await;
         let evidence = evidence("invite", elapsed);
         match answer {
             Ok(Verdict::Invited(invited)) => {
@@ -490,7 +548,7 @@ impl AccessProvider for Cloud {
             found.map_or(0, |invited| invited.who)
         };
         let what = Pending::Cancel { token };
-        let (answer, elapsed) = self.send(pin, Priority::Revoke, who, what).await;
+        let (answer, elapsed) = self.send(pin, Priority::Revoke, None, who, what).await;
         let evidence = evidence("cancel", elapsed);
         match answer {
             Ok(Verdict::Done | Verdict::Invited(_)) | Err(Reply::Done) => {

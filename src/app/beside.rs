@@ -4,6 +4,7 @@
 //! writing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
@@ -52,6 +53,8 @@ impl Beside {
                 let mut options = adapters::postgres_options(&config.ledger);
                 options.migrate = false;
                 options.max_connections = CONNECTIONS;
+                // Whoever asks what is wrong wants to hear it, not to wait for a server that is gone.
+                options.wait = Duration::ZERO;
                 let (ledger, work) = PostgresLedger::open(options)
                     .await
                     .context("opening the ledger")?;

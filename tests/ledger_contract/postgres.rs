@@ -6,6 +6,7 @@ use latchkey::ports::Ledger as _;
 use latchkey::ports::ledger::{Accepted, EventFilter, GrantFilter, LedgerError};
 use latchkey::store::postgres::{OpenError, Options, migrate};
 use latchkey::store::{CopyError, Place, PostgresLedger, copy};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -311,4 +312,27 @@ async fn a_ledger_that_is_copied_there_and_back_is_the_same_and_never_onto_anoth
     let ledger: AnyLedger = std::sync::Arc::new(file.ledger.clone());
     assert_eq!(crate::model::picture(&ledger).await, expected);
     file.close().await;
+}
+
+#[tokio::test]
+async fn who_only_asks_tries_a_server_that_is_not_there_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let mut options = Options::new(format!("postgres://latchkey@{address}/latchkey"));
+    options.wait = Duration::ZERO;
+    let opening = PostgresLedger::open(options);
+    tokio::pin!(opening);
+    let mut tries = 0;
+    let opened = loop {
+        tokio::select! {
+            opened = &mut opening => break opened.map(drop),
+            // Closed at once, as by a server that goes down.
+            Ok(_) = listener.accept() => tries += 1,
+        }
+    };
+    assert!(
+        matches!(opened, Err(OpenError::Connect { .. })),
+        "{opened:?}"
+    );
+    assert_eq!(tries, 1);
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Row};
+use tokio::time::Instant;
 
 use super::engine::{self, Reader, query};
 use super::errors;
 
-/// Pauses between tries to reach the server at start: a database that restarts with us is waited for.
-const FIRST_TRIES: u32 = 30;
+/// Between tries to reach the server at start.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How the ledger is reached. The defaults are for production.
@@ -36,6 +36,9 @@ pub struct Options {
     pub queue: usize,
     /// Most writes in one commit: bounds how long other replicas wait for their turn. Default 256.
     pub batch: usize,
+    /// How long a server that is not there yet is tried for at start, at least once: a database that restarts with us
+    /// is waited for. Default 30 s; nothing for whoever asks what is wrong.
+    pub wait: Duration,
 }
 
 impl Options {
@@ -50,6 +53,7 @@ impl Options {
             migrate: true,
             queue: 1024,
             batch: 256,
+            wait: Duration::from_secs(30),
         }
     }
 }
@@ -133,6 +137,7 @@ pub(super) struct Connector {
     url: String,
     password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    wait: Duration,
 }
 
 impl fmt::Debug for Connector {
@@ -147,6 +152,7 @@ impl Connector {
             url: options.url.clone(),
             password_file: options.password_file.clone(),
             ca_file: options.ca_file.clone(),
+            wait: options.wait,
         }
     }
 
@@ -175,15 +181,14 @@ impl Connector {
     /// The first connection of this process; waits a while for a server that is not there yet.
     pub(super) async fn first(&self) -> Result<PgConnection, OpenError> {
         PgConnectOptions::from_str(&self.url).map_err(|source| OpenError::Url { source })?;
-        let mut tries = 0;
+        let end = Instant::now() + self.wait;
         loop {
             match engine::patient(self.connect()).await {
                 Ok(conn) => return Ok(conn),
-                Err(source) if tries >= FIRST_TRIES || !may_come(&source) => {
+                Err(source) if Instant::now() >= end || !may_come(&source) => {
                     return Err(OpenError::Connect { source });
                 }
                 Err(error) => {
-                    tries += 1;
                     tracing::warn!(%error, "The database of the ledger cannot be reached yet; trying again");
                     tokio::time::sleep(FIRST_PAUSE).await;
                 }

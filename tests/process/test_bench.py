@@ -5,7 +5,7 @@ import math
 
 from harness import run
 
-SECTIONS = ["accept", "lateness", "calls", "storm", "memory", "idle", "restart"]
+SECTIONS = ["accept", "lateness", "calls", "storm", "memory", "idle", "restart", "verify"]
 # What is counted rather than timed: the same on every machine.
 CALLS = "upstream calls of a grant's whole life, 20 grants a member"
 

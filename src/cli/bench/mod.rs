@@ -12,6 +12,7 @@ mod proc;
 mod report;
 mod stage;
 mod storm;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use self::parts::Part;
 use self::report::Line;
 use super::streams::Format;
 use super::{Exit, Streams};
+use crate::domain::Timestamp;
 
 /// Arguments of `latchkey bench`.
 #[derive(Debug, Clone, Args)]
@@ -45,7 +47,7 @@ pub struct BenchArgs {
     /// Seconds of one round of a throughput measurement
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// Active grants of the large ledger, twenty a member
+    /// Active grants of the large ledger, twenty a member; as many events has the audit
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     grants: u32,
     /// Where ledgers are made; the large one takes some 4 GiB [default: the system's]
@@ -83,6 +85,8 @@ pub enum Section {
     Storm,
     /// How many upstream calls a grant costs
     Calls,
+    /// How fast a sealed audit is verified
+    Verify,
 }
 
 impl Section {
@@ -95,6 +99,7 @@ impl Section {
             Self::Restart => "Restart",
             Self::Storm => "Callers during a storm",
             Self::Calls => "Upstream calls",
+            Self::Verify => "Verifying the audit",
         }
     }
 
@@ -176,7 +181,8 @@ pub(super) async fn run(
         missed: 0,
     };
     let started = Instant::now();
-    measure(&plan, place.path(), &only, &mut table).await?;
+    let now = streams.clock.now();
+    measure(&plan, place.path(), now, &only, &mut table).await?;
     let missed = table.finish(started.elapsed())?;
     Ok(if enforce && missed > 0 {
         Exit::Failed
@@ -188,6 +194,7 @@ pub(super) async fn run(
 async fn measure(
     plan: &Plan,
     directory: &std::path::Path,
+    now: Timestamp,
     only: &[Section],
     table: &mut Table<'_>,
 ) -> anyhow::Result<()> {
@@ -210,6 +217,12 @@ async fn measure(
     {
         let mut show = |section, lines| table.show(section, lines);
         large::measure(plan, directory, &wanted, &mut show).await?;
+    }
+    if wanted(Section::Verify) {
+        table.show(
+            Section::Verify,
+            verify::measure(plan, directory, now).await?,
+        )?;
     }
     Ok(())
 }

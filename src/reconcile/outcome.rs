@@ -219,7 +219,14 @@ impl Reconciler {
             Err(LedgerError::Conflict { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let outcome = self.provider.add(pin, user, assignments).await;
+        let turn = progress.turn.take().filter(|turn| !turn.is_free());
+        let outcome = match turn {
+            Some(turn) => {
+                let provider = &self.provider;
+                provider.add_in_turn(turn, pin, user, assignments).await
+            }
+            None => self.provider.add(pin, user, assignments).await,
+        };
         for assignment in assignments {
             progress.sent.insert((WriteKind::Add, assignment.clone()));
         }

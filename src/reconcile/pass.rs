@@ -355,6 +355,11 @@ impl Reconciler {
                 .max()
         };
         if let Some(next) = plan.restore.iter().min_by_key(last_try).cloned() {
+            // It repairs what a removal of ours took along, so it goes with removals, after all that leave anything
+            // open; and a try that finds no room is not one of the few that are made.
+            if let Some(again) = self.take_turn(Claim::removal(0, None), progress).await {
+                return Ok(again);
+            }
             self.restore(record, &[next], user, pin, progress).await?;
             return Ok(true);
         }

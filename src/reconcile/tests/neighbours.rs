@@ -28,6 +28,21 @@ fn a_standing_neighbour_that_the_removal_took_along_is_put_back_as_standing() {
 }
 
 #[test]
+fn a_neighbour_is_put_back_in_the_turn_of_removals_when_none_comes_for_grants() {
+    let mut bench = Bench::new();
+    bench
+        .world
+        .change(|world| world.delete = Delete::IgnoringApplicationRoles);
+    bench.gives("ada", &viewer("a"));
+    let id = bench.grant("ada", &[ours()], 60);
+    bench.run(10);
+    bench.world.change(|world| world.only_removals = true);
+    bench.run_until(bench.expires_at(id) + seconds(30));
+    assert_eq!(bench.state(id), "ended");
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("a")]));
+}
+
+#[test]
 fn a_neighbour_that_keeps_vanishing_is_put_back_when_that_ends() {
     let mut bench = Bench::new();
     bench.gives("ada", &viewer("b"));

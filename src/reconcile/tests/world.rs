@@ -18,8 +18,8 @@ use crate::domain::ids::{Email, InvitationToken, OrganizationId, ProjectId, User
 use crate::domain::member::WriteKind;
 use crate::domain::observation::{Incomplete, Interest, MembersRead, ObservedMember, pick};
 use crate::ports::provider::{
-    Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
-    Priority, Project, ProjectRole, ReadError, ReadResult, Refusal,
+    Claim, Deployment, KeyPin, KeyStatus, ObservedInvitation, Organization, Outcome, PlannedCall,
+    Priority, Project, ProjectRole, ReadError, ReadResult, Refusal, Turn,
 };
 use crate::ports::{AccessProvider, Clock};
 use crate::runtime::clock::ManualClock;
@@ -126,6 +126,8 @@ pub(super) struct State {
     pub(super) reads: VecDeque<Option<&'static str>>,
     pub(super) filtered: bool,
     pub(super) reads_down: bool,
+    /// Whether the rate budget has room for removals only.
+    pub(super) only_removals: bool,
     pub(super) invitations: Vec<ObservedInvitation>,
     pub(super) calls: Vec<(Timestamp, Call)>,
     pub(super) status: KeyStatus,
@@ -164,6 +166,7 @@ impl World {
             reads: VecDeque::new(),
             filtered: false,
             reads_down: false,
+            only_removals: false,
             invitations: Vec::new(),
             calls: Vec::new(),
             status: KeyStatus {
@@ -433,6 +436,27 @@ impl AccessProvider for World {
     }
 
     async fn add(&self, _: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
+        if self.look().only_removals {
+            let code = "budget".to_owned();
+            return Outcome::Refused(Refusal::NotSent { code }, evidence());
+        }
+        self.mutate(WriteKind::Add, user, set).await
+    }
+
+    async fn turn(&self, claim: Claim) -> Option<Turn> {
+        if !self.look().only_removals {
+            return Some(Turn::free());
+        }
+        (claim.priority == Priority::Revoke).then(|| Turn::holding(()))
+    }
+
+    async fn add_in_turn(
+        &self,
+        _: Turn,
+        _: KeyPin,
+        user: &UserId,
+        set: &[Assignment],
+    ) -> Outcome<()> {
         self.mutate(WriteKind::Add, user, set).await
     }
 

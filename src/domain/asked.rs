@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::Timestamp;
@@ -146,7 +147,8 @@ impl Asked {
         }
     }
 
-    /// The canonical text: JSON without spaces, keys in order, text escaped no more than it must be.
+    /// The canonical text: JSON without spaces, keys in order, text escaped no more than it must be, which is how
+    /// serde_json writes it.
     #[must_use]
     pub fn canonical(&self) -> String {
         match self {
@@ -158,7 +160,7 @@ impl Asked {
     /// SHA-256 of the canonical text, in 64 hexadecimal digits: what an approval carries.
     #[must_use]
     pub fn digest(&self) -> String {
-        hexadecimal(&Sha256::digest(self.canonical().as_bytes()))
+        hex::encode(Sha256::digest(self.canonical().as_bytes()))
     }
 }
 
@@ -245,24 +247,23 @@ impl CreateAsked {
             not_after,
             invite,
         } = self;
-        object(&[
-            (
-                "application_roles",
-                application_roles.as_ref().map_or_else(null, list),
-            ),
-            ("beneficiary", quoted(beneficiary)),
-            ("duration_s", duration_s.to_string()),
-            ("integration", quoted(integration)),
-            ("invite", invite.to_string()),
-            ("justification", quoted(justification)),
-            ("kind", quoted("create")),
-            ("not_after", instant(*not_after)),
-            ("request_id", quoted(request_id)),
-            ("requester", quoted(requester)),
-            ("role", quoted(role)),
-            ("starts_at", instant(*starts_at)),
-            ("targets", list(targets)),
-        ])
+        // Members in the order of their names, which the canonical form demands, whatever map stands behind.
+        json!({
+            "application_roles": application_roles,
+            "beneficiary": beneficiary,
+            "duration_s": duration_s,
+            "integration": integration,
+            "invite": invite,
+            "justification": justification,
+            "kind": "create",
+            "not_after": not_after.map(instant),
+            "request_id": request_id,
+            "requester": requester,
+            "role": role,
+            "starts_at": starts_at.map(instant),
+            "targets": targets,
+        })
+        .to_string()
     }
 }
 
@@ -298,14 +299,15 @@ impl ExtendAsked {
             requester,
             reason,
         } = self;
-        object(&[
-            ("duration_s", duration_s.to_string()),
-            ("grant_id", quoted(grant_id)),
-            ("kind", quoted("extend")),
-            ("reason", quoted(reason)),
-            ("request_id", quoted(request_id)),
-            ("requester", quoted(requester)),
-        ])
+        json!({
+            "duration_s": duration_s,
+            "grant_id": grant_id,
+            "kind": "extend",
+            "reason": reason,
+            "request_id": request_id,
+            "requester": requester,
+        })
+        .to_string()
     }
 }
 
@@ -326,53 +328,9 @@ pub fn stack_roles(roles: &ApplicationRoles) -> Option<BTreeSet<String>> {
     }
 }
 
-fn object(fields: &[(&str, String)]) -> String {
-    let fields: Vec<String> = fields
-        .iter()
-        .map(|(name, value)| format!("{}:{value}", quoted(name)))
-        .collect();
-    format!("{{{}}}", fields.join(","))
-}
-
-fn list(items: &BTreeSet<String>) -> String {
-    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
-    format!("[{}]", items.join(","))
-}
-
-fn null() -> String {
-    "null".to_owned()
-}
-
 /// UTC with as many digits of the fraction as there are: none, three or six.
-fn instant(at: Option<Timestamp>) -> String {
-    at.map_or_else(null, |at| {
-        quoted(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-    })
-}
-
-/// Text as RFC 8785 wants it: only quotes, backslashes and control characters are escaped.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn instant(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Timestamp;
-use super::asked::hexadecimal;
 use super::grant::Grant;
 use super::ids::{CallerName, GrantId, IntegrationName};
 
@@ -79,7 +78,7 @@ impl TokenKind {
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        hexadecimal(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 }
 

@@ -188,9 +188,7 @@ impl Service {
         };
         let around = ((bound + window) * 3).clamp(AROUND.0, AROUND.1);
         let now = self.clock.now();
-        let (first, last) = (end - around, end + around);
-        // Removals that are overdue already lie before any of these chunks.
-        let first = if first <= now { now - around } else { first };
+        let (first, last) = span(end, around, now);
         self.count(integration, first, last).await?;
         let outlook = &integration.outlook;
         let endings = outlook.endings(first.timestamp(), last.timestamp(), now);
@@ -257,5 +255,30 @@ impl Service {
         let begins = request.starts_at.map_or(now, |at| at.max(now));
         let ends = begins + request.duration.delta();
         Some(request.not_after.map_or(ends, |hard| hard.min(ends)))
+    }
+}
+
+/// What is looked at of other ends to judge one: never nothing, also when the clock has just jumped past that end.
+fn span(end: Timestamp, around: TimeDelta, now: Timestamp) -> (Timestamp, Timestamp) {
+    // Removals that are overdue already lie before any chunk from now on.
+    let first = if end - around <= now { now } else { end };
+    (first - around, end.max(now) + around)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_judged_by_what_is_around_it_wherever_now_is() {
+        let now: Timestamp = "2026-03-02T10:00:00Z".parse().expect("an instant");
+        let minutes = TimeDelta::minutes;
+        let around = minutes(2);
+        let later = now + minutes(60);
+        assert_eq!(span(later, around, now), (later - around, later + around));
+        let soon = now + minutes(1);
+        assert_eq!(span(soon, around, now), (now - around, soon + around));
+        let past = now - minutes(60);
+        assert_eq!(span(past, around, now), (now - around, now + around));
     }
 }

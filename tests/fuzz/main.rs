@@ -4,6 +4,8 @@
 //! them, the same each time; `--seconds` goes on from a seed of choice. Every run is repeatable by seed and number alone.
 
 mod engine;
+#[path = "../libtest/mod.rs"]
+mod libtest;
 mod seeds;
 mod targets;
 
@@ -18,6 +20,7 @@ use peak_alloc::PeakAlloc;
 use tokio::time::Instant;
 
 use self::engine::Source;
+use self::libtest::Harness;
 use self::targets::{Target, Verdict};
 
 #[global_allocator]
@@ -49,33 +52,6 @@ struct Options {
     names: Vec<String>,
     #[command(flatten)]
     harness: Harness,
-}
-
-/// Flags of the usual test harness, which `cargo test` passes on to every target. They change nothing here.
-#[derive(Debug, clap::Args)]
-struct Harness {
-    #[arg(long, hide = true)]
-    list: bool,
-    #[arg(long, hide = true, alias = "no-capture")]
-    nocapture: bool,
-    #[arg(long, hide = true)]
-    exact: bool,
-    #[arg(short, long, hide = true)]
-    quiet: bool,
-    #[arg(long, hide = true)]
-    show_output: bool,
-    #[arg(long, hide = true)]
-    ignored: bool,
-    #[arg(long, hide = true)]
-    include_ignored: bool,
-    #[arg(long, hide = true)]
-    test_threads: Option<usize>,
-    #[arg(long, hide = true)]
-    skip: Vec<String>,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    color: Option<String>,
 }
 
 /// What a target went through.

@@ -9,6 +9,8 @@ mod clock;
 mod cloud;
 mod invariants;
 mod ledger;
+#[path = "../libtest/mod.rs"]
+mod libtest;
 mod meddlers;
 mod model;
 mod mutations;
@@ -31,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use clap::Parser;
 
 use self::clock::{MINUTE, Ms};
+use self::libtest::Harness;
 use self::run::{Outcome, TROUBLED, run};
 use self::stage::Tally;
 
@@ -89,33 +92,6 @@ struct Options {
     names: Vec<String>,
     #[command(flatten)]
     harness: Harness,
-}
-
-/// Flags of the usual test harness, which `cargo test` passes on to every target. They change nothing here.
-#[derive(Debug, clap::Args)]
-struct Harness {
-    #[arg(long, hide = true)]
-    list: bool,
-    #[arg(long, hide = true, alias = "no-capture")]
-    nocapture: bool,
-    #[arg(long, hide = true)]
-    exact: bool,
-    #[arg(short, long, hide = true)]
-    quiet: bool,
-    #[arg(long, hide = true)]
-    show_output: bool,
-    #[arg(long, hide = true)]
-    ignored: bool,
-    #[arg(long, hide = true)]
-    include_ignored: bool,
-    #[arg(long, hide = true)]
-    test_threads: Option<usize>,
-    #[arg(long, hide = true)]
-    skip: Vec<String>,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    color: Option<String>,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {

@@ -90,6 +90,7 @@ impl Inner {
         }
         if entry.giver != Giver::Ours {
             self.world.other_gone.insert((who, pair), now);
+            self.world.withdrawn.insert((who, pair), now);
         }
         say!(
             self,

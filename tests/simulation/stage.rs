@@ -287,6 +287,9 @@ impl Inner {
             self.cast.name(who)
         );
         if verdict != Verdict::Done {
+            if kind == WriteKind::Add {
+                self.world.refused.insert((who, set, sent));
+            }
             return verdict;
         }
         match kind {
@@ -362,6 +365,8 @@ impl Inner {
 
     fn add(&mut self, who: usize, set: Set, back: Set, sent: Ms) {
         let now = self.now;
+        // Nobody looks for a second copy of what was refused for certain.
+        let was_refused = self.world.refused.contains(&(who, set, sent));
         for pair in each(set) {
             if self.world.deleted.contains(&self.cast.pairs[pair].target) {
                 continue;
@@ -370,10 +375,15 @@ impl Inner {
             let Some(person) = &mut self.world.people[who] else {
                 continue;
             };
+            let withdrawn = self.world.withdrawn.get(&(who, pair));
             let giver = match back & (1 << pair) != 0 {
-                // What was standing in an earlier membership is not standing in this one: it may stay, and may go.
-                true if person.joined > sent => Giver::Both,
+                // What was standing in an earlier membership is not standing in this one, nor is what somebody took
+                // away while it was under way: it may stay, and may go.
+                true if person.joined > sent || withdrawn.is_some_and(|at| *at > sent) => {
+                    Giver::Both
+                }
                 true => Giver::Other,
+                false if was_refused => Giver::Both,
                 false => Giver::Ours,
             };
             person.held.entry(pair).or_insert(Entry {

@@ -139,6 +139,10 @@ pub(crate) struct World {
     pub(crate) other_gone: BTreeMap<Spot, Ms>,
     /// When somebody else last took away an entry of ours.
     pub(crate) taken: BTreeMap<Spot, Ms>,
+    /// When somebody else last took away an entry of somebody else.
+    pub(crate) withdrawn: BTreeMap<Spot, Ms>,
+    /// Additions that were refused: for whom, of what, sent when.
+    pub(crate) refused: BTreeSet<(usize, Set, Ms)>,
 }
 
 impl World {
@@ -165,6 +169,8 @@ impl World {
             lost: BTreeMap::new(),
             other_gone: BTreeMap::new(),
             taken: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
+            refused: BTreeSet::new(),
         }
     }
 

@@ -6,14 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use pem::{EncodeConfig, LineEnding, Pem};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::Value;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     APPROVAL_TYPE, ApprovalClaims, EMERGENCY_TYPE, EmergencyClaims, LONGEST, MOST, is_id, object,
@@ -245,15 +244,9 @@ pub fn claims_of(text: &str) -> Option<(Value, Value)> {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at(rest.len().min(64));
-        text.push_str(line);
-        text.push('\n');
-        rest = more;
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
+    let block = Pem::new(label, der);
+    let text = pem::encode_config(&block, EncodeConfig::new().set_line_ending(LineEnding::LF));
+    // It may be a private key.
+    block.into_contents().zeroize();
     text
 }

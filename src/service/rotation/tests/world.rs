@@ -1,4 +1,4 @@
-//! A rotation against a small world of keys and one secret, interrupted at every one of its calls.
+//! A small world of keys and one secret, any call of which can be interrupted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,22 +8,21 @@ use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 
-use super::{Progress, RotationSettings, Rotator};
+use super::super::{Progress, RotationSettings, Rotator};
 use crate::domain::Timestamp;
 use crate::domain::event::CallEvidence;
 use crate::domain::ids::IntegrationName;
-use crate::domain::rotation::{KeyRotation, Schedule, Stage};
+use crate::domain::rotation::KeyRotation;
 use crate::ports::keys::{KeyInUse, MadeKey};
 use crate::ports::provider::{ObservedKey, Outcome, ReadError, ReadResult, Refusal};
 use crate::ports::secrets::{ReplaceError, Replacement, SecretError, digest};
 use crate::ports::{Clock, KeyDesk, Ledger, SecretStore};
 use crate::runtime::ManualClock;
-use crate::service::ServiceError;
 use crate::store::MemoryLedger;
 
 /// What becomes of the call that is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
+pub(super) enum Effect {
     Never,
     Now,
     /// After so many more calls, or within five minutes.
@@ -32,36 +31,36 @@ enum Effect {
 
 /// How a call is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fault {
+pub(super) struct Fault {
     /// Which call, counted from 0.
-    at: usize,
+    pub(super) at: usize,
     /// Whether the process dies with it; otherwise only the answer is lost.
-    dies: bool,
-    effect: Effect,
+    pub(super) dies: bool,
+    pub(super) effect: Effect,
 }
 
 type Late = Box<dyn FnOnce(&mut World) + Send>;
 
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     /// Keys that work, by id: description and text.
-    keys: BTreeMap<String, (String, String)>,
+    pub(super) keys: BTreeMap<String, (String, String)>,
     /// Keys that were ever made.
     made: usize,
-    stored: String,
-    version: u64,
-    calls: Vec<&'static str>,
-    faults: Vec<Fault>,
+    pub(super) stored: String,
+    pub(super) version: u64,
+    pub(super) calls: Vec<&'static str>,
+    pub(super) faults: Vec<Fault>,
     late: Vec<(usize, Timestamp, Late)>,
     /// New keys are not an owner's.
-    powerless: bool,
-    read_only: bool,
+    pub(super) powerless: bool,
+    pub(super) read_only: bool,
 }
 
 #[derive(Clone)]
-struct Scene {
+pub(super) struct Scene {
     world: Arc<Mutex<World>>,
-    clock: ManualClock,
+    pub(super) clock: ManualClock,
     crash: Arc<Notify>,
 }
 
@@ -72,7 +71,7 @@ impl std::fmt::Debug for Scene {
 }
 
 impl World {
-    fn add(&mut self, description: &str) -> (String, String) {
+    pub(super) fn add(&mut self, description: &str) -> (String, String) {
         self.made += 1;
         let (id, text) = (format!("k{}", self.made), format!("text-{}", self.made));
         self.keys
@@ -102,7 +101,7 @@ impl World {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = World::default();
         let (_, text) = world.add("made by hand");
         world.add("somebody else's");
@@ -114,7 +113,7 @@ impl Scene {
         }
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("no test panics with it")
     }
 
@@ -236,13 +235,13 @@ fn away(code: &str) -> SecretError {
 
 /// One process: it has a key in memory.
 #[derive(Debug)]
-struct Desk {
+pub(super) struct Desk {
     scene: Scene,
     current: Mutex<String>,
 }
 
 impl Desk {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         self.current.lock().expect("no test panics with it").clone()
     }
 }
@@ -367,20 +366,20 @@ fn name() -> IntegrationName {
     IntegrationName::parse("acme").expect("valid")
 }
 
-struct Bed {
-    scene: Scene,
+pub(super) struct Bed {
+    pub(super) scene: Scene,
     ledger: Arc<MemoryLedger>,
-    desk: Arc<Desk>,
-    rotator: Rotator,
+    pub(super) desk: Arc<Desk>,
+    pub(super) rotator: Rotator,
     settings: RotationSettings,
 }
 
 impl Bed {
-    fn new(scene: Scene) -> Self {
+    pub(super) fn new(scene: Scene) -> Self {
         Self::with(scene, RotationSettings::default())
     }
 
-    fn with(scene: Scene, settings: RotationSettings) -> Self {
+    pub(super) fn with(scene: Scene, settings: RotationSettings) -> Self {
         let ledger = Arc::new(MemoryLedger::new());
         let (desk, rotator) = process(&scene, &ledger, &settings);
         Self {
@@ -398,7 +397,7 @@ impl Bed {
     }
 
     /// Runs, restarts after crashes and lets time pass, until the rotation is over.
-    async fn finish(&mut self) -> KeyRotation {
+    pub(super) async fn finish(&mut self) -> KeyRotation {
         for _ in 0..500 {
             let ran = tokio::select! {
                 ran = self.rotator.run() => Some(ran.expect("the ledger works")),
@@ -430,7 +429,7 @@ impl Bed {
     }
 
     /// One working key, which everybody uses, and nothing else of ours.
-    fn assert_no_orphan(&self, why: &str) {
+    pub(super) fn assert_no_orphan(&self, why: &str) {
         let world = self.scene.world();
         let in_use = self.desk.text();
         assert_eq!(world.stored, in_use, "{why}: {:?}", world.calls);
@@ -469,7 +468,7 @@ fn process(
     (desk, rotator)
 }
 
-async fn rotated(faults: Vec<Fault>) -> (Bed, KeyRotation) {
+pub(super) async fn rotated(faults: Vec<Fault>) -> (Bed, KeyRotation) {
     let scene = Scene::new();
     scene.world().faults = faults;
     let mut bed = Bed::new(scene);
@@ -479,184 +478,4 @@ async fn rotated(faults: Vec<Fault>) -> (Bed, KeyRotation) {
         .expect("accepted");
     let last = bed.finish().await;
     (bed, last)
-}
-
-#[tokio::test]
-async fn a_rotation_ends_with_the_new_key_in_store_and_in_use_and_the_old_one_deleted() {
-    let (bed, last) = rotated(Vec::new()).await;
-    assert_eq!(last.stage, Stage::Done);
-    assert_eq!(last.last_error, None);
-    bed.assert_no_orphan("done");
-    let id = |mark: Option<crate::domain::rotation::KeyMark>| mark.map(|mark| mark.id);
-    assert_eq!(id(last.old).as_deref(), Some("k1"));
-    assert_eq!(id(last.new).as_deref(), Some("k3"));
-    let overlap = last.stage_since - last.switched_at.expect("switched");
-    assert!(overlap >= RotationSettings::default().overlap, "{overlap}");
-}
-
-#[tokio::test]
-async fn a_rotation_interrupted_at_every_call_ends_with_one_working_key_and_no_orphan() {
-    let calls = rotated(Vec::new()).await.0.scene.world().calls.len();
-    assert!(calls > 10, "{calls}");
-    let effects = [
-        Effect::Never,
-        Effect::Now,
-        Effect::Later(1),
-        Effect::Later(3),
-        Effect::Later(1_000),
-    ];
-    for at in 0..calls {
-        for dies in [true, false] {
-            for effect in effects {
-                let fault = Fault { at, dies, effect };
-                let (bed, last) = rotated(vec![fault]).await;
-                bed.assert_no_orphan(&format!("{fault:?}"));
-                assert_eq!(last.stage, Stage::Done, "{fault:?}: {last:?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_rotation_interrupted_twice_ends_with_one_working_key_and_no_orphan() {
-    let calls = rotated(Vec::new()).await.0.scene.world().calls.len() + 6;
-    let effects = [Effect::Never, Effect::Now, Effect::Later(2)];
-    for first in 0..calls {
-        for second in first + 1..calls {
-            for (one, two) in effects
-                .iter()
-                .flat_map(|one| effects.map(|two| (*one, two)))
-            {
-                let faults = vec![
-                    Fault {
-                        at: first,
-                        dies: true,
-                        effect: one,
-                    },
-                    Fault {
-                        at: second,
-                        dies: (first + second).is_multiple_of(2),
-                        effect: two,
-                    },
-                ];
-                let why = format!("{faults:?}");
-                let (bed, last) = rotated(faults).await;
-                bed.assert_no_orphan(&why);
-                assert!(last.stage.is_over(), "{why}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_new_key_without_the_rights_of_an_owner_never_reaches_the_store() {
-    let scene = Scene::new();
-    scene.world().powerless = true;
-    let mut bed = Bed::new(scene);
-    bed.rotator.ask("ada", "why", None).await.expect("accepted");
-    let last = bed.finish().await;
-    assert_eq!(last.stage, Stage::Abandoned);
-    let code = last.last_error.map(|error| error.code);
-    assert_eq!(code.as_deref(), Some("new_key_is_not_owner"));
-    bed.assert_no_orphan("abandoned");
-    assert_eq!(bed.desk.text(), "text-1");
-    assert!(!bed.scene.world().calls.contains(&"replace"));
-}
-
-#[tokio::test]
-async fn a_key_that_somebody_else_stores_meanwhile_wins() {
-    let scene = Scene::new();
-    let mut bed = Bed::new(scene);
-    bed.rotator.ask("ada", "why", None).await.expect("accepted");
-    // The store does not answer until somebody has put a key of their own there.
-    let faults = (0..40).map(|at| Fault {
-        at: at + 3,
-        dies: false,
-        effect: Effect::Never,
-    });
-    bed.scene.world().faults = faults.collect();
-    for _ in 0..4 {
-        bed.rotator.run().await.expect("the ledger works");
-        bed.scene.clock.advance(TimeDelta::seconds(15));
-    }
-    {
-        let mut world = bed.scene.world();
-        let (_, text) = world.add("an operator's");
-        world.stored = text;
-        world.version += 1;
-        world.faults.clear();
-    }
-    bed.finish().await;
-    let world = bed.scene.world();
-    assert_eq!(world.stored, bed.desk.text(), "theirs is in use at the end");
-    let ours = |(description, _): &&(String, String)| description.starts_with("latchkey/");
-    let stored = &world.stored;
-    let strays = world
-        .keys
-        .values()
-        .filter(ours)
-        .filter(|(_, text)| text != stored);
-    assert_eq!(strays.count(), 0, "{:?}", world.keys);
-}
-
-#[tokio::test]
-async fn asking_twice_is_one_rotation_and_a_place_that_cannot_be_written_is_refused() {
-    let bed = Bed::new(Scene::new());
-    let first = bed.rotator.ask("ada", "why", None).await.expect("accepted");
-    let again = bed.rotator.ask("bob", "too", None).await.expect("answered");
-    assert_eq!(first.id, again.id);
-    let scene = Scene::new();
-    scene.world().read_only = true;
-    let refused = Bed::new(scene).rotator.ask("ada", "why", None).await;
-    assert!(
-        matches!(
-            refused,
-            Err(ServiceError::Unfit {
-                code: "secret_unwritable",
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
-    let endless = bed
-        .rotator
-        .ask("ada", "why", Some(TimeDelta::days(366)))
-        .await;
-    assert!(matches!(endless, Err(ServiceError::InvalidField { .. })));
-}
-
-#[tokio::test]
-async fn a_schedule_rotates_a_key_that_ends_soon_and_then_waits_its_time() {
-    let schedule = Schedule {
-        every: TimeDelta::days(60),
-        lives: TimeDelta::days(90),
-    };
-    let settings = RotationSettings {
-        schedule: Some(schedule),
-        ..RotationSettings::default()
-    };
-    let mut bed = Bed::with(Scene::new(), settings);
-    let now = bed.scene.clock.now();
-    let asked = |until: TimeDelta| Some(now + until);
-    assert!(
-        !bed.rotator
-            .ask_if_due(asked(TimeDelta::days(31)))
-            .await
-            .expect("readable")
-    );
-    assert!(
-        bed.rotator
-            .ask_if_due(asked(TimeDelta::days(30)))
-            .await
-            .expect("asked")
-    );
-    let last = bed.finish().await;
-    assert_eq!(
-        (last.stage, last.asked_by.as_str()),
-        (Stage::Done, "schedule")
-    );
-    let fresh = asked(TimeDelta::days(90));
-    assert!(!bed.rotator.ask_if_due(fresh).await.expect("readable"));
-    bed.scene.clock.advance(TimeDelta::days(60));
-    assert!(bed.rotator.ask_if_due(fresh).await.expect("asked"));
 }

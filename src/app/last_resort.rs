@@ -20,6 +20,7 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{CallerName, IntegrationName};
 use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord, Phase, Subject, WriteKind};
 use crate::elastic::Elastic;
+use crate::ports::ledger::MEMBERS_AT_A_TIME;
 use crate::ports::provider::{PlannedCall, Priority};
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 use crate::reconcile::{Observer, Reconciler};
@@ -395,7 +396,9 @@ async fn count_left(
     }
     let mut after = None;
     loop {
-        let page = ledger.members(integration, after.as_ref(), ROUND).await?;
+        let page = ledger
+            .members(integration, after.as_ref(), MEMBERS_AT_A_TIME)
+            .await?;
         for row in page.items.iter().flat_map(|record| &record.owned) {
             if let Phase::Closing { look_at, .. } = row.phase {
                 report.looks_owed += 1;

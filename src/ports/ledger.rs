@@ -24,6 +24,10 @@ use crate::domain::request::Fingerprint;
 use crate::domain::rotation::KeyRotation;
 use crate::domain::sight::Settled;
 
+/// Members to ask for at once by whoever looks at all of them: a record holds every grant of its member, some twenty KiB
+/// where there are many.
+pub const MEMBERS_AT_A_TIME: usize = 32;
+
 /// A grant to make durable.
 #[derive(Debug, Clone)]
 pub struct Accept {

@@ -14,11 +14,8 @@ use crate::domain::assignment::Assignment;
 use crate::domain::ids::UserId;
 use crate::domain::member::{Backoff, MemberKey, MemberRecord, Owned, Subject, WriteKind};
 use crate::domain::observation::MembersRead;
-use crate::ports::ledger::LedgerError;
+use crate::ports::ledger::{LedgerError, MEMBERS_AT_A_TIME};
 use crate::ports::provider::Outcome;
-
-/// Members loaded from the ledger at a time.
-const PAGE: usize = 500;
 
 /// What is known of the removals of owners that were sent.
 #[derive(Debug, Default)]
@@ -198,7 +195,7 @@ impl Reconciler {
         loop {
             let page = self
                 .ledger
-                .members(&self.integration, after.as_ref(), PAGE)
+                .members(&self.integration, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in page.items {
                 let Subject::Member(user) = &record.key.subject else {

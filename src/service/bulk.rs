@@ -11,7 +11,7 @@ use crate::domain::grant::{EndCause, Grant};
 use crate::domain::ids::{CallerName, IntegrationName, RequestId};
 use crate::domain::member::{MemberKey, Phase, Subject};
 use crate::domain::request::{Principal, Selector};
-use crate::ports::ledger::{GrantFilter, MemberCommit, RequestRecord};
+use crate::ports::ledger::{GrantFilter, MEMBERS_AT_A_TIME, MemberCommit, RequestRecord};
 use crate::ports::provider::Priority;
 
 use super::error::{Result, ServiceError};
@@ -211,7 +211,7 @@ impl Service {
         loop {
             let page = self
                 .ledger
-                .members(integration, after.as_ref(), PAGE)
+                .members(integration, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in &page.items {
                 progress.owned += u64::try_from(record.owned.len()).unwrap_or(u64::MAX);

@@ -7,13 +7,10 @@ use crate::domain::drift::{DriftAction, DriftKind, OpenDrift};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{CallerName, IntegrationName, UserId};
 use crate::domain::member::{Due, DueKind, MemberKey, Subject};
-use crate::ports::ledger::{MemberCommit, Page};
+use crate::ports::ledger::{MEMBERS_AT_A_TIME, MemberCommit, Page};
 
 use super::error::{Result, ServiceError};
 use super::{ATTEMPTS, Service, actor};
-
-/// Members loaded from the ledger at a time.
-const PAGE: usize = 500;
 
 /// One open difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +38,7 @@ impl Service {
         loop {
             let page = self
                 .ledger
-                .members(&integration.name, after.as_ref(), PAGE)
+                .members(&integration.name, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in page.items {
                 let Subject::Member(user_id) = record.key.subject else {
@@ -82,7 +79,7 @@ impl Service {
         loop {
             let page = self
                 .ledger
-                .members(&integration.name, after.as_ref(), PAGE)
+                .members(&integration.name, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in &page.items {
                 if record.drifts.iter().any(is_held) && self.confirm_member(&record.key).await? {

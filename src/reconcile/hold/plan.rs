@@ -9,11 +9,8 @@ use crate::domain::assignment::Assignment;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::ids::UserId;
 use crate::domain::member::{MemberRecord, Phase, Subject};
-use crate::ports::ledger::{HoldRecord, LedgerError};
+use crate::ports::ledger::{HoldRecord, LedgerError, MEMBERS_AT_A_TIME};
 use crate::reconcile::plan::Expected;
-
-/// Members loaded at a time.
-const PAGE: usize = 500;
 
 /// What would be done about one assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +71,7 @@ impl Hold {
             let page = self
                 .accord
                 .ledger
-                .members(&self.integration, after.as_ref(), PAGE)
+                .members(&self.integration, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in &page.items {
                 held.items(record, now, &mut items);

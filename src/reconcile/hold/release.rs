@@ -14,12 +14,9 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::UserId;
 use crate::domain::member::MemberRecord;
-use crate::ports::ledger::{HoldRecord, LedgerError, MemberCommit};
+use crate::ports::ledger::{HoldRecord, LedgerError, MEMBERS_AT_A_TIME, MemberCommit};
 use crate::ports::witness::{Binding, WitnessError};
 use crate::reconcile::settle::Draft;
-
-/// Members loaded at a time.
-const PAGE: usize = 500;
 
 /// Why a hold was not released; it goes on.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +95,7 @@ impl Hold {
         let mut after: Option<UserId> = None;
         loop {
             let page = ledger
-                .members(&self.integration, after.as_ref(), PAGE)
+                .members(&self.integration, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in page.items {
                 let mut record = record;

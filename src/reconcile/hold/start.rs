@@ -15,12 +15,11 @@ use super::{Accord, Held, Hold, intent_of};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Due, DueKind, MemberKey};
-use crate::ports::ledger::{Evidence, HoldReason, HoldRecord, Identity, LedgerError, MemberCommit};
+use crate::ports::ledger::{
+    Evidence, HoldReason, HoldRecord, Identity, LedgerError, MEMBERS_AT_A_TIME, MemberCommit,
+};
 use crate::ports::witness::{Binding, Condition, Found, Intent, WitnessError};
 use crate::ports::{Clock, Ledger, Witness};
-
-/// Members loaded at a time.
-const PAGE: usize = 500;
 
 /// Members taken over at a time.
 const TAKEN_OVER_AT_A_TIME: usize = 32;
@@ -387,7 +386,9 @@ pub(super) async fn owned_of(
     let mut intents = Vec::new();
     let mut after: Option<UserId> = None;
     loop {
-        let page = ledger.members(integration, after.as_ref(), PAGE).await?;
+        let page = ledger
+            .members(integration, after.as_ref(), MEMBERS_AT_A_TIME)
+            .await?;
         for record in &page.items {
             intents.extend(record.owned.iter().map(|row| intent_of(&record.key, row)));
         }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use metrics::{Unit, describe_gauge, gauge};
+use tokio::time::Instant;
 
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::domain::overdue::class_of;
 use crate::ports::ledger::{LateRemovals, Removals};
 use crate::ports::{AccessProvider, Clock, Ledger};
-use crate::runtime::{ReadinessHandle, Shutdown, TaskError};
+use crate::runtime::{Pace, ReadinessHandle, Shutdown, TaskError};
 
 /// How often to count. Alerts look at minutes.
 const EVERY: Duration = Duration::from_secs(10);
@@ -94,14 +95,18 @@ pub(super) struct Census {
 
 impl Census {
     /// Counts until the process stops.
-    pub(super) async fn run(self, shutdown: Shutdown) -> Result<(), TaskError> {
+    pub(super) async fn run(
+        self,
+        epoch: Option<Instant>,
+        shutdown: Shutdown,
+    ) -> Result<(), TaskError> {
         let mut shown = BTreeMap::new();
         let mut alarm = Alarm::default();
-        let mut every = tokio::time::interval(EVERY);
+        let mut every = Pace::new(epoch, EVERY);
         loop {
             tokio::select! {
                 () = shutdown.closing() => return Ok(()),
-                _ = every.tick() => {
+                () = every.tick() => {
                     self.keys();
                     self.writable().await;
                     self.ledger(&mut shown, &mut alarm).await;

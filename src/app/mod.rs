@@ -340,7 +340,7 @@ impl App {
             clock: Arc::clone(&clock),
             ready: ledger_ready,
         };
-        tasks.attend("census", counting.run(shutdown.clone()));
+        tasks.attend("census", counting.run(epoch, shutdown.clone()));
 
         let ready = follow(&readiness, &mut tasks, &shutdown);
         let stop = shutdown.soft_token();
@@ -350,8 +350,10 @@ impl App {
             tls: identity
                 .as_ref()
                 .and_then(|identity| identity.tls().cloned()),
-            law: law.clone(),
-            keyring: Some(keyring),
+            law: law
+                .clone()
+                .filter(|_| trust::source(&config.law) != law::Source::Shipped),
+            keyring: seals::has_keys(&config).then_some(keyring),
             ledger: Some((Arc::clone(&ledger), Arc::clone(&clock))),
         };
         options.identity = identity;
@@ -360,7 +362,7 @@ impl App {
                 .await
                 .map_err(TaskError::from)
         });
-        tasks.attend("trust", trust::watch(trusted, shutdown.clone()));
+        tasks.attend("trust", trust::watch(trusted, epoch, shutdown.clone()));
         let health = Health {
             readiness,
             metrics: metrics.clone(),

@@ -14,6 +14,11 @@ use crate::identity::seal::{
 
 pub use crate::identity::seal::{ApprovalDraft, MakeError, SealKey, TokenDraft, claims_of};
 
+/// Whether there are keys of approvers or of emergencies at all.
+pub(super) fn has_keys(config: &Config) -> bool {
+    !config.approvals.approvers.is_empty() || !config.break_glass.keys.is_empty()
+}
+
 /// The keys that the configuration names.
 pub(super) fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     let approvers = config.approvals.approvers.iter();

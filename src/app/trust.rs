@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::config::{CallerSection, Config, LawSection, Oidc, Policy, Role};
 use crate::domain::caller::CallerRole;
@@ -20,7 +21,7 @@ use crate::identity::{
 use crate::law::{self, CedarLaw, Source};
 use crate::policy::Rules;
 use crate::ports::{Clock, Ledger};
-use crate::runtime::{Shutdown, TaskError};
+use crate::runtime::{Pace, Shutdown, TaskError};
 
 /// How often the files are looked at. A revoked certificate is of use for as long; reading a few kilobytes is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -152,7 +153,7 @@ async fn note(kind: EventKind, ledger: &dyn Ledger, clock: &dyn Clock) {
     }
 }
 
-/// What is read again when its files change.
+/// What is read again when its files change; `None` where there are no files.
 #[derive(Debug, Default)]
 pub(super) struct Trusted {
     pub(super) tls: Option<Arc<Tls>>,
@@ -163,15 +164,18 @@ pub(super) struct Trusted {
 }
 
 /// Reads files again that changed, until the connector closes. A hang-up (SIGHUP) makes it look at once.
-pub(super) async fn watch(trusted: Trusted, shutdown: Shutdown) -> Result<(), TaskError> {
+pub(super) async fn watch(
+    trusted: Trusted,
+    epoch: Option<Instant>,
+    shutdown: Shutdown,
+) -> Result<(), TaskError> {
     let trusted = Arc::new(trusted);
-    let mut every = tokio::time::interval(LOOK_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut every = Pace::new(epoch, LOOK_EVERY);
     let mut hang_up = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             () = shutdown.closing() => return Ok(()),
-            _ = every.tick() => {}
+            () = every.tick(), if trusted.has_files() => {}
             Some(()) = hang_up.recv() => {}
         }
         let looking = Arc::clone(&trusted);
@@ -183,6 +187,10 @@ pub(super) async fn watch(trusted: Trusted, shutdown: Shutdown) -> Result<(), Ta
 }
 
 impl Trusted {
+    fn has_files(&self) -> bool {
+        self.tls.is_some() || self.law.is_some() || self.keyring.is_some()
+    }
+
     /// Looks at all files. Answers what is to be written down.
     fn look(&self) -> Option<EventKind> {
         self.look_at_tls();

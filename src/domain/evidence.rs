@@ -176,3 +176,30 @@ impl Evidence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn a_proposal_counts_for_its_assignment_until_it_expires() {
+        let now: Timestamp = "2026-03-02T10:00:00Z".parse().expect("an instant");
+        let one = Assignment::parse("deployment-viewer on deployment/a").expect("well formed");
+        let other = Assignment::parse("deployment-viewer on deployment/b").expect("well formed");
+        let mut evidence = Evidence::default();
+        evidence.proposals.push(Proposal {
+            assignment: one.clone(),
+            by: "ada".to_owned(),
+            identity: None,
+            reason: "the deployment is gone".to_owned(),
+            at: now,
+            expires_at: now + TimeDelta::hours(1),
+        });
+        let counts = |assignment, after| evidence.proposal(assignment, now + after).is_some();
+        assert!(counts(&one, TimeDelta::minutes(59)));
+        assert!(!counts(&one, TimeDelta::hours(1)));
+        assert!(!counts(&one, TimeDelta::hours(2)));
+        assert!(!counts(&other, TimeDelta::zero()));
+    }
+}

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use self::world::{Bed, Effect, Fault, Scene, rotated};
 use super::RotationSettings;
 use crate::domain::rotation::{KeyMark, Schedule, Stage};
-use crate::ports::{Clock as _, Ledger as _};
+use crate::ports::Clock as _;
 use crate::service::ServiceError;
 
 #[tokio::test]

@@ -42,7 +42,9 @@ pub(super) async fn run(
             if !args.serves() {
                 quiet();
             }
-            return bench::run(args, format, streams).await.map_err(failed);
+            return Box::pin(bench::run(args, format, streams))
+                .await
+                .map_err(failed);
         }
         HostCommand::Events(args) => {
             quiet();

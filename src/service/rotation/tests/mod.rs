@@ -1,4 +1,4 @@
-//! A rotation, interrupted at every one of its calls.
+//! A rotation, interrupted at every one of its calls: it never leaves two working keys, and never none.
 
 mod world;
 

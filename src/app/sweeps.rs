@@ -13,6 +13,7 @@ use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::GrantState;
 use crate::domain::ids::IntegrationName;
+use crate::domain::overdue::hidden_removal;
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
 use crate::scheduler::sweeps::Sweep;
 use crate::service::Service;
@@ -57,6 +58,8 @@ pub(super) struct Schedules {
 const OVERDUE: TimeDelta = TimeDelta::seconds(15);
 /// Members that one overdue sweep hands over.
 const OVERDUE_PAGE: usize = 1_000;
+/// Members with late removals that are looked at together.
+const HIDDEN_PAGE: usize = 256;
 /// Members that one run looks at for announcements.
 const REMINDER_PAGE: usize = 10_000;
 /// Rows that one retention sweep drops at a time.
@@ -86,7 +89,8 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
             find_drift(&parts).await
         }),
         sweep("overdue", overdue, parts, |parts| async move {
-            hand_over_due(&parts, OVERDUE).await
+            let due = hand_over_due(&parts, OVERDUE).await?;
+            Ok(format!("{due}, {} of them hidden", raise_hidden(&parts).await?))
         }),
         sweep("second_looks", second_looks, parts, |parts| async move {
             hand_over_due(&parts, TimeDelta::zero()).await
@@ -190,6 +194,33 @@ async fn hand_over_due(parts: &Parts, late_by: TimeDelta) -> Result<String, Stri
         }
     }
     Ok(format!("{handed} members handed over"))
+}
+
+/// Hands over removals that wait behind something less urgent of the same member.
+async fn raise_hidden(parts: &Parts) -> Result<usize, String> {
+    let mut raised = 0;
+    for integration in parts.integrations.iter().filter(|one| one.is_ours()) {
+        let mut after = None;
+        loop {
+            let now = parts.clock.now();
+            let page = parts
+                .ledger
+                .late(&integration.name, now - OVERDUE, after.as_ref(), HIDDEN_PAGE)
+                .await
+                .map_err(|error| error.code().to_owned())?;
+            for record in page.items {
+                if let Some(due) = hidden_removal(&record, now) {
+                    parts.wake.wake(&record.key, due);
+                    raised += 1;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(raised)
 }
 
 fn watch_keys(parts: &Parts) -> Result<String, String> {

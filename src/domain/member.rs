@@ -229,6 +229,20 @@ impl Ord for Due {
     }
 }
 
+impl Due {
+    /// What is left to do of two dues at `now`: of those that are due the more urgent one, since the pass that it brings
+    /// does the other as well; otherwise the earlier one.
+    #[must_use]
+    pub fn or_sooner(self, other: Self, now: Timestamp) -> Self {
+        if self.at <= now && other.at <= now {
+            let urgency = |due: &Self| (due.kind, std::cmp::Reverse(due.weight), due.at);
+            std::cmp::min_by_key(self, other, urgency)
+        } else {
+            self.min(other)
+        }
+    }
+}
+
 impl PartialOrd for Due {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 
 use super::Timestamp;
 use super::grant::GrantState;
-use super::member::{MemberRecord, Owned, Phase};
+use super::member::{Due, DueKind, MemberRecord, Owned, Phase, WriteKind, weight_class};
 
 /// How late a removal may be before it counts as overdue: time for the call, and for the read that proves it.
 pub const GRACE: TimeDelta = TimeDelta::seconds(60);
@@ -57,6 +57,29 @@ pub fn first_removal(record: &MemberRecord) -> Option<(Timestamp, u32)> {
         .iter()
         .filter_map(|row| removal_due_at(record, row).map(|at| (at, row.assignment.weight())));
     dues.reduce(|(at, weight), (other, more)| (at.min(other), weight.max(more)))
+}
+
+/// A removal that is due and was never sent, of a member that the queue knows only for something less urgent: an
+/// earlier look, say, whose turn did not come. `None` where the member waits for a pause, or is queued as it should be.
+#[must_use]
+pub fn hidden_removal(record: &MemberRecord, now: Timestamp) -> Option<Due> {
+    record
+        .due
+        .filter(|due| due.kind != DueKind::Remove && due.at <= now)?;
+    let unsent =
+        |row: &&Owned| row.last_write.kind == WriteKind::Add && row.blocked.is_none();
+    let at = record
+        .owned
+        .iter()
+        .filter(unsent)
+        .filter_map(|row| removal_due_at(record, row))
+        .min()
+        .filter(|at| *at <= now)?;
+    Some(Due {
+        at,
+        kind: DueKind::Remove,
+        weight: weight_class(record.open_weight(now)),
+    })
 }
 
 /// Class of power, for metrics and for people: `critical` (an organization owner, or an administrator of everything of

@@ -20,10 +20,19 @@ use crate::ports::provider::Outcome;
 /// What is known of the removals of owners that were sent.
 #[derive(Debug, Default)]
 pub(super) struct OwnerWrites {
+    /// Under which claim it was learnt: another process may have removed owners before this one began.
+    epoch: u64,
     /// From when a read must have started to count the owners that the last removal left.
     counts_from: Option<Timestamp>,
     /// Members whose removal had no answer and may land until then; not looked up yet before the first removal.
     doubtful: Option<BTreeMap<UserId, Timestamp>>,
+}
+
+/// What the ledger says of removals of owners.
+#[derive(Debug, Default)]
+struct Recorded {
+    counts_from: Option<Timestamp>,
+    doubtful: BTreeMap<UserId, Timestamp>,
 }
 
 /// Whether an owner may be removed.
@@ -38,6 +47,22 @@ pub(super) enum Quorum {
 }
 
 impl OwnerWrites {
+    /// Forgets what an earlier claim learnt.
+    fn of_this_claim(&mut self, epoch: u64) -> &mut Self {
+        if self.epoch != epoch {
+            *self = Self {
+                epoch,
+                ..Self::default()
+            };
+        }
+        self
+    }
+
+    fn take_in(&mut self, recorded: Recorded) -> &mut BTreeMap<UserId, Timestamp> {
+        self.counts_from = self.counts_from.max(recorded.counts_from);
+        self.doubtful.insert(recorded.doubtful)
+    }
+
     /// Learns from the removal of one member's ownership.
     pub(super) fn sent(
         &mut self,
@@ -104,6 +129,10 @@ impl Reconciler {
         progress: &Progress,
         now: Timestamp,
     ) -> Result<Quorum, LedgerError> {
+        let owners = owners.of_this_claim(self.epoch());
+        if owners.doubtful.is_none() {
+            owners.take_in(self.recorded_owner_writes(now).await?);
+        }
         if let Some(from) = owners.counts_from
             && progress
                 .snapshot
@@ -112,10 +141,7 @@ impl Reconciler {
         {
             return Ok(Quorum::Recount(from));
         }
-        let doubtful = match &mut owners.doubtful {
-            Some(known) => known,
-            unknown => unknown.insert(self.doubtful_owners(now).await?),
-        };
+        let doubtful = owners.doubtful.get_or_insert_default();
         doubtful.retain(|_, until| *until > now);
         // Whoever is in doubt may be among those that the read counted, unless it showed otherwise.
         let in_doubt = doubtful
@@ -174,9 +200,12 @@ impl Reconciler {
         let Ok(mut owners) = self.owner_writes.try_lock() else {
             return BTreeSet::new();
         };
-        if owners.doubtful.is_none() {
-            // Whoever counts them asks again, and tells what went wrong.
-            owners.doubtful = self.doubtful_owners(now).await.ok();
+        let owners = owners.of_this_claim(self.epoch());
+        // Whoever counts them asks again, and tells what went wrong.
+        if owners.doubtful.is_none()
+            && let Ok(recorded) = self.recorded_owner_writes(now).await
+        {
+            owners.take_in(recorded);
         }
         let doubtful = owners.doubtful.iter().flatten();
         doubtful
@@ -185,12 +214,10 @@ impl Reconciler {
             .collect()
     }
 
-    /// Removals of an earlier process that may still land.
-    async fn doubtful_owners(
-        &self,
-        now: Timestamp,
-    ) -> Result<BTreeMap<UserId, Timestamp>, LedgerError> {
-        let mut found = BTreeMap::new();
+    /// What an earlier process, or an earlier claim, left: removals that may still land, and from when a read shows the
+    /// newest of all.
+    async fn recorded_owner_writes(&self, now: Timestamp) -> Result<Recorded, LedgerError> {
+        let mut found = Recorded::default();
         let mut after: Option<UserId> = None;
         loop {
             let page = self
@@ -201,17 +228,22 @@ impl Reconciler {
                 let Subject::Member(user) = &record.key.subject else {
                     continue;
                 };
-                let until = record
+                let removed = |row: &&Owned| {
+                    row.assignment.role == OWNER_ROLE && row.last_write.kind == WriteKind::Remove
+                };
+                for row in record.owned.iter().filter(removed) {
+                    let shows_from =
+                        row.last_write.at.min(now) + self.settings.bounds.read_staleness;
+                    found.counts_from = found.counts_from.max(Some(shows_from));
+                }
+                let may_land = record
                     .owned
                     .iter()
-                    .filter(|row| {
-                        row.assignment.role == OWNER_ROLE
-                            && row.last_write.kind == WriteKind::Remove
-                    })
+                    .filter(|row| row.assignment.role == OWNER_ROLE)
                     .filter_map(|row| row.removal_echo_until)
                     .max();
-                if let Some(until) = until.filter(|until| *until > now) {
-                    found.insert(user.clone(), until);
+                if let Some(until) = may_land.filter(|until| *until > now) {
+                    found.doubtful.insert(user.clone(), until);
                 }
             }
             after = page.next;

@@ -137,6 +137,13 @@ impl Reconciler {
         self
     }
 
+    /// The claim under which this process works; always the same where there is only one.
+    pub(super) fn epoch(&self) -> u64 {
+        self.standing
+            .as_ref()
+            .map_or(0, |standing| standing.epoch())
+    }
+
     /// Refuses to go on once another process may have taken over.
     pub(super) fn must_own(&self) -> Result<(), LedgerError> {
         match &self.standing {
@@ -192,6 +199,7 @@ impl Reconciler {
             let now = self.clock.now();
             let mut draft = Draft::new(record);
             draft.rewind(now, &self.settings);
+            self.doubt_unrecorded(&mut draft, now);
             progress.forget_the_future(now);
             draft.advance(now, &self.settings);
             if self.is_own_identity(user) {

@@ -12,7 +12,7 @@ use super::look::snapshot_of;
 use super::owners::{Quorum, concerns_owners};
 use super::pass::{Progress, Reconciler};
 use super::plan::{Expected, must_survive};
-use super::settle::pause;
+use super::settle::{Draft, pause};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
@@ -38,6 +38,8 @@ struct State {
     events: VecDeque<AuditEvent>,
     dropped: u64,
     sent: BTreeMap<(MemberKey, Assignment), Sent>,
+    /// Until when those of unknown outcome may still land.
+    may_land: BTreeMap<MemberKey, BTreeMap<Assignment, Timestamp>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +96,35 @@ impl Unrecorded {
                 done,
             };
         }
+    }
+
+    fn doubt(&self, key: &MemberKey, assignments: &[Assignment], until: Timestamp) {
+        let mut state = self.lock();
+        let known = state.may_land.entry(key.clone()).or_default();
+        known.extend(assignments.iter().map(|one| (one.clone(), until)));
+    }
+
+    /// Removals of a member that were sent without a record and without an answer, and until when each may still land:
+    /// no later than `bound`, whatever became of the clock since.
+    fn may_land(
+        &self,
+        key: &MemberKey,
+        now: Timestamp,
+        bound: Timestamp,
+    ) -> BTreeMap<Assignment, Timestamp> {
+        let mut state = self.lock();
+        let Some(known) = state.may_land.get_mut(key) else {
+            return BTreeMap::new();
+        };
+        for until in known.values_mut() {
+            *until = bound.min(*until);
+        }
+        known.retain(|_, until| *until > now);
+        let left = known.clone();
+        if left.is_empty() {
+            state.may_land.remove(key);
+        }
+        left
     }
 
     /// Writes what was kept, if the ledger takes it. What may have been written is written again: the audit rather
@@ -190,6 +221,10 @@ impl Reconciler {
         }
         let done = matches!(outcome, Outcome::Done(..));
         self.unrecorded.sent(&record.key, &plan.remove, done, now);
+        if matches!(outcome, Outcome::Unknown(_)) {
+            let until = now + self.settings.unknown_look_after;
+            self.unrecorded.doubt(&record.key, &plan.remove, until);
+        }
         let intent = EventKind::CallIntended {
             write: WriteKind::Remove,
             assignments: assignments.clone(),
@@ -213,6 +248,21 @@ impl Reconciler {
             "Ledger cannot be written; removed due access without a record"
         );
         error
+    }
+
+    /// Writes into a record what was sent for it without one and may still land: what is given again meanwhile, and the
+    /// counting of owners, must know.
+    pub(super) fn doubt_unrecorded(&self, draft: &mut Draft, now: Timestamp) {
+        let bound = now + self.settings.unknown_look_after;
+        for (assignment, until) in self.unrecorded.may_land(&draft.record.key, now, bound) {
+            if let Some(row) = draft.record.owned_mut(&assignment)
+                && row.removal_echo_until.is_none_or(|known| known < until)
+            {
+                row.removal_echo_until = Some(until);
+                row.echo_until = row.echo_until.max(Some(until));
+                draft.changed = true;
+            }
+        }
     }
 
     /// Whether nothing that has to survive can be lost: there is no neighbour, or removals are known to leave such

@@ -327,7 +327,7 @@ impl Driver {
                 return;
             };
             if let Some((_, again)) = self.running.get_mut(&key) {
-                *again = Some(again.map_or(due, |earlier| earlier.min(due)));
+                *again = Some(again.map_or(due, |known| known.or_sooner(due, now)));
                 continue;
             }
             self.lanes.begin(&due);
@@ -348,9 +348,12 @@ impl Driver {
     }
 
     fn woken(&mut self, key: MemberKey, due: Due) {
+        let now = self.clock.now();
         match self.running.get_mut(&key) {
-            Some((_, again)) => *again = Some(again.map_or(due, |earlier| earlier.min(due))),
-            None if due.at <= self.clock.now() + self.limits.horizon => {
+            Some((_, again)) => {
+                *again = Some(again.map_or(due, |known| known.or_sooner(due, now)));
+            }
+            None if due.at <= now + self.limits.horizon => {
                 self.schedule(key, due);
             }
             None => {}
@@ -392,7 +395,7 @@ impl Driver {
             }
         };
         let next = match (next, again) {
-            (Some(next), Some(again)) => Some(next.min(again)),
+            (Some(next), Some(again)) => Some(next.or_sooner(again, now)),
             (next, again) => next.or(again),
         };
         if let Some(due) = next
@@ -407,7 +410,9 @@ impl Driver {
             // Somebody gives way and has to be brought in again.
             self.answered = Answered::default();
         }
-        self.queue.schedule_within(key, due, self.limits.window);
+        let now = self.clock.now();
+        self.queue
+            .schedule_within(key, due, now, self.limits.window);
     }
 
     /// Brings in what the ledger says is due, and then what will be within the horizon. What runs already says itself

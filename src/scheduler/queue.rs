@@ -65,16 +65,17 @@ impl DueQueue {
         self.dues.insert(key, due);
     }
 
-    /// Sets when a member is due unless it is due earlier already.
-    pub fn schedule_earlier(&mut self, key: MemberKey, due: Due) {
-        if self.dues.get(&key).is_none_or(|known| due < *known) {
+    /// Sets when a member is due unless it is due sooner already ([`Due::or_sooner`]).
+    pub fn schedule_sooner(&mut self, key: MemberKey, due: Due, now: Timestamp) {
+        let known = self.dues.get(&key).copied();
+        if known.is_none_or(|known| known.or_sooner(due, now) != known) {
             self.schedule(key, due);
         }
     }
 
-    /// Like [`Self::schedule_earlier`], holding at most `capacity` members: where there is no room, the least urgent
+    /// Like [`Self::schedule_sooner`], holding at most `capacity` members: where there is no room, the least urgent
     /// one gives way, whose due the ledger keeps.
-    pub fn schedule_within(&mut self, key: MemberKey, due: Due, capacity: usize) {
+    pub fn schedule_within(&mut self, key: MemberKey, due: Due, now: Timestamp, capacity: usize) {
         if self.dues.len() >= capacity && !self.dues.contains_key(&key) {
             let Some((last, its)) = self.least_urgent() else {
                 return;
@@ -85,7 +86,7 @@ impl DueQueue {
             }
             self.remove(&last);
         }
-        self.schedule_earlier(key, due);
+        self.schedule_sooner(key, due, now);
     }
 
     /// Forgets a member.
@@ -285,14 +286,41 @@ mod tests {
         queue.schedule(key(1), due(1, DueKind::Look, 1));
         queue.schedule(key(2), due(1, DueKind::Remove, 20));
         assert_eq!(queue.pop_due(at(2), |_| false), None);
-        queue.schedule_within(key(3), due(2, DueKind::Look, 1), 2);
+        queue.schedule_within(key(3), due(2, DueKind::Look, 1), at(2), 2);
         assert_eq!(queue.len(), 2);
-        queue.schedule_within(key(4), due(2, DueKind::Remove, 80), 2);
-        queue.schedule_within(key(5), due(2, DueKind::Remove, 10), 2);
+        queue.schedule_within(key(4), due(2, DueKind::Remove, 80), at(2), 2);
+        queue.schedule_within(key(5), due(2, DueKind::Remove, 10), at(2), 2);
         let order: Vec<_> = std::iter::from_fn(|| queue.pop_due(at(5), |_| true))
             .map(|(key, _)| key)
             .collect();
         assert_eq!(order, [key(4), key(2)]);
+    }
+
+    #[test]
+    fn a_removal_that_is_due_takes_the_place_of_an_earlier_look() {
+        for removal_first in [false, true] {
+            let mut queue = DueQueue::default();
+            let mut both = [due(1, DueKind::Look, 1), due(4, DueKind::Remove, 20)];
+            if removal_first {
+                both.reverse();
+            }
+            for one in both {
+                queue.schedule_sooner(key(1), one, at(5));
+            }
+            assert_eq!(queue.ready_removals(), 0, "nothing has ripened");
+            let admitted = queue.pop_due(at(5), |kind| kind == DueKind::Remove);
+            assert_eq!(admitted, Some((key(1), due(4, DueKind::Remove, 20))));
+            assert!(queue.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_not_due_yet_takes_nobodys_place() {
+        let mut queue = DueQueue::default();
+        queue.schedule_sooner(key(1), due(1, DueKind::Look, 1), at(2));
+        queue.schedule_sooner(key(1), due(9, DueKind::Remove, 20), at(2));
+        let first = queue.pop_due(at(2), |_| true);
+        assert_eq!(first, Some((key(1), due(1, DueKind::Look, 1))));
     }
 
     #[test]

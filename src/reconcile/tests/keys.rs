@@ -119,3 +119,32 @@ fn an_owner_whose_removal_may_still_land_is_not_counted_as_one_who_is_left() {
         bench.assert_clean(&["ada", "bob"]);
     }
 }
+
+#[test]
+fn an_owner_removed_by_an_earlier_process_is_not_counted_by_a_read_that_still_shows_it() {
+    for restart in [false, true] {
+        let mut bench = Bench::new();
+        let owner = on("organization-admin", "");
+        let first = bench.grant("ada", std::slice::from_ref(&owner), 60);
+        let second = bench.grant("bob", std::slice::from_ref(&owner), 120);
+        bench.run(30);
+        bench.takes("boss", &owner);
+        bench.run_until(bench.expires_at(first) - seconds(3));
+        // What was cached somewhere upstream is served for a while.
+        bench.world.change(|world| world.lag = TimeDelta::milliseconds(1_900));
+        bench.run_until(bench.expires_at(first) + TimeDelta::milliseconds(200));
+        assert!(!bench.holds("ada", &owner), "somebody else is an owner");
+        if restart {
+            bench.restart();
+        }
+        bench.revoke(second);
+        bench.run(60);
+        assert!(
+            bench.holds("bob", &owner),
+            "restart {restart}: nobody is an owner"
+        );
+        bench.gives("boss", &owner);
+        bench.run(2 * HOUR);
+        bench.assert_clean(&["ada", "bob"]);
+    }
+}

@@ -1,6 +1,6 @@
 //! A ledger that cannot be written, or does not say whether it was.
 
-use super::world::Delete;
+use super::world::{Delete, Fault, Lands};
 use super::*;
 
 fn read_only(bench: &Bench, is: bool) {
@@ -52,6 +52,32 @@ fn what_was_removed_on_a_full_disk_is_in_the_audit_afterwards() {
     assert_eq!((intended, ended), (bench.removals(), bench.removals()));
     assert_eq!(bench.cause(id), EndCause::Expired);
     bench.run(HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn an_unanswered_removal_on_a_full_disk_that_lands_late_is_no_drift_of_what_was_given_again() {
+    let mut bench = Bench::new();
+    let first = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(10);
+    let late = Fault::Unknown(Lands::After(seconds(60)));
+    bench
+        .world
+        .change(|world| world.removes.push_back(Some(late)));
+    bench.revoke(first);
+    read_only(&bench, true);
+    bench.run_until(bench.now() + TimeDelta::milliseconds(500));
+    assert_eq!(bench.removals(), 1, "it was sent without a record");
+    assert_eq!(removed_events(&bench), (0, 0));
+    read_only(&bench, false);
+    let second = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(20);
+    assert!(bench.is_active(second));
+    bench.run(300);
+    assert!(bench.holds("ada", &viewer("a")), "it was added again");
+    assert!(bench.is_active(second), "{:?}", bench.get(second).state);
+    assert_eq!(bench.drift("missing"), 0);
+    bench.run(3 * HOUR);
     bench.assert_clean(&["ada"]);
 }
 

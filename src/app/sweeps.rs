@@ -90,7 +90,10 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
         }),
         sweep("overdue", overdue, parts, |parts| async move {
             let due = hand_over_due(&parts, OVERDUE).await?;
-            Ok(format!("{due}, {} of them hidden", raise_hidden(&parts).await?))
+            Ok(format!(
+                "{due}, {} of them hidden",
+                raise_hidden(&parts).await?
+            ))
         }),
         sweep("second_looks", second_looks, parts, |parts| async move {
             hand_over_due(&parts, TimeDelta::zero()).await
@@ -205,7 +208,12 @@ async fn raise_hidden(parts: &Parts) -> Result<usize, String> {
             let now = parts.clock.now();
             let page = parts
                 .ledger
-                .late(&integration.name, now - OVERDUE, after.as_ref(), HIDDEN_PAGE)
+                .late(
+                    &integration.name,
+                    now - OVERDUE,
+                    after.as_ref(),
+                    HIDDEN_PAGE,
+                )
                 .await
                 .map_err(|error| error.code().to_owned())?;
             for record in page.items {

@@ -66,8 +66,7 @@ pub fn hidden_removal(record: &MemberRecord, now: Timestamp) -> Option<Due> {
     record
         .due
         .filter(|due| due.kind != DueKind::Remove && due.at <= now)?;
-    let unsent =
-        |row: &&Owned| row.last_write.kind == WriteKind::Add && row.blocked.is_none();
+    let unsent = |row: &&Owned| row.last_write.kind == WriteKind::Add && row.blocked.is_none();
     let at = record
         .owned
         .iter()

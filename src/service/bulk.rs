@@ -135,7 +135,9 @@ impl Service {
             };
             // The request id is closed last, so that an interrupted run is not taken for done.
             let done = unresolved.is_none().then_some(done);
-            let bulk = self.end_all(keys, named, &cause, done).await?;
+            let bulk = self
+                .end_all(integration, &selector, keys, named, &cause, done)
+                .await?;
             match unresolved {
                 None => Ok(bulk),
                 Some(error) => Err(error),
@@ -188,8 +190,10 @@ impl Service {
         };
         let mut progress = DrainProgress::default();
         for integration in chosen {
-            let keys = self.ledger.subjects(&integration.name, None).await?;
-            progress.revoked += self.end_all(keys, |_| true, &cause, None).await?.revoked;
+            let everything = Selector::Integration;
+            let keys = self.selected(integration, &everything).await?;
+            let ended = self.end_all(integration, &everything, keys, |_| true, &cause, None);
+            progress.revoked += ended.await?.revoked;
             self.count_left(&integration.name, &mut progress).await?;
         }
         Ok(progress)
@@ -237,46 +241,47 @@ impl Service {
         integration: &Integration,
         selector: &Selector,
     ) -> Result<(BTreeSet<MemberKey>, Option<ServiceError>)> {
+        // What the ledger knows needs nobody else: off-boarding works while Elastic Cloud is away.
+        let mut keys = self.selected(integration, selector).await?;
         let mut unresolved = None;
-        let keys = match selector {
-            Selector::Integration => self
-                .ledger
-                .subjects(&integration.name, None)
-                .await?
-                .into_iter()
-                .collect(),
-            Selector::Target(target) => self
-                .ledger
-                .subjects(&integration.name, Some(target))
-                .await?
-                .into_iter()
-                .collect(),
-            Selector::Member(Principal::User(user)) => BTreeSet::from([subject_key(
-                &integration.name,
-                Subject::Member(user.clone()),
-            )]),
-            Selector::Member(who @ Principal::Email(email)) => {
-                let mut keys = BTreeSet::from([subject_key(
-                    &integration.name,
-                    Subject::Invitee(email.clone()),
-                )]);
-                // What the ledger knows needs nobody else: off-boarding works while Elastic Cloud is away.
+        if let Selector::Member(who @ Principal::Email(_)) = selector {
+            match self
+                .resolve_member(integration, who, Priority::Revoke)
+                .await
+            {
+                Ok(Resolved::Member(user)) => {
+                    keys.insert(subject_key(&integration.name, Subject::Member(user)));
+                }
+                Ok(Resolved::Nobody) => {}
+                Err(error) => unresolved = Some(error),
+            }
+        }
+        Ok((keys, unresolved))
+    }
+
+    /// The members that a selector means, as far as the ledger alone tells.
+    async fn selected(
+        &self,
+        integration: &Integration,
+        selector: &Selector,
+    ) -> Result<BTreeSet<MemberKey>> {
+        let target = match selector {
+            Selector::Integration => None,
+            Selector::Target(target) => Some(target),
+            Selector::Member(Principal::User(user)) => {
+                let subject = Subject::Member(user.clone());
+                return Ok(BTreeSet::from([subject_key(&integration.name, subject)]));
+            }
+            Selector::Member(Principal::Email(email)) => {
+                let subject = Subject::Invitee(email.clone());
+                let mut keys = BTreeSet::from([subject_key(&integration.name, subject)]);
                 self.subjects_asked_for(integration, email.as_str(), &mut keys)
                     .await?;
-                match self
-                    .resolve_member(integration, who, Priority::Revoke)
-                    .await
-                {
-                    Ok(Resolved::Member(user)) => {
-                        keys.insert(subject_key(&integration.name, Subject::Member(user)));
-                    }
-                    Ok(Resolved::Nobody) => {}
-                    Err(error) => unresolved = Some(error),
-                }
-                keys
+                return Ok(keys);
             }
         };
-        Ok((keys, unresolved))
+        let subjects = self.ledger.subjects(&integration.name, target).await?;
+        Ok(subjects.into_iter().collect())
     }
 
     async fn subjects_asked_for(
@@ -304,19 +309,35 @@ impl Service {
         }
     }
 
+    /// Ends the selected grants of some members. Those of an invitee may have moved meanwhile, to a member that was looked
+    /// at before or not at all: the ledger is asked once more, and grants move only once.
     async fn end_all(
         &self,
-        keys: impl IntoIterator<Item = MemberKey>,
+        integration: &Integration,
+        selector: &Selector,
+        keys: BTreeSet<MemberKey>,
         select: impl Fn(&Grant) -> bool,
         cause: &EndCause,
         done: Option<Done>,
     ) -> Result<BulkRevocation> {
         let mut bulk = BulkRevocation::default();
         let mut known = None;
+        let may_move = keys
+            .iter()
+            .any(|key| matches!(key.subject, Subject::Invitee(_)));
         for key in keys {
             if self.end_member(&key, &select, cause, &mut bulk).await? {
                 known = Some(key);
             }
+        }
+        if may_move {
+            let mut moved = BulkRevocation::default();
+            for key in self.selected(integration, selector).await? {
+                if self.end_member(&key, &select, cause, &mut moved).await? {
+                    known = Some(key);
+                }
+            }
+            bulk.revoked += moved.revoked;
         }
         if let (Some(key), Some(done)) = (known, done) {
             self.close_request(&key, done).await?;

@@ -392,30 +392,47 @@ impl Caller {
     }
 
     async fn revoke_access(&mut self) {
-        let selector = {
+        let (selector, named) = {
             let on = self.stage.on();
-            let who = self.dice.pick(&MEMBERS.collect::<Vec<_>>());
-            match self.dice.below(3) {
+            let who = self.dice.pick(&MEMBERS.chain(GUESTS).collect::<Vec<_>>());
+            let selector = match self.dice.below(3) {
                 0 => Selector::Member(Principal::User(on.cast.users[who].clone())),
                 1 => Selector::Member(Principal::Email(on.cast.emails[who].clone())),
                 _ => Selector::Target(self.dice.pick(&on.cast.pairs).target),
-            }
+            };
+            let named = on.model.named(&on.cast, &selector);
+            (selector, named)
         };
         let (id, name, patience) = (self.next_id(), self.name.clone(), self.patience());
         {
             let mut on = self.stage.on();
             say!(on, None, "{}: revoke all of {selector:?}", self.name);
         }
-        self.office
+        let done = self
+            .office
             .ask(patience, |service| async move {
                 let reason = String::new();
-                drop(
-                    service
-                        .revoke_access(&name, id, None, selector, reason.clone(), reason, None)
-                        .await,
-                );
+                service
+                    .revoke_access(&name, id, None, selector, reason.clone(), reason, None)
+                    .await
+                    .is_ok()
             })
             .await;
+        if done != Some(true) {
+            return;
+        }
+        let mut on = self.stage.on();
+        for id in named {
+            let promise = &on.model.promises[&id];
+            if !promise.stand.is_leaving() {
+                let (who, stand) = (promise.who, promise.stand);
+                on.violate(
+                    "I9 reaches",
+                    Some(who),
+                    format!("everything was revoked, and {id} is {stand:?}"),
+                );
+            }
+        }
     }
 
     /// Plans and explains: reads that must change nothing.

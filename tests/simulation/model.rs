@@ -10,9 +10,10 @@ use latchkey::domain::Timestamp;
 use latchkey::domain::event::EventKind;
 use latchkey::domain::grant::{EndCause, Grant, GrantState};
 use latchkey::domain::ids::GrantId;
-use latchkey::domain::member::WriteKind;
+use latchkey::domain::member::{Subject, WriteKind};
+use latchkey::domain::request::{Principal, Selector};
 
-use super::cast::{Cast, Set};
+use super::cast::{Cast, Set, each};
 use super::clock::Ms;
 
 /// How far a grant has come, as callers are told.
@@ -25,11 +26,21 @@ pub(crate) enum Stand {
     Ended { since: Ms },
 }
 
+impl Stand {
+    pub(crate) fn is_leaving(self) -> bool {
+        matches!(self, Self::Leaving { .. } | Self::Ended { .. })
+    }
+}
+
 /// One accepted grant.
 #[derive(Debug, Clone)]
 pub(crate) struct Promise {
     pub(crate) who: usize,
     pub(crate) set: Set,
+    /// How the caller named the person.
+    pub(crate) beneficiary: String,
+    /// Whether it is of a member, not of somebody who was invited.
+    pub(crate) of_member: bool,
     pub(crate) duration: TimeDelta,
     pub(crate) not_after: Option<Timestamp>,
     /// Which membership it was made for, if the person was a member.
@@ -136,6 +147,8 @@ impl Model {
         let promise = Promise {
             who,
             set: cast.set(assignments),
+            beneficiary: grant.beneficiary.clone(),
+            of_member: false,
             duration: grant.duration.delta(),
             not_after: grant.not_after,
             joined,
@@ -151,10 +164,33 @@ impl Model {
         self.changed(grant, now);
     }
 
+    /// Grants that have not begun to end and that a bulk revocation of this selection must reach.
+    pub(crate) fn named(&self, cast: &Cast, selector: &Selector) -> Vec<GrantId> {
+        let is_named = |promise: &&Promise| match selector {
+            Selector::Integration => true,
+            Selector::Target(target) => {
+                each(promise.set).any(|pair| cast.pairs[pair].target == *target)
+            }
+            Selector::Member(Principal::User(user)) => {
+                promise.of_member && cast.users[promise.who] == *user
+            }
+            // Whoever was named in another way is found by asking upstream, which may know nobody of that address.
+            Selector::Member(Principal::Email(email)) => {
+                promise.beneficiary.eq_ignore_ascii_case(email.as_str())
+            }
+        };
+        self.promises
+            .iter()
+            .filter(|(_, promise)| !promise.stand.is_leaving() && is_named(promise))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// Takes over what a caller would now be told. Answers the stand before, when it changed.
     pub(crate) fn changed(&mut self, grant: &Grant, now: Ms) -> Option<Stand> {
         let promise = self.promises.get_mut(&grant.id)?;
         let before = promise.stand;
+        promise.of_member = matches!(grant.subject, Subject::Member(_));
         promise.bounded = !matches!(
             grant.state,
             GrantState::Activating {

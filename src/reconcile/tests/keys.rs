@@ -131,7 +131,9 @@ fn an_owner_removed_by_an_earlier_process_is_not_counted_by_a_read_that_still_sh
         bench.takes("boss", &owner);
         bench.run_until(bench.expires_at(first) - seconds(3));
         // What was cached somewhere upstream is served for a while.
-        bench.world.change(|world| world.lag = TimeDelta::milliseconds(1_900));
+        bench
+            .world
+            .change(|world| world.lag = TimeDelta::milliseconds(1_900));
         bench.run_until(bench.expires_at(first) + TimeDelta::milliseconds(200));
         assert!(!bench.holds("ada", &owner), "somebody else is an owner");
         if restart {

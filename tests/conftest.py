@@ -15,6 +15,15 @@ from grpc_client.protocol import Protocol
 from harness import ROOT, Bench, Connector, Process, Simulator
 
 
+# Files that take minutes each begin first, so that the run does not end with one of them alone.
+LONGEST = ("test_crash_sweep.py", "test_rotation.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Orders the files; a sort is stable, so the tests of a file stay as they are."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def latchkey_bin():
     """The binary under test."""

@@ -126,13 +126,13 @@ pub struct AwsSecretsManager {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GoogleSecretManager {
-    /// Id or number of the project that holds the secret.
+    /// Id of the project that holds the secret, or its number in quotes.
     #[schemars(schema_with = "text::schemas::cloud_name")]
     pub project: String,
     /// Name of the secret, without `projects/`.
     #[schemars(schema_with = "text::schemas::cloud_name")]
     pub secret: String,
-    /// Which version: a number, an alias, or `latest`, which switches when another version is added.
+    /// Which version: a number in quotes, an alias, or `latest`, which switches when another version is added.
     #[serde(default = "latest")]
     #[schemars(schema_with = "text::schemas::cloud_name")]
     pub version: String,

@@ -78,12 +78,15 @@ async fn challenges(server: &MockServer) {
         .await;
 }
 
-/// A vault that gives out the token `given` and answers `answer` to whoever shows it.
+/// A vault that gives out a token and answers `answer` to whoever shows it.
 async fn answering(answer: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
     challenges(&server).await;
-    logins().respond_with(token("given")).mount(&server).await;
-    reads(READ, "given")
+    logins()
+        .respond_with(token("HUSH-token"))
+        .mount(&server)
+        .await;
+    reads(READ, "HUSH-token")
         .respond_with(answer)
         .mount(&server)
         .await;
@@ -99,7 +102,7 @@ async fn fetched(store: &AzureSecret) -> Result<String, SecretError> {
 
 fn assert_hushed(error: &SecretError) {
     let all = format!("{error} {error:?} {}", error.remedy());
-    assert!(!all.contains("HUSH") && !all.contains("given"), "{all}");
+    assert!(!all.contains("HUSH"), "{all}");
 }
 
 async fn refused(answer: ResponseTemplate) -> SecretError {
@@ -120,16 +123,16 @@ async fn workload_identity_logs_in_once_and_reads_the_newest_version() {
         .and(body_string_contains(
             "scope=https%3A%2F%2Fvault.azure.net%2F.default",
         ))
-        .respond_with(token("given"))
+        .respond_with(token("HUSH-token"))
         .expect(1)
         .mount(&server)
         .await;
-    reads(READ, "given")
+    reads(READ, "HUSH-token")
         .respond_with(secret("essu_abc\n"))
         .up_to_n_times(1)
         .mount(&server)
         .await;
-    reads(READ, "given")
+    reads(READ, "HUSH-token")
         .respond_with(secret(r#"{"api_key": "essu_xyz"}"#))
         .expect(1)
         .mount(&server)
@@ -139,7 +142,7 @@ async fn workload_identity_logs_in_once_and_reads_the_newest_version() {
     assert_eq!(fetched(&store).await.as_deref(), Ok("essu_xyz"));
     let shown = format!("{store:?} {}", store.describe());
     assert!(
-        !shown.contains("essu") && !shown.contains("given") && !shown.contains("HUSH"),
+        !shown.contains("essu") && !shown.contains("HUSH"),
         "{shown}"
     );
 }
@@ -150,11 +153,11 @@ async fn a_client_secret_and_a_version_are_sent_where_they_are_set() {
     challenges(&server).await;
     logins()
         .and(body_string_contains("client_secret=HUSH-secret"))
-        .respond_with(token("given"))
+        .respond_with(token("HUSH-token"))
         .expect(1)
         .mount(&server)
         .await;
-    reads("/secrets/elastic-key/0123abc", "given")
+    reads("/secrets/elastic-key/0123abc", "HUSH-token")
         .respond_with(secret(r#"{"key": "essu_abc"}"#))
         .expect(1)
         .mount(&server)
@@ -220,8 +223,11 @@ async fn a_login_that_is_refused_is_told_from_one_that_fails_and_both_heal() {
             .mount(&server)
             .await;
     }
-    logins().respond_with(token("given")).mount(&server).await;
-    reads(READ, "given")
+    logins()
+        .respond_with(token("HUSH-token"))
+        .mount(&server)
+        .await;
+    reads(READ, "HUSH-token")
         .respond_with(secret("essu_abc"))
         .mount(&server)
         .await;
@@ -295,7 +301,6 @@ async fn a_vault_or_a_login_that_is_away_or_silent_is_unavailable() {
 #[tokio::test]
 async fn a_token_goes_nowhere_without_tls_except_to_a_vault_on_this_machine() {
     let (server, folder) = (MockServer::start().await, folder());
-    // Asks for a token of another domain than its own, to use it there.
     challenges(&server).await;
     Mock::given(header_exists("Authorization"))
         .respond_with(secret("essu_abc"))
@@ -303,7 +308,7 @@ async fn a_token_goes_nowhere_without_tls_except_to_a_vault_on_this_machine() {
         .mount(&server)
         .await;
     logins()
-        .respond_with(token("given"))
+        .respond_with(token("HUSH-token"))
         .expect(0)
         .mount(&server)
         .await;

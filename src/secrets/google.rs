@@ -29,6 +29,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a fetch may take in all: finding credentials, then the call. The SDK itself sets no limit to the first.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A variable by which the SDK writes every answer into the log, the secret with it.
+const SDK_LOGS: &str = "GOOGLE_CLOUD_RUST_LOGGING";
+
 /// Where the secret is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoogleOptions {
@@ -51,6 +54,8 @@ pub struct GoogleSecret {
     options: GoogleOptions,
     /// Where credentials are asked for, if not where the SDK looks by itself.
     metadata_server: Option<String>,
+    /// Whether the SDK was told to log what it is answered.
+    sdk_logs: bool,
     call_timeout: Duration,
     fetch_timeout: Duration,
     /// Dropped whenever credentials fail or nothing is heard: the SDK asks for tokens in the background, gives up for
@@ -75,6 +80,7 @@ impl GoogleSecret {
         Self {
             options,
             metadata_server: None,
+            sdk_logs: std::env::var_os(SDK_LOGS).is_some_and(|said| said == "true"),
             call_timeout: CALL_TIMEOUT,
             fetch_timeout: FETCH_TIMEOUT,
             client: Mutex::new(None),
@@ -151,6 +157,15 @@ impl GoogleSecret {
     }
 
     async fn ask(&self) -> Result<SecretString, SecretError> {
+        if self.sdk_logs {
+            return Err(SecretError::Denied {
+                place: self.describe(),
+                code: "sdk_logs_secrets".to_owned(),
+                remedy: format!(
+                    "start Latchkey without {SDK_LOGS}: with it the SDK of Google would write the key into the log"
+                ),
+            });
+        }
         let client = self.client().await?;
         let asked = client.access_secret_version().set_name(self.name());
         match asked.send().await {

@@ -60,11 +60,14 @@ fn refusal(status: u16, word: &str) -> ResponseTemplate {
     }))
 }
 
-/// A server that gives out the token `given` and answers `answer` to whoever shows it.
+/// A server that gives out a token and answers `answer` to whoever shows it.
 async fn answering(answer: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
-    tokens().respond_with(token("given")).mount(&server).await;
-    reads(READ, "given")
+    tokens()
+        .respond_with(token("HUSH-token"))
+        .mount(&server)
+        .await;
+    reads(READ, "HUSH-token")
         .respond_with(answer)
         .mount(&server)
         .await;
@@ -83,7 +86,7 @@ async fn refused(answer: ResponseTemplate) -> SecretError {
     let error = fetched(&store(options(&server), &server)).await;
     let error = error.expect_err("not a key");
     let all = format!("{error} {error:?} {}", error.remedy());
-    assert!(!all.contains("HUSH") && !all.contains("given"), "{all}");
+    assert!(!all.contains("HUSH"), "{all}");
     error
 }
 
@@ -91,16 +94,16 @@ async fn refused(answer: ResponseTemplate) -> SecretError {
 async fn the_newest_version_is_read_with_one_token_of_the_metadata_server() {
     let server = MockServer::start().await;
     tokens()
-        .respond_with(token("given"))
+        .respond_with(token("HUSH-token"))
         .expect(1)
         .mount(&server)
         .await;
-    reads(READ, "given")
+    reads(READ, "HUSH-token")
         .respond_with(secret(b"essu_abc\n"))
         .up_to_n_times(1)
         .mount(&server)
         .await;
-    reads(READ, "given")
+    reads(READ, "HUSH-token")
         .respond_with(secret(br#"{"api_key": "essu_xyz"}"#))
         .expect(1)
         .mount(&server)
@@ -110,7 +113,7 @@ async fn the_newest_version_is_read_with_one_token_of_the_metadata_server() {
     assert_eq!(fetched(&store).await.as_deref(), Ok("essu_xyz"));
     let shown = format!("{store:?} {}", store.describe());
     assert!(
-        !shown.contains("essu") && !shown.contains("given"),
+        !shown.contains("essu") && !shown.contains("HUSH"),
         "{shown}"
     );
 }
@@ -118,9 +121,12 @@ async fn the_newest_version_is_read_with_one_token_of_the_metadata_server() {
 #[tokio::test]
 async fn a_version_of_a_regional_secret_is_asked_for_by_its_path() {
     let server = MockServer::start().await;
-    tokens().respond_with(token("given")).mount(&server).await;
+    tokens()
+        .respond_with(token("HUSH-token"))
+        .mount(&server)
+        .await;
     let from = "/v1/projects/access/locations/europe-west3/secrets/elastic-key/versions/7:access";
-    reads(from, "given")
+    reads(from, "HUSH-token")
         .respond_with(secret(br#"{"key": "essu_abc"}"#))
         .expect(1)
         .mount(&server)
@@ -235,7 +241,10 @@ async fn what_is_not_a_key_is_refused_and_never_quoted() {
 #[tokio::test]
 async fn a_service_that_is_away_or_silent_is_unavailable() {
     let metadata = MockServer::start().await;
-    tokens().respond_with(token("given")).mount(&metadata).await;
+    tokens()
+        .respond_with(token("HUSH-token"))
+        .mount(&metadata)
+        .await;
     // A port that was given back is shut.
     let free = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -301,8 +310,11 @@ async fn missing_credentials_are_told_from_a_silent_metadata_server_and_both_hea
         .up_to_n_times(1)
         .mount(&server)
         .await;
-    tokens().respond_with(token("given")).mount(&server).await;
-    reads(READ, "given")
+    tokens()
+        .respond_with(token("HUSH-token"))
+        .mount(&server)
+        .await;
+    reads(READ, "HUSH-token")
         .respond_with(secret(b"essu_abc"))
         .mount(&server)
         .await;
@@ -326,6 +338,20 @@ async fn missing_credentials_are_told_from_a_silent_metadata_server_and_both_hea
 
     store.fetch_timeout = FETCH_TIMEOUT;
     assert_eq!(fetched(&store).await.as_deref(), Ok("essu_abc"));
+}
+
+#[tokio::test]
+async fn nothing_is_asked_while_the_sdk_would_log_the_answer() {
+    let server = answering(secret(b"essu_abc")).await;
+    let mut store = store(options(&server), &server);
+    store.sdk_logs = true;
+    let error = fetched(&store).await.expect_err("it would be logged");
+    assert_eq!(error.code(), "secret_denied");
+    assert!(error.remedy().contains("GOOGLE_CLOUD_RUST_LOGGING"));
+    assert_eq!(
+        server.received_requests().await.map(|all| all.len()),
+        Some(0)
+    );
 }
 
 #[tokio::test]

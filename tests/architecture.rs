@@ -76,6 +76,12 @@ axum: api app sim telemetry
 tokio_cron_scheduler: scheduler app
 aws_config: secrets
 aws_sdk_secretsmanager: secrets
+azure_core: secrets
+azure_identity: secrets
+azure_security_keyvault_secrets: secrets
+google_cloud_auth: secrets
+google_cloud_gax: secrets
+google_cloud_secretmanager_v1: secrets
 clap: cli main
 anyhow: cli app main";
 

@@ -150,6 +150,29 @@ pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
                 field: aws.field.clone(),
             },
         ))),
+        #[cfg(feature = "google")]
+        SecretSource::Google(google) => Ok(Arc::new(crate::secrets::GoogleSecret::new(
+            crate::secrets::GoogleOptions {
+                project: google.project.clone(),
+                secret: google.secret.clone(),
+                version: google.version.clone(),
+                location: google.location.clone(),
+                endpoint_url: google
+                    .endpoint_url
+                    .as_ref()
+                    .map(|url| url.get().to_string()),
+                field: google.field.clone(),
+            },
+        ))),
+        #[cfg(feature = "azure")]
+        SecretSource::Azure(azure) => Ok(Arc::new(crate::secrets::AzureSecret::new(
+            crate::secrets::AzureOptions {
+                vault_url: azure.vault_url.get().clone(),
+                secret: azure.secret.clone(),
+                version: azure.version.clone(),
+                field: azure.field.clone(),
+            },
+        ))),
         #[cfg(feature = "vault")]
         SecretSource::Vault(vault) => Ok(Arc::new(vault_secret(vault)?)),
         #[cfg(feature = "kubernetes")]
@@ -163,7 +186,13 @@ pub(super) fn secret(section: &Secret) -> anyhow::Result<Arc<dyn SecretStore>> {
                 field: object.field.clone(),
             },
         ))),
-        #[cfg(not(all(feature = "aws", feature = "kubernetes", feature = "vault")))]
+        #[cfg(not(all(
+            feature = "aws",
+            feature = "azure",
+            feature = "google",
+            feature = "kubernetes",
+            feature = "vault"
+        )))]
         other => anyhow::bail!("this build cannot read its key from {other:?}: see its features"),
     }
 }

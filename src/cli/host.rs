@@ -29,11 +29,11 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let format = global.output;
     match command {
-        HostCommand::Serve(args) => serve(&args, streams).await,
+        HostCommand::Serve(args) => Box::pin(serve(&args, streams)).await,
         HostCommand::Simulate(args) => simulate::run(args, &mut *streams.out).await.map_err(failed),
         HostCommand::Demo(args) => {
             quiet();
-            demo::run(args.once, &mut *streams.out)
+            Box::pin(demo::run(args.once, &mut *streams.out))
                 .await
                 .map_err(failed)
         }

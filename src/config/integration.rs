@@ -192,10 +192,10 @@ impl Integration {
         self.upstream.check(&format!("{path}.upstream"), problems);
         let path = format!("{path}.rotation");
         self.rotation.check(&path, problems);
-        if self.rotation.every.is_some() && self.secret.env.is_some() {
+        if let (Some(_), Some(problem)) = (self.rotation.every, self.secret.unwritable()) {
             problems.add(
                 format!("{path}.every"),
-                "cannot be kept: a key in an environment variable cannot be replaced",
+                problem,
                 "leave it out, or keep the key in a store that can be written",
             );
         }

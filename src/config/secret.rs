@@ -18,6 +18,14 @@ pub struct Secret {
     /// A secret of AWS Secrets Manager, read with the credentials of this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_secrets_manager: Option<AwsSecretsManager>,
+    /// A secret of Google Secret Manager, read with the credentials of this process. It is only ever read: rotating the
+    /// key needs another place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub google_secret_manager: Option<GoogleSecretManager>,
+    /// A secret of Azure Key Vault, read with the identity of this process. It is only ever read: rotating the key needs
+    /// another place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure_key_vault: Option<AzureKeyVault>,
     /// A secret of HashiCorp Vault or OpenBao, in a key-value engine of version 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultSource>,
@@ -37,6 +45,10 @@ pub struct Secret {
 pub enum SecretSource<'c> {
     /// AWS Secrets Manager.
     Aws(&'c AwsSecretsManager),
+    /// Google Secret Manager.
+    Google(&'c GoogleSecretManager),
+    /// Azure Key Vault.
+    Azure(&'c AzureKeyVault),
     /// Vault or OpenBao.
     Vault(&'c VaultSource),
     /// A Kubernetes Secret.
@@ -52,11 +64,37 @@ impl Secret {
     #[must_use]
     pub fn source(&self) -> Option<SecretSource<'_>> {
         let aws = self.aws_secrets_manager.as_ref().map(SecretSource::Aws);
+        let google = self
+            .google_secret_manager
+            .as_ref()
+            .map(SecretSource::Google);
+        let azure = self.azure_key_vault.as_ref().map(SecretSource::Azure);
         let vault = self.vault.as_ref().map(SecretSource::Vault);
         let kubernetes = self.kubernetes.as_ref().map(SecretSource::Kubernetes);
         let file = self.file.as_ref().map(SecretSource::File);
         let env = self.env.as_ref().map(SecretSource::Env);
-        aws.or(vault).or(kubernetes).or(file).or(env)
+        let clouds = aws.or(google).or(azure);
+        clouds.or(vault).or(kubernetes).or(file).or(env)
+    }
+
+    /// Why a key that is kept here cannot be replaced, where that is certain before anything is asked.
+    pub(super) fn unwritable(&self) -> Option<&'static str> {
+        let places = [
+            (
+                self.env.is_some(),
+                "cannot be kept: a key in an environment variable cannot be replaced",
+            ),
+            (
+                self.google_secret_manager.is_some(),
+                "cannot be kept: Latchkey only reads from Google Secret Manager",
+            ),
+            (
+                self.azure_key_vault.is_some(),
+                "cannot be kept: Latchkey only reads from Azure Key Vault",
+            ),
+        ];
+        let mut named = places.into_iter().filter(|(named, _)| *named);
+        named.next().map(|(_, problem)| problem)
     }
 }
 
@@ -78,6 +116,52 @@ pub struct AwsSecretsManager {
     #[serde(default = "current")]
     #[schemars(schema_with = "text::schemas::aws_word")]
     pub version_stage: String,
+    /// Field that holds the key where the secret is a JSON object.
+    #[serde(default = "field")]
+    #[schemars(length(min = 1, max = 128))]
+    pub field: String,
+}
+
+/// A secret of Google Secret Manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GoogleSecretManager {
+    /// Id of the project that holds the secret, or its number in quotes.
+    #[schemars(schema_with = "text::schemas::cloud_name")]
+    pub project: String,
+    /// Name of the secret, without `projects/`.
+    #[schemars(schema_with = "text::schemas::cloud_name")]
+    pub secret: String,
+    /// Which version: a number in quotes, an alias, or `latest`, which switches when another version is added.
+    #[serde(default = "latest")]
+    #[schemars(schema_with = "text::schemas::cloud_name")]
+    pub version: String,
+    /// Location of a regional secret, such as europe-west3. Left out, the secret is a global one.
+    #[serde(default)]
+    #[schemars(schema_with = "text::schemas::cloud_name")]
+    pub location: Option<String>,
+    /// Another endpoint than Google's, for private endpoints. Plain HTTP only to this machine.
+    #[serde(default)]
+    pub endpoint_url: Option<HttpUrl>,
+    /// Field that holds the key where the secret is a JSON object.
+    #[serde(default = "field")]
+    #[schemars(length(min = 1, max = 128))]
+    pub field: String,
+}
+
+/// A secret of Azure Key Vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AzureKeyVault {
+    /// The vault, such as <https://latchkey.vault.azure.net>. Plain HTTP only to this machine.
+    pub vault_url: HttpUrl,
+    /// Name of the secret.
+    #[schemars(schema_with = "text::schemas::cloud_name")]
+    pub secret: String,
+    /// Which version. Left out, the newest one, which switches when another version is added.
+    #[serde(default)]
+    #[schemars(schema_with = "text::schemas::cloud_name")]
+    pub version: Option<String>,
     /// Field that holds the key where the secret is a JSON object.
     #[serde(default = "field")]
     #[schemars(length(min = 1, max = 128))]
@@ -251,6 +335,10 @@ fn current() -> String {
     "AWSCURRENT".to_owned()
 }
 
+fn latest() -> String {
+    "latest".to_owned()
+}
+
 fn field() -> String {
     "api_key".to_owned()
 }
@@ -279,6 +367,8 @@ impl Secret {
     pub(super) fn check(&self, path: &str, problems: &mut Problems) {
         let places = [
             self.aws_secrets_manager.is_some(),
+            self.google_secret_manager.is_some(),
+            self.azure_key_vault.is_some(),
             self.vault.is_some(),
             self.kubernetes.is_some(),
             self.file.is_some(),
@@ -289,7 +379,8 @@ impl Secret {
             problems.add(
                 path,
                 "does not name exactly one place",
-                "write exactly one of `aws_secrets_manager`, `vault`, `kubernetes`, `file`, `env`",
+                "write exactly one of `aws_secrets_manager`, `google_secret_manager`, `azure_key_vault`, `vault`, \
+                 `kubernetes`, `file`, `env`",
             );
         }
         if let Some(file) = &self.file {
@@ -308,6 +399,18 @@ impl Secret {
                 "aws",
                 cfg!(feature = "aws"),
                 self.aws_secrets_manager.is_some(),
+            ),
+            (
+                "google_secret_manager",
+                "google",
+                cfg!(feature = "google"),
+                self.google_secret_manager.is_some(),
+            ),
+            (
+                "azure_key_vault",
+                "azure",
+                cfg!(feature = "azure"),
+                self.azure_key_vault.is_some(),
             ),
             (
                 "vault",

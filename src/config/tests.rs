@@ -405,6 +405,37 @@ fn integrations_are_checked_one_by_one_and_against_each_other() {
         &at("secret.aws_secrets_manager.secret_id"),
         "spaces",
     );
+    refused_integration(
+        "name: a, secret: {google_secret_manager: {project: access, secret: projects/access/secrets/key}}",
+        &at("secret.google_secret_manager.secret"),
+        "only the last part",
+    );
+    refused_integration(
+        "name: a, secret: {google_secret_manager: {project: access, secret: key, location: 'x.test/'}}",
+        &at("secret.google_secret_manager.location"),
+        "letters, digits",
+    );
+    refused_integration(
+        "name: a, secret: {azure_key_vault: {vault_url: 'http://access.vault.azure.net', secret: key}}",
+        &at("secret.azure_key_vault.vault_url"),
+        "write https",
+    );
+    refused_integration(
+        "name: a, secret: {azure_key_vault: {secret: key}}",
+        &at("secret.azure_key_vault.vault_url"),
+        "is missing",
+    );
+    for place in [
+        "google_secret_manager: {project: access, secret: key}",
+        "azure_key_vault: {vault_url: 'https://access.vault.azure.net', secret: key}",
+        "env: {name: KEY}",
+    ] {
+        refused_integration(
+            &format!("name: a, secret: {{{place}}}, rotation: {{every: 30d}}"),
+            &at("rotation.every"),
+            "cannot be kept",
+        );
+    }
     for (lines, below, said) in [
         ("name: A", "name", "write a valid integration name"),
         ("name: a, kind: ece", "kind", "write one of `elastic_cloud`"),

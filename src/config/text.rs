@@ -130,6 +130,11 @@ pub(super) const GRAMMARS: &[Grammar] = &[
         check: aws_word,
     },
     Grammar {
+        name: "latchkey-cloud-name",
+        what: "a name of letters, digits, '-' and '_' such as elastic-key",
+        check: cloud_name,
+    },
+    Grammar {
         name: "latchkey-kubernetes-name",
         what: "a Kubernetes name of lower-case letters, digits, '-' and '.' such as elastic-key",
         check: kubernetes_name,
@@ -197,6 +202,7 @@ schema_of! {
     caller => "latchkey-caller",
     path => "latchkey-path",
     aws_word => "latchkey-aws-word",
+    cloud_name => "latchkey-cloud-name",
     kubernetes_name => "latchkey-kubernetes-name",
 }
 
@@ -506,6 +512,18 @@ fn aws_word(text: &str) -> Result<(), Fault> {
         return Err(Fault::new(
             "contains spaces or characters that secret stores do not allow there",
             "write it as the store shows it, such as latchkey/elastic or eu-west-1",
+        ));
+    }
+    Ok(())
+}
+
+/// One part of a path at Google or Azure: what it contains can neither become another part nor a host.
+fn cloud_name(text: &str) -> Result<(), Fault> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.is_empty() || text.len() > 255 || !text.chars().all(fits) {
+        return Err(Fault::new(
+            "is not a name of a secret store in the cloud",
+            "write only the last part of what the store shows: letters, digits, '-' and '_', such as elastic-key",
         ));
     }
     Ok(())

@@ -36,8 +36,13 @@ pub enum LoggingError {
 }
 
 /// Dependencies that report their own bookkeeping at INFO, where this project's events say that access changed. The
-/// scheduler of sweeps logs each job it makes, starts and finishes; the sweeps themselves log what they did.
-const CHATTY: &[&str] = &["tokio_cron_scheduler"];
+/// scheduler of sweeps logs each job it makes, starts and finishes; the sweeps themselves log what they did. The SDK of
+/// Azure logs each call that fails; whoever called says what that means.
+const CHATTY: &[&str] = &[
+    "tokio_cron_scheduler",
+    "azure_identity",
+    "typespec_client_core",
+];
 
 /// The filter with the dependencies above at WARN. One that the filter names keeps what it says, and a filter that
 /// lets through no INFO of others stays as it is: this must never make a log louder.

@@ -212,6 +212,8 @@ def test_the_certificate_names_the_services():
                 "azure.workload.identity/tenant-id": "66666666-7777-8888-9999-000000000000",
             },
         ),
+        ("gke-secret-manager", {}),
+        ("aks-key-vault", {"azure.workload.identity/client-id": "11111111-2222-3333-4444-555555555555"}),
         ("smallest", {}),
     ],
 )
@@ -220,7 +222,7 @@ def test_the_service_account_carries_the_identity_of_the_cloud(name, expected):
     assert annotations(account) == expected
     assert account["automountServiceAccountToken"] is False
     labels = one(rendered(name), "Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert labels.get("azure.workload.identity/use") == ("true" if name == "aks" else None)
+    assert labels.get("azure.workload.identity/use") == ("true" if name.startswith("aks") else None)
 
 
 def test_a_role_reads_the_named_secrets_and_nothing_else():
@@ -263,8 +265,8 @@ def test_metadata_services_are_reached_only_where_they_are_the_identity():
         return {to["ipBlock"]["cidr"] for rule in rules for to in rule.get("to", []) if "ipBlock" in to}
 
     assert blocks("aws-pod-identity") == {"169.254.170.23/32", "fd00:ec2::23/128"}
-    assert blocks("gke") == {"169.254.169.252/32", "169.254.169.254/32"}
-    assert blocks("smallest") == blocks("aws-irsa") == set()
+    assert blocks("gke") == blocks("gke-secret-manager") == {"169.254.169.252/32", "169.254.169.254/32"}
+    assert blocks("smallest") == blocks("aws-irsa") == blocks("aks-key-vault") == set()
 
 
 def test_only_named_callers_reach_grpc():

@@ -152,6 +152,16 @@ Everything below works on a copy; `include "latchkey.config" . | fromYaml` gives
 {{- end -}}
 {{- end -}}
 
+{{/* "true" when the pod is told by GKE's metadata server who it is. */}}
+{{- define "latchkey.asksGke" -}}
+{{- if .Values.cloudIdentity.gke.serviceAccount -}}true
+{{- else -}}
+{{- range .Values.config.integrations -}}
+{{- if dig "secret" "google_secret_manager" "" . -}}true{{- break -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* "true" when the pod needs a token of its ServiceAccount: for the API, or for Vault. */}}
 {{- define "latchkey.needsToken" -}}
 {{- range .Values.config.integrations -}}
@@ -168,6 +178,8 @@ Everything below works on a copy; `include "latchkey.config" . | fromYaml` gives
 {{- $texts = append $texts (dig "upstream" "proxy" "" .) -}}
 {{- $texts = append $texts (dig "secret" "vault" "address" "" .) -}}
 {{- $texts = append $texts (dig "secret" "aws_secrets_manager" "endpoint_url" "" .) -}}
+{{- $texts = append $texts (dig "secret" "google_secret_manager" "endpoint_url" "" .) -}}
+{{- $texts = append $texts (dig "secret" "azure_key_vault" "vault_url" "" .) -}}
 {{- end -}}
 {{- range (dig "listen" "oidc" list .Values.config) -}}
 {{- $texts = append $texts (dig "issuer" "" .) -}}

@@ -82,7 +82,7 @@ pub struct PartFill {
 /// Runs a part to its end.
 pub(super) async fn run(part: Part, clock: &dyn Clock, out: &mut dyn Write) -> anyhow::Result<()> {
     match part {
-        Part::Serve(args) => serve(args, out).await,
+        Part::Serve(args) => Box::pin(serve(args, out)).await,
         Part::BareStart(args) => bare_start(&Config::load(&args.config)?).await,
         Part::EmptyServer => empty_server(out).await,
         Part::Fill(args) => fill_ledger(args, clock, out).await,

@@ -10,7 +10,7 @@ mod release;
 mod start;
 mod story;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -74,9 +74,12 @@ pub(super) struct Accord {
 #[derive(Debug)]
 struct Held {
     record: HoldRecord,
-    /// What the witness holds open.
-    open: BTreeMap<(Subject, Assignment), Option<Timestamp>>,
+    /// What the witness holds open; `None` where it cannot be asked, which proves nothing and contradicts nothing.
+    open: Option<Open>,
 }
+
+/// Assignments that a witness holds open.
+type Open = BTreeSet<(Subject, Assignment)>;
 
 /// Why nothing is granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +174,19 @@ impl Hold {
         if works && mark > self.accord.ticked.fetch_max(mark, Ordering::SeqCst) {
             witness.tick(mark);
         }
+        if let Err(error) = self.learn().await {
+            tracing::warn!(
+                integration = %self.integration,
+                error = error.code(),
+                "What the witness knows was not taken over; it is tried again"
+            );
+        }
+    }
+
+    /// What the hold goes by from now on; `None` ends it.
+    fn keep(&self, held: Option<Held>) {
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held.map(Arc::new);
+        self.show();
     }
 
     fn show(&self) {
@@ -204,14 +220,11 @@ impl Hold {
 impl Held {
     /// Whether taking this away is proven: it is ours beyond what the ledger alone says.
     fn permits(&self, record: &MemberRecord, row: &Owned) -> bool {
-        match self.record.evidence {
-            Evidence::Ledger => true,
-            Evidence::Witness => {
-                let name = (record.key.subject.clone(), row.assignment.clone());
-                self.open.contains_key(&name)
-            }
+        match (self.record.evidence, &self.open) {
+            (Evidence::Ledger, _) => true,
+            (Evidence::Witness, Some(open)) => open.contains(&name_of(record, row)),
             // Somebody asked for this end since: that is no guess of an old ledger.
-            Evidence::Nothing => record.grants.iter().any(|grant| {
+            (Evidence::Witness, None) | (Evidence::Nothing, _) => record.grants.iter().any(|grant| {
                 matches!(&grant.state, GrantState::Revoking { since, cause: EndCause::Revoked { .. } }
                     if *since >= self.record.since)
                     && grant
@@ -222,9 +235,18 @@ impl Held {
         }
     }
 
-    /// Whether the witness knows that it is not ours any more.
+    /// Whether the witness knows that it is not ours any more. One that cannot be asked knows nothing.
     fn contradicts(&self, record: &MemberRecord, row: &Owned) -> bool {
-        self.record.evidence == Evidence::Witness && !self.permits(record, row)
+        self.record.evidence == Evidence::Witness
+            && self
+                .open
+                .as_ref()
+                .is_some_and(|open| !open.contains(&name_of(record, row)))
+    }
+
+    /// Whether it goes by a witness that could not be asked yet.
+    fn is_unasked(&self) -> bool {
+        self.record.evidence == Evidence::Witness && self.open.is_none()
     }
 
     fn permits_removal(&self, record: &MemberRecord, assignment: &Assignment) -> bool {
@@ -265,6 +287,10 @@ impl Held {
                     && self.permits(record, row)
             })
     }
+}
+
+fn name_of(record: &MemberRecord, row: &Owned) -> (Subject, Assignment) {
+    (record.key.subject.clone(), row.assignment.clone())
 }
 
 /// The intents of an addition as the witness keeps them, from the record that holds them.

@@ -472,9 +472,8 @@ impl Reconciler {
         if matches!(outcome, Outcome::Done(..)) {
             self.observer.board().note_done();
         }
-        if matches!(outcome, Outcome::Refused(..)) {
-            self.unwitness(&before, assignments);
-        }
+        let _ending =
+            matches!(outcome, Outcome::Refused(..)).then(|| self.unwitness(&before, assignments));
         self.count_lateness(&before, kind, assignments, outcome.evidence().elapsed_ms);
         for assignment in assignments {
             progress.sent.insert((kind, assignment.clone()));
@@ -522,7 +521,7 @@ impl Reconciler {
         before: &MemberRecord,
         assignments: &[Assignment],
     ) -> Result<(), LedgerError> {
-        self.unwitness(before, assignments);
+        let _ending = self.unwitness(before, assignments);
         self.update(&before.key, |draft, now| {
             draft.undo_intent(before, assignments, now)
         })

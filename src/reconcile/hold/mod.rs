@@ -4,6 +4,7 @@
 //! noticed at start, and until an operator has looked nothing is added and only what is proven is taken away. Never
 //! removes anything itself: passes do, with what this leaves of their plan.
 
+mod accord;
 mod plan;
 mod recover;
 mod release;
@@ -11,12 +12,11 @@ mod start;
 mod story;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::TimeDelta;
 use metrics::{describe_gauge, gauge};
-use tokio::sync::Mutex;
 
 use super::pass::{Progress, Reconciler};
 use super::plan::{Expected, Plan};
@@ -27,9 +27,10 @@ use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::{Due, MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind};
 use crate::ports::ledger::{Evidence, HoldRecord, LedgerError};
-use crate::ports::witness::{Intent, Result as Witnessed};
-use crate::ports::{Clock, Ledger, Witness};
+use crate::ports::witness::Intent;
 
+use self::accord::Accord;
+pub(super) use self::accord::Ending;
 pub use plan::{HeldAction, HeldItem, HoldPlan};
 pub use recover::{RECOVERED_CALLER, Rebuilt, RebuiltAssignment, rebuild};
 pub use release::ReleaseError;
@@ -53,29 +54,14 @@ pub fn describe_metrics() {
     );
 }
 
-/// The witness, shared by all integrations of a process.
-#[derive(Debug)]
-pub(super) struct Accord {
-    ledger: Arc<dyn Ledger>,
-    clock: Arc<dyn Clock>,
-    witness: Option<Arc<dyn Witness>>,
-    integrations: Vec<IntegrationName>,
-    /// Whether the witness belongs to this ledger, so that what it is told about the ledger is true of it.
-    agreed: AtomicBool,
-    /// Whether the last write of the witness came through.
-    writable: AtomicBool,
-    /// How far the witness was last told that the ledger is.
-    ticked: AtomicU64,
-    /// Held by whoever makes ledger and witness agree.
-    turn: Mutex<()>,
-}
-
 /// What an integration in hold goes by.
 #[derive(Debug)]
 struct Held {
     record: HoldRecord,
     /// What the witness holds open; `None` where it cannot be asked, which proves nothing and contradicts nothing.
     open: Option<Open>,
+    /// Whether the witness is there and could not be read, so that it is asked again.
+    is_unread: bool,
 }
 
 /// Assignments that a witness holds open.
@@ -96,28 +82,6 @@ pub struct Hold {
     integration: IntegrationName,
     accord: Arc<Accord>,
     held: RwLock<Option<Arc<Held>>>,
-}
-
-impl Accord {
-    /// How far the ledger is, where that says something to this witness.
-    fn mark(&self) -> u64 {
-        if !self.agreed.load(Ordering::SeqCst) {
-            return 0;
-        }
-        *self.ledger.changes().borrow()
-    }
-
-    async fn intend(&self, intents: Vec<Intent>) -> Witnessed<()> {
-        let Some(witness) = &self.witness else {
-            return Ok(());
-        };
-        if intents.is_empty() {
-            return Ok(());
-        }
-        let done = witness.intend(intents, self.mark()).await;
-        self.writable.store(done.is_ok(), Ordering::SeqCst);
-        done
-    }
 }
 
 impl Hold {
@@ -210,10 +174,34 @@ impl Hold {
         }
     }
 
-    fn ended(&self, key: &MemberKey, assignments: Vec<Assignment>) {
-        if let (false, Some(witness)) = (assignments.is_empty(), &self.accord.witness) {
-            witness.end(key, assignments, self.accord.mark());
+    /// Tells the witness that the ledger gave an assignment up which may still be there. After the commit: a crash in
+    /// between leaves it open, and repeating the decision tells it once more.
+    pub async fn note_given_up(&self, key: &MemberKey, assignment: &Assignment) {
+        let accord = &self.accord;
+        if accord.witness.is_none() {
+            return;
         }
+        accord.end(key, vec![assignment.clone()]);
+        // A grant may have made it ours again before the witness was told.
+        let told = match accord.ledger.member(key).await {
+            Ok(record) => {
+                let again = record.owned(assignment).map(|row| intent_of(key, row));
+                let again = again.into_iter().collect();
+                accord.intend(again).await.map_err(|error| error.chain())
+            }
+            Err(error) => Err(error.code().to_owned()),
+        };
+        if let Err(error) = told {
+            tracing::error!(
+                integration = %self.integration,
+                error,
+                "Witness may not know of access that was given again"
+            );
+        }
+    }
+
+    fn ends(&self, key: &MemberKey, assignments: Vec<Assignment>) -> Option<Ending> {
+        self.accord.end_before_commit(key, assignments)
     }
 }
 
@@ -242,11 +230,6 @@ impl Held {
                 .open
                 .as_ref()
                 .is_some_and(|open| !open.contains(&name_of(record, row)))
-    }
-
-    /// Whether it goes by a witness that could not be asked yet.
-    fn is_unasked(&self) -> bool {
-        self.record.evidence == Evidence::Witness && self.open.is_none()
     }
 
     fn permits_removal(&self, record: &MemberRecord, assignment: &Assignment) -> bool {
@@ -410,22 +393,24 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Nothing was sent, or nothing came of it: what was not ours before is not ours now.
-    pub(super) fn unwitness(&self, before: &MemberRecord, assignments: &[Assignment]) {
-        if let Some(hold) = &self.hold {
-            let never = assignments
-                .iter()
-                .filter(|assignment| before.owned(assignment).is_none());
-            hold.ended(&before.key, never.cloned().collect());
-        }
+    /// Nothing was sent, or nothing came of it: what was not ours before is not ours now. The answer is kept until that
+    /// is committed.
+    pub(super) fn unwitness(
+        &self,
+        before: &MemberRecord,
+        assignments: &[Assignment],
+    ) -> Option<Ending> {
+        let never = assignments
+            .iter()
+            .filter(|assignment| before.owned(assignment).is_none());
+        let hold = self.hold.as_ref()?;
+        hold.ends(&before.key, never.cloned().collect())
     }
 
     /// Tells the witness what a commit is about to give up. Before the commit: a crash in between leaves the ledger to
-    /// look once more, and nothing open that is not ours.
-    pub(super) fn witness_ends(&self, key: &MemberKey, audit: &[AuditEvent]) {
-        if let Some(hold) = &self.hold {
-            hold.ended(key, closed_by(audit));
-        }
+    /// look once more, and nothing open that is not ours. The answer is kept until the commit is done.
+    pub(super) fn witness_ends(&self, key: &MemberKey, audit: &[AuditEvent]) -> Option<Ending> {
+        self.hold.as_ref()?.ends(key, closed_by(audit))
     }
 }
 

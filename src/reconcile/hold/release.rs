@@ -52,6 +52,7 @@ impl Hold {
         let identity = ledger.identity().await?;
         let held = self.asked_again(&held).await?;
         self.correct(&held).await?;
+        let alone = accord.alone().await;
         let mut generation = identity.generation;
         let mut intents = Vec::new();
         if let Some(witness) = &accord.witness {
@@ -63,16 +64,17 @@ impl Hold {
         }
         generation += 1;
         ledger.agree(generation, accord.witness.is_some()).await?;
-        if let Some(witness) = &accord.witness {
+        if accord.witness.is_some() {
             let binding = Binding {
                 ledger: identity.id,
                 generation,
             };
             let last = ledger.last_sequence().await?;
-            witness.begin(binding, last, intents).await?;
+            alone.begin(binding, last, intents).await?;
             accord.agreed.store(true, Ordering::SeqCst);
             accord.writable.store(true, Ordering::SeqCst);
         }
+        drop(alone);
         let event = EventKind::HoldReleased {
             by: by.to_owned(),
             reason: reason.to_owned(),
@@ -106,8 +108,11 @@ impl Hold {
                 }
             }
         }
-        let record = held.record.clone();
-        Ok(Held { record, open })
+        Ok(Held {
+            record: held.record.clone(),
+            open,
+            is_unread: false,
+        })
     }
 
     /// What the witness is to hold open after the release: of this integration what the ledger owns, of the others what

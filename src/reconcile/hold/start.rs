@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use tokio::sync::Mutex;
 
+use super::accord::Accord;
 use super::recover::take_over;
-use super::{Accord, Held, Hold, Open, intent_of};
+use super::{Held, Hold, Open, intent_of};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Due, DueKind, MemberKey};
@@ -131,16 +131,12 @@ pub async fn settle_at_start(
         .into_iter()
         .map(|hold| (hold.integration.clone(), hold))
         .collect();
-    let accord = Arc::new(Accord {
-        ledger: Arc::clone(&ledger),
-        clock: Arc::clone(&clock),
-        witness: witness.clone(),
-        integrations: integrations.to_vec(),
-        agreed: AtomicBool::new(false),
-        writable: AtomicBool::new(true),
-        ticked: AtomicU64::new(0),
-        turn: Mutex::new(()),
-    });
+    let accord = Arc::new(Accord::new(
+        Arc::clone(&ledger),
+        Arc::clone(&clock),
+        witness.clone(),
+        integrations.to_vec(),
+    ));
     if reasons.is_empty()
         && let Err(error) = accord.settle().await
     {
@@ -155,19 +151,20 @@ pub async fn settle_at_start(
             }
         }
     }
-    let open = if reasons.is_empty() && known.is_empty() {
-        None
+    let knowledge = if reasons.is_empty() && known.is_empty() {
+        Knowledge::Nothing
     } else {
-        match consult(witness.as_deref(), found.as_ref(), &reasons).await {
-            Knowledge::Open(open) => Some(open),
-            Knowledge::Nothing => None,
-            Knowledge::Unreadable(error) => {
-                tracing::error!(
-                    error = error.chain(),
-                    "Witness cannot be read; nothing is proven or contradicted by it"
-                );
-                None
-            }
+        consult(witness.as_deref(), found.as_ref(), &reasons).await
+    };
+    let (open, is_unread) = match knowledge {
+        Knowledge::Open(open) => (Some(open), false),
+        Knowledge::Nothing => (None, false),
+        Knowledge::Unreadable(error) => {
+            tracing::error!(
+                error = error.chain(),
+                "Witness cannot be read; nothing is proven or contradicted by it"
+            );
+            (None, true)
         }
     };
     let mut holds = BTreeMap::new();
@@ -198,8 +195,11 @@ pub async fn settle_at_start(
                     reasons = codes.join(" "),
                     "In hold: nothing is granted and only what is proven is removed; `latchkey hold` shows why"
                 );
-                let open = mine.map(names);
-                Some(Held { record, open })
+                Some(Held {
+                    record,
+                    open: mine.map(names),
+                    is_unread: is_unread && by_witness,
+                })
             }
         };
         let hold = Hold::new(name.clone(), Arc::clone(&accord), held);
@@ -400,21 +400,19 @@ impl Hold {
     pub(super) async fn learn(&self) -> Result<(), LedgerError> {
         let accord = &self.accord;
         let _turn = accord.turn.lock().await;
-        let Some(held) = self.held().filter(|held| held.is_unasked()) else {
+        let Some(held) = self.held().filter(|held| held.is_unread) else {
             return Ok(());
         };
-        // One that was begun anew meanwhile only knows what the ledger told it.
-        if accord.agreed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
         let Knowledge::Open(open) = accord.consult().await? else {
             return Ok(());
         };
         let mine = of(&self.integration, &open);
         import(accord.ledger.as_ref(), accord.clock.as_ref(), &mine).await?;
-        let record = held.record.clone();
-        let open = Some(names(mine));
-        self.keep(Some(Held { record, open }));
+        self.keep(Some(Held {
+            record: held.record.clone(),
+            open: Some(names(mine)),
+            is_unread: false,
+        }));
         tracing::warn!(integration = %self.integration, "Witness can be read again");
         Ok(())
     }
@@ -455,11 +453,12 @@ impl Accord {
         };
         if !identity.witnessed {
             // First use: what is owned already becomes known to the witness.
+            let alone = self.alone().await;
             let mut intents = Vec::new();
             for name in &self.integrations {
                 intents.extend(owned_of(self.ledger.as_ref(), name).await?);
             }
-            witness
+            alone
                 .begin(bound(identity.generation), last, intents)
                 .await?;
         }

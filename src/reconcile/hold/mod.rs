@@ -8,6 +8,7 @@ mod accord;
 mod plan;
 mod recover;
 mod release;
+mod shapes;
 mod start;
 mod story;
 
@@ -386,7 +387,7 @@ impl Reconciler {
         );
         progress.stop = Some(CODE.to_owned());
         self.update(&before.key, |draft, now| {
-            draft.undo_intent(before, assignments, now);
+            draft.take_back(WriteKind::Add, before, assignments, CODE, now);
             self.back_off(draft, CODE, now);
         })
         .await?;

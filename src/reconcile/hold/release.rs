@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::start::{Knowledge, import, names, of, owned_of};
+use super::story::CONTRADICTED;
 use super::{Held, Hold};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
@@ -213,7 +214,7 @@ fn corrected(record: MemberRecord, held: &Held, now: Timestamp) -> Draft {
     for assignment in &over {
         draft.drift(
             now,
-            "contradicted",
+            CONTRADICTED,
             assignment,
             "left alone: the witness saw its end",
         );

@@ -9,6 +9,9 @@ use super::grant::EndCause;
 use super::ids::{CallerName, GrantId, IntegrationName};
 use super::member::{MemberKey, WriteKind};
 
+/// The outcome of a call that was taken back before a byte left.
+pub const NOT_SENT: &str = "not_sent";
+
 /// One entry of the audit, written in the transaction of the state it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
@@ -172,6 +175,9 @@ pub enum EventKind {
         assignments: Vec<String>,
         /// Entries of the same role that must survive a removal.
         must_survive: Vec<String>,
+        /// Whether it puts back what was not ours and a removal of ours took along. Never in events of earlier releases.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        put_back: bool,
     },
     /// A mutation was answered, refused, or left unknown.
     CallEnded {
@@ -179,7 +185,7 @@ pub enum EventKind {
         write: WriteKind,
         /// The assignments it carried.
         assignments: Vec<String>,
-        /// `done`, `refused` or `unknown`.
+        /// `done`, `refused`, `unknown`, or `not_sent` where the intent was taken back before a byte left.
         outcome: String,
         /// Evidence of the call.
         evidence: CallEvidence,

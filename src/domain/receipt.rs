@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::assignment::Assignment;
-use super::event::CallEvidence;
+use super::event::{CallEvidence, NOT_SENT};
 use super::grant::{EndCause, GrantState, Holding};
 use super::ids::{CallerName, GrantId, IntegrationName, RequestId};
 use super::member::Subject;
@@ -61,6 +61,9 @@ impl Calls {
 
     /// A call was answered at `at`, or is known to get no answer.
     pub fn end(&mut self, outcome: &str, evidence: &CallEvidence, at: Timestamp) {
+        if outcome == NOT_SENT {
+            return;
+        }
         if evidence.attempts > 0 {
             let elapsed = i64::try_from(evidence.elapsed_ms).unwrap_or(0);
             let left_at = at - TimeDelta::milliseconds(elapsed);

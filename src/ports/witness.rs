@@ -75,7 +75,7 @@ pub struct Found {
 
 /// Why the witness could not do it. Nothing may be added upstream then; removals do not ask.
 #[derive(Debug, thiserror::Error)]
-#[error("{action}: the witness cannot be written")]
+#[error("{action}: the witness does not work")]
 pub struct WitnessError {
     /// What was being done.
     pub action: &'static str,

@@ -41,7 +41,7 @@ impl Reconciler {
             ..
         } = draft;
         super::receipt::keep(&mut record, &audit);
-        self.witness_ends(&record.key, &audit);
+        let _ending = self.witness_ends(&record.key, &audit);
         let ended: Vec<_> = record
             .grants
             .iter()

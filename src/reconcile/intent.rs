@@ -9,7 +9,7 @@ use super::plan::{Expected, must_survive};
 use super::settle::Draft;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
-use crate::domain::event::EventKind;
+use crate::domain::event::{CallEvidence, EventKind, NOT_SENT};
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, Holding, LastError};
 use crate::domain::member::{
     LastWrite, MemberRecord, Owned, Phase, Survivor, WriteKind, WriteOutcome,
@@ -159,6 +159,7 @@ impl Draft {
                 write: kind,
                 assignments,
                 must_survive,
+                put_back: false,
             },
         );
     }
@@ -222,6 +223,31 @@ impl Draft {
             concerned
         });
         self.changed = true;
+    }
+
+    /// The call of an intent was not sent and never will be: ownership is as it was before, and the audit says so.
+    pub fn take_back(
+        &mut self,
+        kind: WriteKind,
+        before: &MemberRecord,
+        assignments: &[Assignment],
+        code: &str,
+        now: Timestamp,
+    ) {
+        self.undo_intent(before, assignments, now);
+        let evidence = CallEvidence {
+            code: Some(code.to_owned()),
+            ..CallEvidence::default()
+        };
+        self.note(
+            now,
+            EventKind::CallEnded {
+                write: kind,
+                assignments: assignments.iter().map(ToString::to_string).collect(),
+                outcome: NOT_SENT.to_owned(),
+                evidence,
+            },
+        );
     }
 
     /// A definite refusal, every attempt of it: nothing happened, and ownership is as it was before the intent.

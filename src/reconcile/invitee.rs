@@ -470,6 +470,7 @@ impl Reconciler {
             };
             into.record.due = Some(into.record.due.map_or(due, |earlier| earlier.min(due)));
             super::receipt::keep(&mut into.record, &into.audit);
+            let _ending = self.witness_ends(&into_key, &into.audit);
             let commit = MemberCommit {
                 record: into.record,
                 audit: into.audit,

@@ -20,6 +20,7 @@ mod new_key;
 pub mod observer;
 mod outcome;
 mod overwrite;
+mod owed;
 mod owners;
 pub mod pass;
 pub mod plan;

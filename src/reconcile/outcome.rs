@@ -211,6 +211,7 @@ impl Reconciler {
             write: WriteKind::Add,
             assignments: texts.clone(),
             must_survive: Vec::new(),
+            put_back: true,
         };
         draft.audit.push(AuditEvent::member(now, &key, intent));
         draft.record.due = Some(self.due_now(&draft.record, now));

@@ -452,7 +452,7 @@ impl Reconciler {
                 }
                 // A grant or extension that was accepted since then is decided on before anything is sent.
                 if self.ledger.version(&key).await? != version {
-                    return self.take_back(&before, assignments).await;
+                    return self.take_back(kind, &before, assignments).await;
                 }
             }
             Err(LedgerError::Conflict { .. }) => return Ok(()),
@@ -480,9 +480,8 @@ impl Reconciler {
         if matches!(outcome, Outcome::Done(..)) {
             self.observer.board().note_done();
         }
-        if matches!(outcome, Outcome::Refused(..)) {
-            self.unwitness(&before, assignments);
-        }
+        let _ending =
+            matches!(outcome, Outcome::Refused(..)).then(|| self.unwitness(&before, assignments));
         self.count_lateness(&before, kind, assignments, outcome.evidence().elapsed_ms);
         for assignment in assignments {
             progress.sent.insert((kind, assignment.clone()));
@@ -527,12 +526,13 @@ impl Reconciler {
     /// The intent was overtaken before a byte left: ownership goes back to what it was.
     pub(super) async fn take_back(
         &self,
+        kind: WriteKind,
         before: &MemberRecord,
         assignments: &[Assignment],
     ) -> Result<(), LedgerError> {
-        self.unwitness(before, assignments);
+        let _ending = self.unwitness(before, assignments);
         self.update(&before.key, |draft, now| {
-            draft.undo_intent(before, assignments, now)
+            draft.take_back(kind, before, assignments, "overtaken", now)
         })
         .await
     }

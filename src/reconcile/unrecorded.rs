@@ -229,6 +229,7 @@ impl Reconciler {
             write: WriteKind::Remove,
             assignments: assignments.clone(),
             must_survive: Vec::new(),
+            put_back: false,
         };
         let ended = EventKind::CallEnded {
             write: WriteKind::Remove,

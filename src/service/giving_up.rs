@@ -69,6 +69,14 @@ pub enum Forgetting {
     },
 }
 
+impl Forgetting {
+    fn assignment(&self) -> &Assignment {
+        match self {
+            Self::Proposed { assignment, .. } | Self::Forgotten { assignment, .. } => assignment,
+        }
+    }
+}
+
 /// What became of an adoption.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
@@ -122,7 +130,9 @@ impl Service {
             let mut record = self.ledger.member(key).await?;
             let now = self.clock.now();
             let Some(row) = find(&record, access)? else {
-                return known_forgotten(&record, access).ok_or(ServiceError::NotOwned);
+                let known = known_forgotten(&record, access).ok_or(ServiceError::NotOwned)?;
+                self.tell_witness(key, known.assignment()).await;
+                return Ok(known);
             };
             may_be_forgotten(&record, row, now)?;
             let assignment = row.assignment.clone();
@@ -173,6 +183,7 @@ impl Service {
                 event.caller.get_or_insert_with(|| caller.name.clone());
             }
             if self.store(record, audit).await? {
+                self.tell_witness(key, &assignment).await;
                 tracing::error!(
                     integration = %key.integration, member = %key.subject, %assignment,
                     "Access was given up without being seen gone; it is watched for"
@@ -227,12 +238,15 @@ impl Service {
             let record = self.ledger.member(key).await?;
             let now = self.clock.now();
             let Some(row) = find(&record, access)? else {
-                return known_adopted(&record, access).ok_or(ServiceError::NotOwned);
+                let known = known_adopted(&record, access).ok_or(ServiceError::NotOwned)?;
+                self.tell_witness(key, &known.assignment).await;
+                return Ok(known);
             };
             may_be_adopted(row)?;
             let assignment = row.assignment.clone();
             let (record, audit, grants) = adopt(record, &assignment, requester, reason, now);
             if self.store(record, audit).await? {
+                self.tell_witness(key, &assignment).await;
                 return Ok(Adopted { assignment, grants });
             }
         }
@@ -258,6 +272,14 @@ impl Service {
             }
         };
         Ok(subject_key(&integration.name, Subject::Member(user)))
+    }
+
+    /// What is not ours any more must not come back out of the witness.
+    async fn tell_witness(&self, key: &MemberKey, assignment: &Assignment) {
+        let integration = self.integrations.get(&key.integration);
+        if let Some(hold) = integration.and_then(|integration| integration.hold.as_ref()) {
+            hold.note_given_up(key, assignment).await;
+        }
     }
 
     /// Stores a decision and has the member looked at. `false`: decide again.
@@ -400,7 +422,11 @@ fn forget(
     confirmed_by: &str,
     now: Timestamp,
 ) -> (MemberRecord, Vec<AuditEvent>, Vec<GrantId>) {
-    record.owned.retain(|row| row.assignment != *assignment);
+    for row in &mut record.owned {
+        // What is given up is not put back either.
+        row.must_survive
+            .retain(|survivor| survivor.assignment != *assignment);
+    }
     let Proposal { by, reason, .. } = proposal.clone();
     record.evidence.give_up(
         assignment,
@@ -429,8 +455,7 @@ fn forget(
         confirmed_by: confirmed_by.to_owned(),
         reason,
     };
-    let (record, audit, ended) = finish(record, kind, now);
-    (record, audit, ended)
+    finish(record, assignment, kind, now)
 }
 
 /// Makes an assignment standing access. Pure. Answers the record, its audit, and the grants that wanted it.
@@ -441,7 +466,6 @@ fn adopt(
     reason: &str,
     now: Timestamp,
 ) -> (MemberRecord, Vec<AuditEvent>, Vec<GrantId>) {
-    record.owned.retain(|row| row.assignment != *assignment);
     record.evidence.give_up(
         assignment,
         &GivenUp::Adopted {
@@ -466,19 +490,22 @@ fn adopt(
         by: by.to_owned(),
         reason: reason.to_owned(),
     };
-    let (record, audit, _) = finish(record, kind, now);
+    let (record, audit, _) = finish(record, assignment, kind, now);
     (record, audit, grants)
 }
 
-/// Ends the grants that waited for nothing else, with the event of the decision first.
+/// Takes an assignment out of what is ours and ends the grants that waited for nothing else, with the event of the
+/// decision first.
 fn finish(
     record: MemberRecord,
+    assignment: &Assignment,
     kind: EventKind,
     now: Timestamp,
 ) -> (MemberRecord, Vec<AuditEvent>, Vec<GrantId>) {
     let first = AuditEvent::member(now, &record.key, kind);
     let mut draft = Draft::new(record);
     draft.audit.push(first);
+    draft.disown(assignment, now);
     draft.finish(now);
     let Draft {
         mut record, audit, ..

@@ -73,8 +73,9 @@ impl Service {
     /// Ends a hold: from here on the ledger is taken at its word. Answers whether there was one.
     ///
     /// # Errors
-    /// [`ServiceError::UnknownIntegration`], [`ServiceError::Unwitnessed`] when the witness cannot be made to agree, and
-    /// failures of the ledger; the hold goes on then.
+    /// [`ServiceError::UnknownIntegration`], [`ServiceError::Unwitnessed`] when the witness cannot be made to agree,
+    /// [`ServiceError::Unfit`] when it cannot be read and it alone knows what is open, and failures of the ledger; the
+    /// hold goes on then.
     pub async fn release_hold(
         &self,
         caller: &CallerName,
@@ -92,6 +93,13 @@ impl Service {
             Err(ReleaseError::Witness(error)) => {
                 tracing::error!(integration = %integration.name, error = error.chain(), "Hold was not released");
                 Err(ServiceError::Unwitnessed)
+            }
+            Err(ReleaseError::Unreadable(error)) => {
+                tracing::error!(integration = %integration.name, error = error.chain(), "Hold was not released");
+                Err(ServiceError::Unfit {
+                    code: "witness_unreadable",
+                    problem: "the witness cannot be read, and it knows what is ours better than the ledger: put the right one back and start again; or move it away and start again, to take the ledger at its word",
+                })
             }
         }
     }

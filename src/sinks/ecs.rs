@@ -152,7 +152,7 @@ fn class(name: &str, kind: &Value) -> (Vec<&'static str>, &'static str) {
 fn outcome(name: &str, kind: &Value) -> Option<&'static str> {
     match (name, kind["outcome"].as_str()) {
         ("request_refused" | "removal_blocked", _)
-        | ("call_ended" | "call_made", Some("refused")) => Some("failure"),
+        | ("call_ended" | "call_made", Some("refused" | "not_sent")) => Some("failure"),
         ("call_ended" | "call_made", Some("done"))
         | ("grant_accepted" | "grant_extended" | "second_look", _) => Some("success"),
         ("call_ended" | "call_made", _) => Some("unknown"),

@@ -22,6 +22,7 @@ struct State {
     /// Times that something was intended.
     intended: u64,
     fails: bool,
+    hidden: bool,
 }
 
 /// A witness that forgets everything with the process.
@@ -48,6 +49,7 @@ impl MemoryWitness {
                 open: BTreeMap::new(),
                 intended: 0,
                 fails: false,
+                hidden: false,
             }),
         }
     }
@@ -55,6 +57,11 @@ impl MemoryWitness {
     /// From now on writing fails, or works again.
     pub fn fail(&self, fails: bool) {
         self.lock().fails = fails;
+    }
+
+    /// From now on its open intents cannot be read, or can be again.
+    pub fn hide(&self, hidden: bool) {
+        self.lock().hidden = hidden;
     }
 
     /// Loses everything, as a deleted file does, or one that cannot be read.
@@ -105,7 +112,14 @@ impl Witness for MemoryWitness {
     }
 
     async fn open_intents(&self) -> Result<Vec<Intent>> {
-        Ok(self.lock().open.values().cloned().collect())
+        let state = self.lock();
+        if state.hidden {
+            return Err(WitnessError {
+                action: "reading open intents",
+                source: "it was made to fail".into(),
+            });
+        }
+        Ok(state.open.values().cloned().collect())
     }
 
     async fn intend(&self, intents: Vec<Intent>, mark: u64) -> Result<()> {

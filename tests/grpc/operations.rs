@@ -1,17 +1,20 @@
 //! Receipts, overdue removals, forgetting and adopting, over the wire.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use latchkey::api::pb;
 use latchkey::api::pb::audit_service_client::AuditServiceClient;
 use latchkey::api::pb::operations_service_client::OperationsServiceClient;
 use latchkey::domain::grant::Grant;
-use latchkey::domain::ids::GrantId;
+use latchkey::domain::ids::{GrantId, IntegrationName};
 use latchkey::domain::member::{
     Blocked, LastWrite, MemberKey, Owned, Phase, WriteKind, WriteOutcome,
 };
-use latchkey::ports::Ledger as _;
 use latchkey::ports::ledger::{EventFilter, MemberCommit};
+use latchkey::ports::witness::Intent;
+use latchkey::ports::{Ledger as _, Witness};
+use latchkey::witness::MemoryWitness;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
@@ -398,6 +401,64 @@ async fn giving_up_needs_a_person_a_reason_and_something_that_is_ours() {
         (refused.code(), reason(&refused).as_str()),
         (Code::NotFound, "ACCESS_NOT_OWNED")
     );
+}
+
+#[tokio::test]
+async fn the_witness_hears_of_what_is_given_up() {
+    let witness = Arc::new(MemoryWitness::new());
+    let name = IntegrationName::parse("main").expect("valid");
+    let bed = Bed::held(Arc::clone(&witness) as Arc<dyn Witness>, &name).await;
+    bed.connector()
+        .release_hold(pb::ReleaseHoldRequest {
+            integration: String::new(),
+            requester: "ada".to_owned(),
+            reason: "looked".to_owned(),
+        })
+        .await
+        .expect("released");
+    let id = bed.grant("r1").await.id;
+    bed.activate(&id).await;
+    own(&bed, &id, false).await;
+    let grant = stored(&bed, &id).await;
+    let at = latchkey::ports::Clock::now(bed.clock.as_ref());
+    let intents = |grant: &Grant| {
+        let of = |held: &latchkey::domain::grant::GrantedAssignment| Intent {
+            integration: grant.integration.clone(),
+            subject: grant.subject.clone(),
+            assignment: held.assignment.clone(),
+            must_end_by: None,
+            at,
+        };
+        grant.assignments.iter().map(of).collect::<Vec<_>>()
+    };
+    witness.intend(intents(&grant), 0).await.expect("noted");
+    assert_eq!(witness.open_intents().await.expect("readable").len(), 1);
+    let adopt = || pb::AdoptAccessRequest {
+        access: access("a"),
+        requester: "grace".to_owned(),
+        reason: "stays".to_owned(),
+    };
+    operations(&bed)
+        .adopt_access(adopt())
+        .await
+        .expect("adopted");
+    assert_eq!(witness.open_intents().await.expect("readable"), []);
+    // A crash before the witness was told is made good by asking once more.
+    witness.intend(intents(&grant), 0).await.expect("noted");
+    operations(&bed).adopt_access(adopt()).await.expect("known");
+    assert_eq!(witness.open_intents().await.expect("readable"), []);
+
+    let id = bed.grant("r2").await.id;
+    bed.activate(&id).await;
+    own(&bed, &id, true).await;
+    witness.intend(intents(&grant), 0).await.expect("noted");
+    for who in ["ada", "grace"] {
+        operations(&bed)
+            .forget_access(forget(who))
+            .await
+            .expect("two people");
+    }
+    assert_eq!(witness.open_intents().await.expect("readable"), []);
 }
 
 #[tokio::test]

@@ -4,19 +4,20 @@
 //! noticed at start, and until an operator has looked nothing is added and only what is proven is taken away. Never
 //! removes anything itself: passes do, with what this leaves of their plan.
 
+mod accord;
 mod plan;
 mod recover;
 mod release;
+mod shapes;
 mod start;
 mod story;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::TimeDelta;
 use metrics::{describe_gauge, gauge};
-use tokio::sync::Mutex;
 
 use super::pass::{Progress, Reconciler};
 use super::plan::{Expected, Plan};
@@ -27,9 +28,10 @@ use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::{Due, MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind};
 use crate::ports::ledger::{Evidence, HoldRecord, LedgerError};
-use crate::ports::witness::{Intent, Result as Witnessed};
-use crate::ports::{Clock, Ledger, Witness};
+use crate::ports::witness::Intent;
 
+use self::accord::Accord;
+pub(super) use self::accord::Ending;
 pub use plan::{HeldAction, HeldItem, HoldPlan};
 pub use recover::{RECOVERED_CALLER, Rebuilt, RebuiltAssignment, rebuild};
 pub use release::ReleaseError;
@@ -53,30 +55,18 @@ pub fn describe_metrics() {
     );
 }
 
-/// The witness, shared by all integrations of a process.
-#[derive(Debug)]
-pub(super) struct Accord {
-    ledger: Arc<dyn Ledger>,
-    clock: Arc<dyn Clock>,
-    witness: Option<Arc<dyn Witness>>,
-    integrations: Vec<IntegrationName>,
-    /// Whether the witness belongs to this ledger, so that what it is told about the ledger is true of it.
-    agreed: AtomicBool,
-    /// Whether the last write of the witness came through.
-    writable: AtomicBool,
-    /// How far the witness was last told that the ledger is.
-    ticked: AtomicU64,
-    /// Held by whoever makes ledger and witness agree.
-    turn: Mutex<()>,
-}
-
 /// What an integration in hold goes by.
 #[derive(Debug)]
 struct Held {
     record: HoldRecord,
-    /// What the witness holds open.
-    open: BTreeMap<(Subject, Assignment), Option<Timestamp>>,
+    /// What the witness holds open; `None` where it cannot be asked, which proves nothing and contradicts nothing.
+    open: Option<Open>,
+    /// Whether the witness is there and could not be read, so that it is asked again.
+    is_unread: bool,
 }
+
+/// Assignments that a witness holds open.
+type Open = BTreeSet<(Subject, Assignment)>;
 
 /// Why nothing is granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,28 +83,6 @@ pub struct Hold {
     integration: IntegrationName,
     accord: Arc<Accord>,
     held: RwLock<Option<Arc<Held>>>,
-}
-
-impl Accord {
-    /// How far the ledger is, where that says something to this witness.
-    fn mark(&self) -> u64 {
-        if !self.agreed.load(Ordering::SeqCst) {
-            return 0;
-        }
-        *self.ledger.changes().borrow()
-    }
-
-    async fn intend(&self, intents: Vec<Intent>) -> Witnessed<()> {
-        let Some(witness) = &self.witness else {
-            return Ok(());
-        };
-        if intents.is_empty() {
-            return Ok(());
-        }
-        let done = witness.intend(intents, self.mark()).await;
-        self.writable.store(done.is_ok(), Ordering::SeqCst);
-        done
-    }
 }
 
 impl Hold {
@@ -171,6 +139,19 @@ impl Hold {
         if works && mark > self.accord.ticked.fetch_max(mark, Ordering::SeqCst) {
             witness.tick(mark);
         }
+        if let Err(error) = self.learn().await {
+            tracing::warn!(
+                integration = %self.integration,
+                error = error.code(),
+                "What the witness knows was not taken over; it is tried again"
+            );
+        }
+    }
+
+    /// What the hold goes by from now on; `None` ends it.
+    fn keep(&self, held: Option<Held>) {
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held.map(Arc::new);
+        self.show();
     }
 
     fn show(&self) {
@@ -194,24 +175,45 @@ impl Hold {
         }
     }
 
-    fn ended(&self, key: &MemberKey, assignments: Vec<Assignment>) {
-        if let (false, Some(witness)) = (assignments.is_empty(), &self.accord.witness) {
-            witness.end(key, assignments, self.accord.mark());
+    /// Tells the witness that the ledger gave an assignment up which may still be there. After the commit: a crash in
+    /// between leaves it open, and repeating the decision tells it once more.
+    pub async fn note_given_up(&self, key: &MemberKey, assignment: &Assignment) {
+        let accord = &self.accord;
+        if accord.witness.is_none() {
+            return;
         }
+        accord.end(key, vec![assignment.clone()]);
+        // A grant may have made it ours again before the witness was told.
+        let told = match accord.ledger.member(key).await {
+            Ok(record) => {
+                let again = record.owned(assignment).map(|row| intent_of(key, row));
+                let again = again.into_iter().collect();
+                accord.intend(again).await.map_err(|error| error.chain())
+            }
+            Err(error) => Err(error.code().to_owned()),
+        };
+        if let Err(error) = told {
+            tracing::error!(
+                integration = %self.integration,
+                error,
+                "Witness may not know of access that was given again"
+            );
+        }
+    }
+
+    fn ends(&self, key: &MemberKey, assignments: Vec<Assignment>) -> Option<Ending> {
+        self.accord.end_before_commit(key, assignments)
     }
 }
 
 impl Held {
     /// Whether taking this away is proven: it is ours beyond what the ledger alone says.
     fn permits(&self, record: &MemberRecord, row: &Owned) -> bool {
-        match self.record.evidence {
-            Evidence::Ledger => true,
-            Evidence::Witness => {
-                let name = (record.key.subject.clone(), row.assignment.clone());
-                self.open.contains_key(&name)
-            }
+        match (self.record.evidence, &self.open) {
+            (Evidence::Ledger, _) => true,
+            (Evidence::Witness, Some(open)) => open.contains(&name_of(record, row)),
             // Somebody asked for this end since: that is no guess of an old ledger.
-            Evidence::Nothing => record.grants.iter().any(|grant| {
+            (Evidence::Witness, None) | (Evidence::Nothing, _) => record.grants.iter().any(|grant| {
                 matches!(&grant.state, GrantState::Revoking { since, cause: EndCause::Revoked { .. } }
                     if *since >= self.record.since)
                     && grant
@@ -222,9 +224,13 @@ impl Held {
         }
     }
 
-    /// Whether the witness knows that it is not ours any more.
+    /// Whether the witness knows that it is not ours any more. One that cannot be asked knows nothing.
     fn contradicts(&self, record: &MemberRecord, row: &Owned) -> bool {
-        self.record.evidence == Evidence::Witness && !self.permits(record, row)
+        self.record.evidence == Evidence::Witness
+            && self
+                .open
+                .as_ref()
+                .is_some_and(|open| !open.contains(&name_of(record, row)))
     }
 
     fn permits_removal(&self, record: &MemberRecord, assignment: &Assignment) -> bool {
@@ -265,6 +271,10 @@ impl Held {
                     && self.permits(record, row)
             })
     }
+}
+
+fn name_of(record: &MemberRecord, row: &Owned) -> (Subject, Assignment) {
+    (record.key.subject.clone(), row.assignment.clone())
 }
 
 /// The intents of an addition as the witness keeps them, from the record that holds them.
@@ -377,29 +387,31 @@ impl Reconciler {
         );
         progress.stop = Some(CODE.to_owned());
         self.update(&before.key, |draft, now| {
-            draft.undo_intent(before, assignments, now);
+            draft.take_back(WriteKind::Add, before, assignments, CODE, now);
             self.back_off(draft, CODE, now);
         })
         .await?;
         Ok(false)
     }
 
-    /// Nothing was sent, or nothing came of it: what was not ours before is not ours now.
-    pub(super) fn unwitness(&self, before: &MemberRecord, assignments: &[Assignment]) {
-        if let Some(hold) = &self.hold {
-            let never = assignments
-                .iter()
-                .filter(|assignment| before.owned(assignment).is_none());
-            hold.ended(&before.key, never.cloned().collect());
-        }
+    /// Nothing was sent, or nothing came of it: what was not ours before is not ours now. The answer is kept until that
+    /// is committed.
+    pub(super) fn unwitness(
+        &self,
+        before: &MemberRecord,
+        assignments: &[Assignment],
+    ) -> Option<Ending> {
+        let never = assignments
+            .iter()
+            .filter(|assignment| before.owned(assignment).is_none());
+        let hold = self.hold.as_ref()?;
+        hold.ends(&before.key, never.cloned().collect())
     }
 
     /// Tells the witness what a commit is about to give up. Before the commit: a crash in between leaves the ledger to
-    /// look once more, and nothing open that is not ours.
-    pub(super) fn witness_ends(&self, key: &MemberKey, audit: &[AuditEvent]) {
-        if let Some(hold) = &self.hold {
-            hold.ended(key, closed_by(audit));
-        }
+    /// look once more, and nothing open that is not ours. The answer is kept until the commit is done.
+    pub(super) fn witness_ends(&self, key: &MemberKey, audit: &[AuditEvent]) -> Option<Ending> {
+        self.hold.as_ref()?.ends(key, closed_by(audit))
     }
 }
 

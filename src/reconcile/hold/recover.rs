@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::story::{Story, assignments_of, beneficiary, owned};
+use super::shapes::{assignments_of, beneficiary, owned};
+use super::story::Story;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::authority::{Closing, Review};
@@ -206,7 +207,8 @@ pub fn rebuild(
             review.closed = closed.remove(&review.grant_id);
             rebuilt.reviews.push(review);
         }
-        let mine = open.remove(&key).unwrap_or_default();
+        let mut mine = open.remove(&key).unwrap_or_default();
+        story.leave_out_given_up(&mut mine, &mut rebuilt.left_out);
         story.leave_out_waiting(&mut rebuilt.left_out);
         if witness.is_some() {
             story.leave_out_ended(&mine, &mut rebuilt.left_out);
@@ -220,7 +222,8 @@ pub fn rebuild(
         let taken = take_over(&mut story.record, &mine, now, &mut entropy, "witness");
         rebuilt.is_proven &= taken.is_empty();
         let mut record = story.record;
-        if record.is_quiet() {
+        // What was given up is watched for.
+        if record.is_quiet() && record.evidence.forgotten.is_empty() {
             continue;
         }
         for row in &record.owned {
@@ -263,19 +266,11 @@ fn join(stories: &mut BTreeMap<MemberKey, Story>, into: &MemberKey, email: &str,
         integration: into.integration.clone(),
         subject,
     };
-    let Some(mut waited) = stories.remove(&from) else {
+    let Some(waited) = stories.remove(&from) else {
         return;
     };
-    let story = stories
+    stories
         .entry(into.clone())
-        .or_insert_with(|| Story::new(into.clone()));
-    for grant in &mut waited.record.grants {
-        grant.subject = into.subject.clone();
-        grant.state = GrantState::Activating {
-            since: at,
-            must_end_by: None,
-        };
-    }
-    story.record.grants.append(&mut waited.record.grants);
-    story.reviews.append(&mut waited.reviews);
+        .or_insert_with(|| Story::new(into.clone()))
+        .join(waited, at);
 }

@@ -3,19 +3,20 @@
 //! Owns the order in which ledger and witness are made to agree, so that a crash in between leaves the hold as it
 //! was. Never decides that it is time: an operator does.
 
-use std::sync::PoisonError;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::start::owned_of;
+use super::start::{Knowledge, import, names, of, owned_of};
+use super::story::CONTRADICTED;
 use super::{Held, Hold};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, GrantState};
-use crate::domain::ids::UserId;
-use crate::domain::member::MemberRecord;
-use crate::ports::ledger::{HoldRecord, LedgerError, MEMBERS_AT_A_TIME, MemberCommit};
-use crate::ports::witness::{Binding, WitnessError};
+use crate::domain::ids::{IntegrationName, UserId};
+use crate::domain::member::{MemberKey, MemberRecord};
+use crate::ports::ledger::{Evidence, HoldRecord, LedgerError, MEMBERS_AT_A_TIME, MemberCommit};
+use crate::ports::witness::{Binding, Intent, WitnessError};
 use crate::reconcile::settle::Draft;
 
 /// Why a hold was not released; it goes on.
@@ -27,13 +28,17 @@ pub enum ReleaseError {
     /// The witness could not do it.
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    /// What is open is known to a witness that cannot be read.
+    #[error("releasing a hold by a witness that cannot be read")]
+    Unreadable(#[source] WitnessError),
 }
 
 impl Hold {
     /// Ends the hold: from here on the ledger is taken at its word. Answers what it was, `None` if there was none.
     ///
     /// # Errors
-    /// [`ReleaseError`] when ledger or witness could not be written; the hold goes on then.
+    /// [`ReleaseError`] when ledger or witness could not be written, and when what is open is known to a witness that
+    /// cannot be read; the hold goes on then.
     pub async fn release(
         &self,
         by: &str,
@@ -46,7 +51,9 @@ impl Hold {
         };
         let ledger = accord.ledger.as_ref();
         let identity = ledger.identity().await?;
+        let held = self.asked_again(&held).await?;
         self.correct(&held).await?;
+        let alone = accord.alone().await;
         let mut generation = identity.generation;
         let mut intents = Vec::new();
         if let Some(witness) = &accord.witness {
@@ -54,27 +61,21 @@ impl Hold {
             if let Some(binding) = found.binding.filter(|bound| bound.ledger == identity.id) {
                 generation = generation.max(binding.generation);
             }
-            // What is known of the other integrations stays as it is.
-            let others = witness.open_intents().await?;
-            intents.extend(
-                others
-                    .into_iter()
-                    .filter(|intent| intent.integration != self.integration),
-            );
-            intents.extend(owned_of(ledger, &self.integration).await?);
+            intents = self.open_from_now_on().await?;
         }
         generation += 1;
         ledger.agree(generation, accord.witness.is_some()).await?;
-        if let Some(witness) = &accord.witness {
+        if accord.witness.is_some() {
             let binding = Binding {
                 ledger: identity.id,
                 generation,
             };
             let last = ledger.last_sequence().await?;
-            witness.begin(binding, last, intents).await?;
+            alone.begin(binding, last, intents).await?;
             accord.agreed.store(true, Ordering::SeqCst);
             accord.writable.store(true, Ordering::SeqCst);
         }
+        drop(alone);
         let event = EventKind::HoldReleased {
             by: by.to_owned(),
             reason: reason.to_owned(),
@@ -82,10 +83,83 @@ impl Hold {
         let at = accord.clock.now();
         let audit = vec![AuditEvent::integration(at, &self.integration, event)];
         ledger.end_hold(&self.integration, audit).await?;
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.show();
+        self.keep(None);
         tracing::warn!(integration = %self.integration, "Hold was released");
         Ok(Some(held.record.clone()))
+    }
+
+    /// What the hold goes by at its end: what the witness knows is read once more, and what only the witness knows is
+    /// taken over into the ledger before the witness is begun anew.
+    async fn asked_again(&self, held: &Held) -> Result<Held, ReleaseError> {
+        let accord = &self.accord;
+        let mut open = held.open.clone();
+        if held.record.evidence == Evidence::Witness {
+            match accord.consult().await? {
+                // There is nothing to be asked: the operator takes the ledger at its word.
+                Knowledge::Nothing => {}
+                Knowledge::Unreadable(error) => return Err(ReleaseError::Unreadable(error)),
+                Knowledge::Open(intents) => {
+                    let mut news = of(&self.integration, &intents);
+                    let known = open.get_or_insert_default();
+                    news.retain(|intent| {
+                        !known.contains(&(intent.subject.clone(), intent.assignment.clone()))
+                    });
+                    import(accord.ledger.as_ref(), accord.clock.as_ref(), &news).await?;
+                    known.extend(names(news));
+                }
+            }
+        }
+        Ok(Held {
+            record: held.record.clone(),
+            open,
+            is_unread: false,
+        })
+    }
+
+    /// What the witness is to hold open after the release: of this integration what the ledger owns, of the others what
+    /// is known of them.
+    async fn open_from_now_on(&self) -> Result<Vec<Intent>, ReleaseError> {
+        let accord = &self.accord;
+        let ledger = accord.ledger.as_ref();
+        let holds = ledger.holds().await?;
+        let evidence_of = |name: &IntegrationName| {
+            let hold = holds.iter().find(|hold| hold.integration == *name)?;
+            Some(hold.evidence)
+        };
+        let mut others: Vec<IntegrationName> = accord.integrations.clone();
+        others.retain(|name| *name != self.integration);
+        let known = match accord.consult().await? {
+            Knowledge::Open(open) => Some(open),
+            Knowledge::Nothing => None,
+            Knowledge::Unreadable(error) => {
+                if others
+                    .iter()
+                    .any(|name| evidence_of(name) == Some(Evidence::Witness))
+                {
+                    return Err(ReleaseError::Unreadable(error));
+                }
+                None
+            }
+        };
+        let mut open: BTreeMap<(MemberKey, Assignment), Intent> = BTreeMap::new();
+        for intent in known.iter().flatten() {
+            if intent.integration != self.integration {
+                open.insert((intent.key(), intent.assignment.clone()), intent.clone());
+            }
+        }
+        let by_ledger = |name: &&IntegrationName| match evidence_of(name) {
+            Some(Evidence::Ledger | Evidence::Nothing) => true,
+            Some(Evidence::Witness) | None => known.is_none(),
+        };
+        for name in others.iter().filter(by_ledger).chain([&self.integration]) {
+            for intent in owned_of(ledger, name).await? {
+                let name = (intent.key(), intent.assignment.clone());
+                open.entry(name)
+                    .and_modify(|one| one.must_end_by = one.must_end_by.max(intent.must_end_by))
+                    .or_insert(intent);
+            }
+        }
+        Ok(open.into_values().collect())
     }
 
     /// Makes the ledger forget what the witness contradicts, and ends grants of the time before that gave nothing yet:
@@ -140,7 +214,7 @@ fn corrected(record: MemberRecord, held: &Held, now: Timestamp) -> Draft {
     for assignment in &over {
         draft.drift(
             now,
-            "contradicted",
+            CONTRADICTED,
             assignment,
             "left alone: the witness saw its end",
         );

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use futures::StreamExt as _;
-use tokio::sync::Mutex;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
+use super::accord::Accord;
 use super::recover::take_over;
-use super::{Accord, Held, Hold, intent_of};
+use super::{Held, Hold, Open, intent_of};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::{IntegrationName, UserId};
 use crate::domain::member::{Due, DueKind, MemberKey};
@@ -130,16 +131,12 @@ pub async fn settle_at_start(
         .into_iter()
         .map(|hold| (hold.integration.clone(), hold))
         .collect();
-    let accord = Arc::new(Accord {
-        ledger: Arc::clone(&ledger),
-        clock: Arc::clone(&clock),
-        witness: witness.clone(),
-        integrations: integrations.to_vec(),
-        agreed: AtomicBool::new(false),
-        writable: AtomicBool::new(true),
-        ticked: AtomicU64::new(0),
-        turn: Mutex::new(()),
-    });
+    let accord = Arc::new(Accord::new(
+        Arc::clone(&ledger),
+        Arc::clone(&clock),
+        witness.clone(),
+        integrations.to_vec(),
+    ));
     if reasons.is_empty()
         && let Err(error) = accord.settle().await
     {
@@ -154,17 +151,21 @@ pub async fn settle_at_start(
             }
         }
     }
-    let open = match &witness {
-        Some(witness) if trusted && (!reasons.is_empty() || !known.is_empty()) => {
-            witness.open_intents().await.unwrap_or_else(|error| {
-                tracing::error!(
-                    error = error.chain(),
-                    "Witness cannot be read; nothing counts as proven by it"
-                );
-                Vec::new()
-            })
+    let knowledge = if reasons.is_empty() && known.is_empty() {
+        Knowledge::Nothing
+    } else {
+        consult(witness.as_deref(), found.as_ref(), &reasons).await
+    };
+    let (open, is_unread) = match knowledge {
+        Knowledge::Open(open) => (Some(open), false),
+        Knowledge::Nothing => (None, false),
+        Knowledge::Unreadable(error) => {
+            tracing::error!(
+                error = error.chain(),
+                "Witness cannot be read; nothing is proven or contradicted by it"
+            );
+            (None, true)
         }
-        _ => Vec::new(),
     };
     let mut holds = BTreeMap::new();
     for name in integrations {
@@ -180,13 +181,13 @@ pub async fn settle_at_start(
         let held = match record {
             None => None,
             Some(record) => {
-                let mine: Vec<Intent> = open
-                    .iter()
-                    .filter(|intent| intent.integration == *name)
-                    .cloned()
-                    .collect();
-                if record.evidence == Evidence::Witness {
-                    import(ledger.as_ref(), clock.as_ref(), &mine).await?;
+                let by_witness = record.evidence == Evidence::Witness;
+                let mine = open
+                    .as_ref()
+                    .filter(|_| by_witness)
+                    .map(|open| of(name, open));
+                if let Some(mine) = &mine {
+                    import(ledger.as_ref(), clock.as_ref(), mine).await?;
                 }
                 let codes: Vec<&str> = record.reasons.iter().map(|r| r.code.as_str()).collect();
                 tracing::error!(
@@ -196,10 +197,8 @@ pub async fn settle_at_start(
                 );
                 Some(Held {
                     record,
-                    open: mine
-                        .into_iter()
-                        .map(|intent| ((intent.subject, intent.assignment), intent.must_end_by))
-                        .collect(),
+                    open: mine.map(names),
+                    is_unread: is_unread && by_witness,
                 })
             }
         };
@@ -207,6 +206,62 @@ pub async fn settle_at_start(
         holds.insert(name.clone(), Arc::new(hold));
     }
     Ok(holds)
+}
+
+/// What can be learned from a witness.
+#[derive(Debug)]
+pub(super) enum Knowledge {
+    /// There is none, or it belongs to no ledger yet: there is nothing to be asked.
+    Nothing,
+    /// It holds these open.
+    Open(Vec<Intent>),
+    /// It is there, and what it holds open is not known.
+    Unreadable(WitnessError),
+}
+
+/// Asks a witness that was found like this for what it holds open.
+async fn consult(
+    witness: Option<&dyn Witness>,
+    found: Option<&Found>,
+    reasons: &[HoldReason],
+) -> Knowledge {
+    let unreadable = |detail: &str| {
+        Knowledge::Unreadable(WitnessError {
+            action: "reading open intents",
+            source: detail.into(),
+        })
+    };
+    let (Some(witness), Some(found)) = (witness, found) else {
+        return Knowledge::Nothing;
+    };
+    match &found.condition {
+        Condition::Missing => return Knowledge::Nothing,
+        Condition::Damaged { detail } => return unreadable(detail),
+        Condition::Whole => {}
+    }
+    if found.binding.is_none() {
+        return Knowledge::Nothing;
+    }
+    if reasons.iter().any(|reason| reason.code == "witness_behind") {
+        return unreadable("it is an old copy");
+    }
+    match witness.open_intents().await {
+        Ok(open) => Knowledge::Open(open),
+        Err(error) => Knowledge::Unreadable(error),
+    }
+}
+
+/// The intents of one integration.
+pub(super) fn of(name: &IntegrationName, open: &[Intent]) -> Vec<Intent> {
+    let mine = open.iter().filter(|intent| intent.integration == *name);
+    mine.cloned().collect()
+}
+
+pub(super) fn names(intents: Vec<Intent>) -> Open {
+    intents
+        .into_iter()
+        .map(|intent| (intent.subject, intent.assignment))
+        .collect()
 }
 
 /// A witness that does not even answer is one that cannot be trusted.
@@ -269,45 +324,56 @@ async fn hold_of(
 }
 
 /// Takes what only the witness knows over into the ledger, where passes find it.
-async fn import(
+pub(super) fn import<'a>(
+    ledger: &'a dyn Ledger,
+    clock: &'a dyn Clock,
+    intents: &[Intent],
+) -> BoxFuture<'a, Result<(), LedgerError>> {
+    let mut by_member: BTreeMap<MemberKey, Vec<Intent>> = BTreeMap::new();
+    for intent in intents {
+        by_member
+            .entry(intent.key())
+            .or_default()
+            .push(intent.clone());
+    }
+    let work = by_member
+        .into_iter()
+        .map(move |(key, intents)| import_one(ledger, clock, key, intents));
+    futures::stream::iter(work)
+        .buffer_unordered(TAKEN_OVER_AT_A_TIME)
+        .try_collect()
+        .boxed()
+}
+
+async fn import_one(
     ledger: &dyn Ledger,
     clock: &dyn Clock,
-    intents: &[Intent],
+    key: MemberKey,
+    intents: Vec<Intent>,
 ) -> Result<(), LedgerError> {
-    let mut by_member: BTreeMap<MemberKey, Vec<&Intent>> = BTreeMap::new();
-    for intent in intents {
-        by_member.entry(intent.key()).or_default().push(intent);
+    let intents: Vec<&Intent> = intents.iter().collect();
+    loop {
+        let now = clock.now();
+        let mut record = ledger.member(&key).await?;
+        let audit = take_over(&mut record, &intents, now, || clock.entropy(), "witness");
+        if audit.is_empty() {
+            return Ok(());
+        }
+        record.due = Some(Due {
+            at: now,
+            kind: DueKind::Verify,
+            weight: 0,
+        });
+        let commit = MemberCommit {
+            record,
+            audit,
+            request: None,
+        };
+        match ledger.commit(commit).await {
+            Err(LedgerError::Conflict { .. }) => {}
+            done => return done.map(drop),
+        }
     }
-    let mut work = futures::stream::iter(by_member)
-        .map(|(key, intents)| async move {
-            loop {
-                let now = clock.now();
-                let mut record = ledger.member(&key).await?;
-                let audit = take_over(&mut record, &intents, now, || clock.entropy(), "witness");
-                if audit.is_empty() {
-                    return Ok(());
-                }
-                record.due = Some(Due {
-                    at: now,
-                    kind: DueKind::Verify,
-                    weight: 0,
-                });
-                let commit = MemberCommit {
-                    record,
-                    audit,
-                    request: None,
-                };
-                match ledger.commit(commit).await {
-                    Err(LedgerError::Conflict { .. }) => {}
-                    done => return done.map(drop),
-                }
-            }
-        })
-        .buffer_unordered(TAKEN_OVER_AT_A_TIME);
-    while let Some(done) = work.next().await {
-        done?;
-    }
-    Ok(())
 }
 
 /// Why ledger and witness could not be brought together.
@@ -329,7 +395,42 @@ impl From<WitnessError> for SettleError {
     }
 }
 
+impl Hold {
+    /// Asks a witness again that could not be read at the start.
+    pub(super) async fn learn(&self) -> Result<(), LedgerError> {
+        let accord = &self.accord;
+        let _turn = accord.turn.lock().await;
+        let Some(held) = self.held().filter(|held| held.is_unread) else {
+            return Ok(());
+        };
+        let Knowledge::Open(open) = accord.consult().await? else {
+            return Ok(());
+        };
+        let mine = of(&self.integration, &open);
+        import(accord.ledger.as_ref(), accord.clock.as_ref(), &mine).await?;
+        self.keep(Some(Held {
+            record: held.record.clone(),
+            open: Some(names(mine)),
+            is_unread: false,
+        }));
+        tracing::warn!(integration = %self.integration, "Witness can be read again");
+        Ok(())
+    }
+}
+
 impl Accord {
+    /// What the witness knows now.
+    pub(super) async fn consult(&self) -> Result<Knowledge, LedgerError> {
+        let Some(witness) = self.witness.as_deref() else {
+            return Ok(Knowledge::Nothing);
+        };
+        let identity = self.ledger.identity().await?;
+        let last = self.ledger.last_sequence().await?;
+        let found = look_at(witness).await;
+        let reasons = compare(&identity, last, Some(&found));
+        Ok(consult(Some(witness), Some(&found), &reasons).await)
+    }
+
     /// Brings ledger and witness to a new common generation, once, unless they disagree.
     pub(super) async fn settle(&self) -> Result<(), SettleError> {
         let Some(witness) = &self.witness else {
@@ -352,11 +453,12 @@ impl Accord {
         };
         if !identity.witnessed {
             // First use: what is owned already becomes known to the witness.
+            let alone = self.alone().await;
             let mut intents = Vec::new();
             for name in &self.integrations {
                 intents.extend(owned_of(self.ledger.as_ref(), name).await?);
             }
-            witness
+            alone
                 .begin(bound(identity.generation), last, intents)
                 .await?;
         }

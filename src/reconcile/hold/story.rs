@@ -1,26 +1,28 @@
 //! One member while the events about them are read: what each event says is theirs, ours, waiting or over.
 //!
-//! Owns the reading of events, and the shape of what is taken over from one. Pure. Never takes for ours what an event
+//! Owns the reading of events. Pure. Never takes for ours what an event
 //! does not say is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::TimeDelta;
-
+use super::shapes::{ECHO, approval, assignments_of, beneficiary, owned, parsed};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
-use crate::domain::authority::{Approval, BreakGlass, Review};
-use crate::domain::event::{AuditEvent, EventKind};
+use crate::domain::authority::{BreakGlass, Review};
+use crate::domain::drift::{DriftAction, DriftKind};
+use crate::domain::event::{AuditEvent, EventKind, NOT_SENT};
+use crate::domain::evidence::Forgotten;
 use crate::domain::grant::{Certainty, EndCause, Grant, GrantState, GrantedAssignment, Holding};
 use crate::domain::ids::{GrantId, RequestId};
 use crate::domain::member::{
-    LastWrite, MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind, WriteOutcome,
+    LastWrite, MemberKey, MemberRecord, Phase, Subject, WriteKind, WriteOutcome,
 };
 use crate::domain::ttl::Ttl;
 use crate::ports::witness::Intent;
+use crate::reconcile::settle::Draft;
 
-/// How long after an intent its call may still land.
-const ECHO: TimeDelta = TimeDelta::minutes(10);
+/// The drift of what a release made the ledger forget.
+pub(super) const CONTRADICTED: &str = "contradicted";
 
 /// One subject while its events are read.
 #[derive(Debug)]
@@ -28,10 +30,14 @@ pub(super) struct Story {
     pub(super) record: MemberRecord,
     /// Grants that wait for a start or a person that the events do not name.
     waiting: BTreeSet<GrantId>,
-    /// Assignments that the last intent made ours; a refusal takes them back.
-    fresh: Vec<Assignment>,
-    /// Neighbours that are about to be put back; they are not ours.
+    /// What the record was before the last intent: it is so again where nothing came of the call.
+    before: Option<MemberRecord>,
+    /// Neighbours that are being put back; they are not ours. Events of earlier releases say it of the drift alone.
     restoring: BTreeSet<Assignment>,
+    /// Changes of grants that are not here yet: those of an address are handed over after the events that say how.
+    early: BTreeMap<GrantId, AuditEvent>,
+    /// What was given up, and when: an intent of before then is over.
+    given_up: BTreeMap<Assignment, Timestamp>,
     /// Reviews that were opened by grants of this subject.
     pub(super) reviews: Vec<Review>,
 }
@@ -41,8 +47,10 @@ impl Story {
         Self {
             record: MemberRecord::new(key),
             waiting: BTreeSet::new(),
-            fresh: Vec::new(),
+            before: None,
             restoring: BTreeSet::new(),
+            early: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             reviews: Vec::new(),
         }
     }
@@ -175,20 +183,26 @@ impl Story {
                 }
             }
             EventKind::CallIntended {
-                write, assignments, ..
-            } => self.intended(*write, &parsed(assignments), at),
+                write,
+                assignments,
+                put_back,
+                ..
+            } => {
+                self.before = None;
+                if !put_back {
+                    self.intended(*write, &parsed(assignments), at);
+                }
+            }
             EventKind::CallEnded {
                 write,
                 assignments,
                 outcome,
                 ..
             } => {
-                let fresh = std::mem::take(&mut self.fresh);
-                if outcome == "refused" {
-                    if *write == WriteKind::Add {
-                        self.record
-                            .owned
-                            .retain(|row| !fresh.contains(&row.assignment));
+                let before = self.before.take();
+                if outcome == "refused" || outcome == NOT_SENT {
+                    if let Some(before) = before {
+                        self.undo(&before, &parsed(assignments), at);
                     }
                     return;
                 }
@@ -246,12 +260,60 @@ impl Story {
                 let Ok(assignment) = Assignment::parse(assignment) else {
                     return;
                 };
-                if kind == "resurrected"
-                    && let Some(row) = self.record.owned_mut(&assignment)
-                {
-                    row.phase = Phase::Live;
-                } else if kind == "survivor_missing" && action == "put back as it was" {
-                    self.restoring.insert(assignment);
+                match kind.as_str() {
+                    "resurrected" => {
+                        if let Some(row) = self.record.owned_mut(&assignment) {
+                            row.phase = Phase::Live;
+                        }
+                    }
+                    "survivor_missing" if action == DriftAction::PutBack.words() => {
+                        self.restoring.insert(assignment);
+                    }
+                    "survivor_missing" => {
+                        self.restoring.remove(&assignment);
+                    }
+                    // A release went by a witness that saw its end.
+                    CONTRADICTED => self.give_up(&assignment, at),
+                    _ => {}
+                }
+            }
+            EventKind::DriftEnded {
+                kind, assignment, ..
+            } if kind == DriftKind::SurvivorMissing.as_str() => {
+                if let Ok(assignment) = Assignment::parse(assignment) {
+                    self.restoring.remove(&assignment);
+                }
+            }
+            EventKind::AccessAdopted { assignment, .. } => {
+                if let Ok(assignment) = Assignment::parse(assignment) {
+                    self.give_up(&assignment, at);
+                    for held in self
+                        .record
+                        .grants
+                        .iter_mut()
+                        .flat_map(|grant| &mut grant.assignments)
+                        .filter(|held| held.assignment == assignment)
+                    {
+                        held.holding = Holding::Standing;
+                    }
+                }
+            }
+            EventKind::AccessForgotten {
+                assignment,
+                by,
+                confirmed_by,
+                reason,
+            } => {
+                if let Ok(assignment) = Assignment::parse(assignment) {
+                    self.give_up(&assignment, at);
+                    self.record.evidence.forgotten.push(Forgotten {
+                        assignment,
+                        at,
+                        by: by.clone(),
+                        confirmed_by: confirmed_by.clone(),
+                        reason: reason.clone(),
+                        reported_at: None,
+                    });
                 }
             }
             EventKind::MemberLeft { .. } => {
@@ -293,12 +355,16 @@ impl Story {
             self.waiting.remove(&id);
         }
         if to == "ended" {
+            self.early.retain(|id, _| Some(*id) != event.grant_id);
             self.record
                 .grants
                 .retain(|grant| Some(grant.id) != event.grant_id);
             return;
         }
         let Some(grant) = self.grant(event.grant_id) else {
+            if let Some(id) = event.grant_id {
+                self.early.insert(id, event.clone());
+            }
             return;
         };
         match to {
@@ -329,10 +395,14 @@ impl Story {
     }
 
     fn intended(&mut self, write: WriteKind, assignments: &[Assignment], at: Timestamp) {
-        self.fresh.clear();
+        self.before = Some(self.record.clone());
         for assignment in assignments {
-            if write == WriteKind::Add && self.restoring.remove(assignment) {
+            // While it is owed to a neighbour it is not given: it is put back, again and again.
+            if write == WriteKind::Add && self.restoring.contains(assignment) {
                 continue;
+            }
+            if write == WriteKind::Add {
+                self.given_up.remove(assignment);
             }
             let mut ends_at = None;
             if write == WriteKind::Add {
@@ -363,13 +433,69 @@ impl Story {
                     }
                 }
                 None if write == WriteKind::Add => {
-                    self.fresh.push(assignment.clone());
                     let row = owned(assignment, at, ends_at, WriteOutcome::InFlight);
                     self.record.owned.push(row);
                 }
                 None => {}
             }
         }
+    }
+
+    /// Nothing came of the last call.
+    fn undo(&mut self, before: &MemberRecord, assignments: &[Assignment], at: Timestamp) {
+        let record = MemberRecord::new(self.record.key.clone());
+        let mut draft = Draft::new(std::mem::replace(&mut self.record, record));
+        draft.undo_intent(before, assignments, at);
+        self.record = draft.record;
+    }
+
+    fn give_up(&mut self, assignment: &Assignment, at: Timestamp) {
+        self.record
+            .owned
+            .retain(|row| row.assignment != *assignment);
+        self.given_up.insert(assignment.clone(), at);
+    }
+
+    /// Takes over what waited for the person of this story.
+    pub(super) fn join(&mut self, mut waited: Self, at: Timestamp) {
+        let early = std::mem::take(&mut self.early);
+        let mut changes = Vec::new();
+        for mut grant in waited.record.grants.drain(..) {
+            grant.subject = self.record.key.subject.clone();
+            grant.state = GrantState::Activating {
+                since: at,
+                must_end_by: None,
+            };
+            changes.extend(early.get(&grant.id).cloned());
+            self.record.grants.push(grant);
+        }
+        self.reviews.append(&mut waited.reviews);
+        // One that is to start later waits on.
+        for change in changes {
+            self.take(&change);
+        }
+    }
+
+    /// Leaves out intents that are older than the decision to give them up.
+    pub(super) fn leave_out_given_up(
+        &self,
+        intents: &mut Vec<&Intent>,
+        left_out: &mut Vec<String>,
+    ) {
+        let key = &self.record.key;
+        intents.retain(|intent| {
+            let over = self
+                .given_up
+                .get(&intent.assignment)
+                .is_some_and(|at| intent.at <= *at);
+            if over {
+                left_out.push(format!(
+                    "{} of {key}: it was given up, which the witness was not told",
+                    intent.assignment
+                ));
+            }
+            !over
+        });
     }
 
     fn closing(&mut self, assignment: &Assignment, at: Timestamp) {
@@ -421,67 +547,4 @@ impl Story {
                 .any(|held| over.contains(&held.assignment))
         });
     }
-}
-
-pub(super) fn owned(
-    assignment: &Assignment,
-    at: Timestamp,
-    must_end_by: Option<Timestamp>,
-    outcome: WriteOutcome,
-) -> Owned {
-    Owned {
-        assignment: assignment.clone(),
-        phase: Phase::Live,
-        since: at,
-        must_end_by,
-        last_write: LastWrite {
-            kind: WriteKind::Add,
-            at,
-            outcome,
-        },
-        seen: false,
-        echo_until: Some(at + ECHO),
-        removal_echo_until: None,
-        must_survive: Vec::new(),
-        blocked: None,
-        isolate: false,
-        attempts: 0,
-    }
-}
-
-/// An approval as the audit names it: `NAME (PERSON)`.
-fn approval(who: &str, id: &str, at: Timestamp) -> Approval {
-    let named = who.split_once(" (");
-    let named = named.and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?)));
-    let (approver, person) = named.unwrap_or((who, who));
-    Approval {
-        approver: approver.to_owned(),
-        person: person.to_owned(),
-        id: id.to_owned(),
-        // Used up by a request that no ledger will take twice.
-        token: String::new(),
-        until: at,
-    }
-}
-
-pub(super) fn beneficiary(subject: &Subject) -> String {
-    match subject {
-        Subject::Member(user) => user.to_string(),
-        Subject::Invitee(email) => email.to_string(),
-    }
-}
-
-fn parsed(texts: &[String]) -> Vec<Assignment> {
-    texts
-        .iter()
-        .filter_map(|text| Assignment::parse(text).ok())
-        .collect()
-}
-
-pub(super) fn assignments_of(grant: &Grant) -> Vec<Assignment> {
-    grant
-        .assignments
-        .iter()
-        .map(|held| held.assignment.clone())
-        .collect()
 }

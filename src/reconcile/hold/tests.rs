@@ -1,12 +1,18 @@
 //! When ledger and witness disagree, and what is rebuilt from which evidence.
 
+use futures::FutureExt as _;
+
 use super::*;
 use crate::domain::assignment::{ApplicationRoles, Target};
-use crate::domain::event::CallEvidence;
+use crate::domain::event::{CallEvidence, NOT_SENT};
 use crate::domain::grant::Grant;
 use crate::domain::ids::{CallerName, DeploymentId, GrantId, UserId};
+use crate::ports::Witness;
 use crate::ports::ledger::{Identity, StoredEvent};
 use crate::ports::witness::{Binding, Condition, Found};
+use crate::runtime::clock::ManualClock;
+use crate::store::MemoryLedger;
+use crate::witness::MemoryWitness;
 
 fn identity(generation: u64, witnessed: bool) -> Identity {
     Identity {
@@ -173,12 +179,28 @@ impl Audit {
     }
 
     fn intended(&mut self, write: WriteKind, deployment: &str) {
+        self.call(write, deployment, false);
+    }
+
+    fn call(&mut self, write: WriteKind, deployment: &str, put_back: bool) {
         self.put(
             None,
             EventKind::CallIntended {
                 write,
                 assignments: vec![viewer(deployment).to_string()],
                 must_survive: Vec::new(),
+                put_back,
+            },
+        );
+    }
+
+    fn survivor_missing(&mut self, deployment: &str) {
+        self.put(
+            None,
+            EventKind::Drift {
+                kind: "survivor_missing".to_owned(),
+                assignment: viewer(deployment).to_string(),
+                action: "put back as it was".to_owned(),
             },
         );
     }
@@ -271,18 +293,189 @@ fn what_ended_or_was_refused_or_was_only_put_back_is_not_ours() {
     audit.intended(WriteKind::Add, "b");
     audit.ended(WriteKind::Add, "b", "refused");
     audit.changed(2, "ended", None);
-    audit.put(
-        None,
-        EventKind::Drift {
-            kind: "survivor_missing".to_owned(),
-            assignment: viewer("c").to_string(),
-            action: "put back as it was".to_owned(),
-        },
-    );
+    audit.survivor_missing("c");
     audit.intended(WriteKind::Add, "c");
     audit.ended(WriteKind::Add, "c", "done");
     let rebuilt = audit.rebuilt(None);
     assert_eq!((rebuilt.members, rebuilt.assignments), (vec![], vec![]));
+}
+
+#[test]
+fn what_is_put_back_again_and_again_is_never_ours() {
+    // As earlier releases wrote it: the drift is told once.
+    let mut audit = Audit::default();
+    audit.survivor_missing("c");
+    for _ in 0..3 {
+        audit.intended(WriteKind::Add, "c");
+        audit.ended(WriteKind::Add, "c", "done");
+    }
+    assert_eq!(audit.rebuilt(None).assignments, []);
+    // Where the drift is not in the export, the call itself says so.
+    let mut audit = Audit::default();
+    for _ in 0..2 {
+        audit.call(WriteKind::Add, "c", true);
+        audit.ended(WriteKind::Add, "c", "done");
+    }
+    assert_eq!(audit.rebuilt(None).assignments, []);
+    // Once it is no longer owed, a grant can give it.
+    let mut audit = Audit::default();
+    audit.survivor_missing("c");
+    audit.call(WriteKind::Add, "c", true);
+    audit.ended(WriteKind::Add, "c", "done");
+    audit.put(
+        None,
+        EventKind::DriftEnded {
+            kind: "survivor_missing".to_owned(),
+            assignment: viewer("c").to_string(),
+            first_seen: at(1),
+            outcome: "there again".to_owned(),
+        },
+    );
+    audit.given(1, "c", 700);
+    assert_eq!(
+        shown(&audit.rebuilt(None)),
+        [(viewer("c").to_string(), "audit", 700)]
+    );
+}
+
+#[test]
+fn a_call_without_the_mark_is_read_as_before() {
+    let text = r#"{"event":"call_intended","write":"add","assignments":[],"must_survive":[]}"#;
+    let read: EventKind = serde_json::from_str(text).expect("of an earlier release");
+    let EventKind::CallIntended { put_back, .. } = &read else {
+        panic!("{read:?}");
+    };
+    assert!(!put_back);
+    assert_eq!(serde_json::to_string(&read).expect("plain data"), text);
+}
+
+#[test]
+fn an_addition_that_was_taken_back_unsent_was_never_given() {
+    let mut audit = Audit::default();
+    audit.accepted(1, "a", 600);
+    audit.intended(WriteKind::Add, "a");
+    audit.ended(WriteKind::Add, "a", NOT_SENT);
+    let rebuilt = audit.rebuilt(None);
+    assert_eq!(rebuilt.assignments, []);
+    assert_eq!(rebuilt.members[0].grants.len(), 1, "it is asked for still");
+}
+
+#[test]
+fn what_was_ours_before_a_call_that_came_to_nothing_is_ours_as_it_was() {
+    for outcome in ["refused", NOT_SENT] {
+        let mut audit = Audit::default();
+        audit.given(1, "a", 700);
+        let before = audit.0.clone();
+        audit.intended(WriteKind::Remove, "a");
+        audit.ended(WriteKind::Remove, "a", outcome);
+        let rebuilt = audit.rebuilt(None);
+        let expected = Audit(before).rebuilt(None);
+        assert_eq!(rebuilt.members[0].owned, expected.members[0].owned);
+    }
+}
+
+#[test]
+fn what_was_adopted_forgotten_or_contradicted_is_not_ours_also_where_the_witness_was_not_told() {
+    let adopted = EventKind::AccessAdopted {
+        assignment: viewer("a").to_string(),
+        by: "ops".to_owned(),
+        reason: "stays".to_owned(),
+    };
+    let forgotten = EventKind::AccessForgotten {
+        assignment: viewer("a").to_string(),
+        by: "ops".to_owned(),
+        confirmed_by: "dev".to_owned(),
+        reason: "its project is gone".to_owned(),
+    };
+    let contradicted = EventKind::Drift {
+        kind: "contradicted".to_owned(),
+        assignment: viewer("a").to_string(),
+        action: String::new(),
+    };
+    for (end, is_watched) in [(adopted, false), (forgotten, true), (contradicted, false)] {
+        let told = || {
+            let mut audit = Audit::default();
+            audit.given(1, "a", 700);
+            audit.put(None, end.clone());
+            audit
+        };
+        let rebuilt = told().rebuilt(None);
+        assert_eq!(rebuilt.assignments, [], "{end:?}");
+        let watched = &rebuilt.members[0].evidence.forgotten;
+        assert_eq!(watched.len(), usize::from(is_watched));
+        // A crash kept the decision from the witness.
+        let stale = told().rebuilt(Some(&[intent("a", 2, 722)]));
+        assert_eq!(stale.assignments, [], "{end:?}");
+        assert!(!stale.is_proven);
+        // It was given once more since.
+        let mut again = told();
+        again.given(2, "a", 900);
+        let again = again.rebuilt(Some(&[intent("a", 7, 950)]));
+        assert_eq!(again.assignments.len(), 1, "{end:?}");
+    }
+}
+
+#[test]
+fn a_person_who_joins_gets_what_has_begun_and_not_what_starts_later() {
+    for (to, given) in [("scheduled", 0), ("activating", 1)] {
+        let mut audit = Audit::default();
+        let email = Subject::parse("email:ada@example.com").expect("valid");
+        audit.accepted(1, "a", 600);
+        let accepted = &mut audit.0[0].event;
+        accepted.subject = Some(email.to_string());
+        let EventKind::GrantAccepted { state, .. } = &mut accepted.kind else {
+            panic!("accepted first");
+        };
+        *state = "awaiting_member".to_owned();
+        audit.changed(1, to, None);
+        audit.put(
+            None,
+            EventKind::MemberJoined {
+                email: "ada@example.com".to_owned(),
+                user_id: "1".to_owned(),
+            },
+        );
+        let rebuilt = audit.rebuilt(None);
+        let grants = rebuilt.members.iter().map(|one| one.grants.len());
+        assert_eq!(grants.sum::<usize>(), given, "{to}");
+        assert_eq!(rebuilt.left_out.len(), 1 - given, "{to}");
+    }
+}
+
+#[test]
+fn an_end_whose_commit_is_under_way_reaches_a_witness_that_is_begun_anew() {
+    let ledger = Arc::new(MemoryLedger::new());
+    let witness = Arc::new(MemoryWitness::new());
+    let accord = Arc::new(Accord::new(
+        ledger,
+        Arc::new(ManualClock::default()),
+        Some(Arc::clone(&witness) as Arc<dyn Witness>),
+        vec![key().integration],
+    ));
+    let begin = || {
+        let alone = accord.alone().now_or_never().expect("nobody else");
+        let binding = Binding {
+            ledger: "a".to_owned(),
+            generation: 1,
+        };
+        // What the ledger owned when it was read.
+        let intents = vec![intent("a", 1, 9)];
+        let begun = alone.begin(binding, 0, intents).now_or_never();
+        begun.expect("memory never waits").expect("writable");
+    };
+    let open = || {
+        let open = witness.open_intents().now_or_never();
+        open.expect("memory never waits").expect("readable").len()
+    };
+    begin();
+    assert_eq!(open(), 1);
+    let ending = accord.end_before_commit(&key(), vec![viewer("a")]);
+    assert_eq!(open(), 0);
+    begin();
+    assert_eq!(open(), 0, "the ledger was read before the commit");
+    drop(ending);
+    begin();
+    assert_eq!(open(), 1, "that commit is over");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use super::*;
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Target};
-use crate::domain::event::CallEvidence;
+use crate::domain::event::{CallEvidence, NOT_SENT};
 use crate::domain::ids::{DeploymentId, IntegrationName, UserId};
 use crate::domain::member::{MemberKey, Subject};
 use crate::domain::receipt::{Fate, GivenUp, REQUEST_IDS};
@@ -63,6 +63,10 @@ fn a_call_that_never_left_has_no_time_of_sending() {
     calls.intend(at(0));
     calls.end("refused", &CallEvidence::default(), at(1));
     assert_eq!((calls.sent_at, calls.sent, calls.refused), (None, 0, 1));
+    // One that was taken back tells nothing of upstream.
+    let mut calls = Calls::default();
+    calls.end(NOT_SENT, &CallEvidence::default(), at(1));
+    assert!(calls.is_none());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::ports::Witness;
 use crate::ports::ledger::Evidence;
 use crate::ports::witness::Condition;
-use crate::reconcile::hold::{HeldAction, Hold, settle_at_start};
+use crate::reconcile::hold::{HeldAction, Hold, ReleaseError, settle_at_start};
 use crate::witness::MemoryWitness;
 
 /// Starts the process again, with this witness.
@@ -238,6 +238,90 @@ fn a_missing_witness_holds_additions_and_not_what_the_ledger_says_is_due() {
         bench.run(HOUR);
         bench.assert_clean(&["ada", "bob"]);
     }
+}
+
+#[test]
+fn a_witness_that_cannot_be_read_contradicts_nothing_and_its_hold_is_not_released() {
+    for seen_again_before_release in [false, true] {
+        let mut bench = Bench::new();
+        let witness = Arc::new(MemoryWitness::new());
+        start(&mut bench, Some(&witness));
+        let backed_up = bench.grant("ada", &[viewer("a")], 600);
+        bench.run(10);
+        let backup = bench.memory.copy();
+        let later = bench.grant("bob", &[editor("b")], 600);
+        bench.run(10);
+        assert!(bench.is_active(backed_up) && bench.is_active(later));
+        restore(&mut bench, backup);
+        start(&mut bench, Some(&witness));
+        let noticed = bench.memory.copy();
+
+        restore(&mut bench, noticed);
+        witness.hide(true);
+        let hold = start(&mut bench, Some(&witness));
+        assert_eq!(hold.record().expect("held").evidence, Evidence::Witness);
+        assert!(
+            items(&hold).iter().all(|item| item.1 != HeldAction::Leave),
+            "{:?}",
+            items(&hold)
+        );
+        let refused = ready(hold.release("ops", "looked"));
+        assert!(matches!(refused, Err(ReleaseError::Unreadable(_))));
+        assert!(hold.record().is_some());
+        witness.hide(false);
+        assert_eq!(open(&witness), 2, "it is as it was");
+        if seen_again_before_release {
+            ready(hold.tend());
+            bench.run(HOUR);
+            bench.assert_clean(&["ada", "bob"]);
+        }
+        release(&hold);
+        bench.run(HOUR);
+        bench.assert_clean(&["ada", "bob"]);
+        assert_eq!(open(&witness), 0);
+    }
+}
+
+#[test]
+fn what_only_the_witness_knows_survives_a_start_at_which_it_could_not_be_read() {
+    let mut bench = Bench::new();
+    let witness = Arc::new(MemoryWitness::new());
+    start(&mut bench, Some(&witness));
+    bench.grant("ada", &[viewer("a")], 600);
+    bench.run(10);
+    restore(&mut bench, MemoryLedger::with_id("another"));
+    witness.hide(true);
+    let hold = start(&mut bench, Some(&witness));
+    assert_eq!(hold.record().expect("held").evidence, Evidence::Witness);
+    witness.hide(false);
+    release(&hold);
+    assert_eq!(open(&witness), 1, "begun anew with what it knew");
+    bench.run(60);
+    assert!(bench.holds("ada", &viewer("a")));
+    bench.run(HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_witness_that_was_moved_away_leaves_the_ledger_at_its_word() {
+    let mut bench = Bench::new();
+    let witness = Arc::new(MemoryWitness::new());
+    start(&mut bench, Some(&witness));
+    let backup_of = bench.grant("ada", &[viewer("a")], 600);
+    bench.run(10);
+    let backup = bench.memory.copy();
+    bench.grant("bob", &[viewer("b")], 60);
+    bench.run(10);
+    restore(&mut bench, backup);
+    start(&mut bench, Some(&witness));
+    witness.lose(Condition::Missing);
+    let hold = start(&mut bench, Some(&witness));
+    assert_eq!(hold.record().expect("held").evidence, Evidence::Witness);
+    release(&hold);
+    assert!(bench.is_active(backup_of));
+    bench.run(HOUR);
+    assert_eq!(bench.cause(backup_of), EndCause::Expired);
+    bench.assert_clean(&["ada", "bob"]);
 }
 
 #[test]

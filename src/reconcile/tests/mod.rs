@@ -2,6 +2,7 @@
 //!
 //! Owns the bench that the scenarios stand on: people, grants, a driver that runs whatever is due. Never sleeps.
 
+mod accord;
 mod crash;
 mod drift;
 mod faults;

@@ -339,6 +339,7 @@ mod tests {
                 write: WriteKind::Remove,
                 assignments: Vec::new(),
                 must_survive: Vec::new(),
+                put_back: false,
             }
         } else {
             EventKind::Lifecycle {

@@ -1,0 +1,201 @@
+//! What the witness is told while it is begun anew: late, and not lost.
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::domain::member::WriteKind;
+use crate::ports::Witness;
+use crate::ports::witness::{Binding, Found, Intent, Result as Witnessed};
+use crate::reconcile::hold::{Hold, settle_at_start};
+use crate::witness::MemoryWitness;
+
+/// A witness that takes as long to begin anew as the test wants.
+#[derive(Debug)]
+struct Slow {
+    inner: MemoryWitness,
+    begins: Semaphore,
+}
+
+impl Slow {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryWitness::new(),
+            begins: Semaphore::new(1),
+        })
+    }
+
+    fn open(&self) -> Vec<Assignment> {
+        let open = ready(self.inner.open_intents()).expect("readable");
+        open.into_iter().map(|intent| intent.assignment).collect()
+    }
+}
+
+#[async_trait]
+impl Witness for Slow {
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
+    async fn found(&self) -> Witnessed<Found> {
+        self.inner.found().await
+    }
+
+    async fn open_intents(&self) -> Witnessed<Vec<Intent>> {
+        self.inner.open_intents().await
+    }
+
+    async fn intend(&self, intents: Vec<Intent>, mark: u64) -> Witnessed<()> {
+        self.inner.intend(intents, mark).await
+    }
+
+    fn end(&self, key: &MemberKey, assignments: Vec<Assignment>, mark: u64) {
+        self.inner.end(key, assignments, mark);
+    }
+
+    fn tick(&self, mark: u64) {
+        self.inner.tick(mark);
+    }
+
+    async fn bind(&self, binding: Binding, mark: u64) -> Witnessed<()> {
+        self.inner.bind(binding, mark).await
+    }
+
+    async fn begin(&self, binding: Binding, mark: u64, intents: Vec<Intent>) -> Witnessed<()> {
+        let _turn = self.begins.acquire().await.expect("never closed");
+        self.inner.begin(binding, mark, intents).await
+    }
+
+    async fn check(&self) -> Witnessed<()> {
+        self.inner.check().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+/// One process with two integrations.
+struct Two {
+    clock: ManualClock,
+    ledger: Arc<MemoryLedger>,
+    main: Arc<Hold>,
+    other: Arc<Hold>,
+}
+
+impl Two {
+    fn start(witness: &Arc<Slow>) -> Self {
+        let clock = ManualClock::default();
+        let ledger = Arc::new(MemoryLedger::new());
+        let names = [main_integration(), other_integration()];
+        let started = settle_at_start(
+            Arc::clone(&ledger) as Arc<dyn Ledger>,
+            Some(Arc::clone(witness) as Arc<dyn Witness>),
+            &names,
+            Arc::new(clock.clone()),
+        );
+        let holds = ready(started).expect("the ledger works");
+        Self {
+            clock,
+            ledger,
+            main: holds[&names[0]].clone(),
+            other: holds[&names[1]].clone(),
+        }
+    }
+
+    /// Makes the ledger own this of a member of the other integration.
+    fn own(&self, assignments: &[Assignment]) -> MemberRecord {
+        let key = MemberKey {
+            integration: other_integration(),
+            subject: Subject::Member(user("ada")),
+        };
+        let mut draft = Draft::new(ready(self.ledger.member(&key)).expect("readable"));
+        draft.record.owned.clear();
+        draft.intend(
+            WriteKind::Add,
+            assignments,
+            self.clock.now(),
+            &Settings::default(),
+        );
+        let commit = MemberCommit {
+            record: draft.record,
+            audit: Vec::new(),
+            request: None,
+        };
+        ready(self.ledger.commit(commit)).expect("nobody in between");
+        ready(self.ledger.member(&key)).expect("readable")
+    }
+}
+
+fn other_integration() -> IntegrationName {
+    IntegrationName::parse("other").expect("well formed")
+}
+
+#[test]
+fn what_is_told_of_another_integration_during_a_release_is_kept() {
+    let witness = Slow::new();
+    let another = Binding {
+        ledger: "another".to_owned(),
+        generation: 1,
+    };
+    ready(witness.begin(another, 5, Vec::new())).expect("made");
+    let two = Two::start(&witness);
+    assert!(two.main.record().is_some());
+    ready(two.other.release("ops", "looked")).expect("released");
+    let record = two.own(&[viewer("a"), viewer("b")]);
+    ready(
+        two.other
+            .note_extension(&record, &[viewer("a"), viewer("b")]),
+    );
+    assert_eq!(witness.open(), [viewer("a"), viewer("b")]);
+
+    let pause = witness.begins.try_acquire().expect("free");
+    let mut release = Box::pin(two.main.release("ops", "looked"));
+    assert!(release.as_mut().now_or_never().is_none());
+    let record = two.own(&[viewer("a"), viewer("c")]);
+    ready(two.other.note_given_up(&record.key, &viewer("b")));
+    let added = [viewer("c")];
+    let mut intends = Box::pin(two.other.note_extension(&record, &added));
+    let waits = intends.as_mut().now_or_never().is_none();
+    drop(pause);
+    ready(release).expect("released");
+    if waits {
+        ready(intends);
+    }
+    assert_eq!(witness.open(), [viewer("a"), viewer("c")]);
+    assert!(two.main.record().is_none());
+}
+
+#[test]
+fn what_is_told_while_a_witness_is_used_for_the_first_time_is_kept() {
+    let witness = Slow::new();
+    witness.inner.fail(true);
+    let two = Two::start(&witness);
+    assert!(two.main.record().is_none());
+    two.own(&[viewer("a"), viewer("b")]);
+    witness.inner.fail(false);
+
+    let pause = witness.begins.try_acquire().expect("free");
+    let mut first = Box::pin(two.main.tend());
+    assert!(first.as_mut().now_or_never().is_none());
+    let record = two.own(&[viewer("a"), viewer("c")]);
+    ready(two.other.note_given_up(&record.key, &viewer("b")));
+    let added = [viewer("c")];
+    let mut intends = Box::pin(two.other.note_extension(&record, &added));
+    let waits = intends.as_mut().now_or_never().is_none();
+    drop(pause);
+    ready(first);
+    if waits {
+        ready(intends);
+    }
+    assert_eq!(witness.open(), [viewer("a"), viewer("c")]);
+}
+
+#[test]
+fn what_is_given_up_and_ours_again_at_once_stays_open() {
+    let witness = Slow::new();
+    let two = Two::start(&witness);
+    let record = two.own(&[viewer("a")]);
+    ready(two.other.note_given_up(&record.key, &viewer("a")));
+    assert_eq!(witness.open(), [viewer("a")]);
+}

@@ -2,11 +2,13 @@
 //!
 //! Owns the translation. Never chooses a default: those stand in the configuration, with their reasons.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use chrono::TimeDelta;
+use tokio::task::JoinHandle;
 
 use super::bench::Baseline;
 use super::replicas::Replicas;
@@ -16,6 +18,7 @@ use crate::config::{
     Config, Engine, Integration, Ledger as LedgerSection, LedgerKind, OnExceeded, Period, Policy,
     Reapply, Reminders, Rotation, Secret, SecretSource, ServiceLevel, Sweeps,
 };
+use crate::domain::ids::IntegrationName;
 use crate::domain::rotation::Schedule;
 use crate::domain::ttl::Ttl;
 use crate::elastic::{self, Elastic};
@@ -46,15 +49,18 @@ pub(super) fn postgres_options(section: &LedgerSection) -> store::PostgresOption
 }
 
 /// Opens the ledger; its writer becomes a task that outlives all others. The second answer is the ledger as a file
-/// that can be checked, where it is one.
+/// that can be checked, where it is one. Nothing is made or brought up to date before `permission` is given.
 pub(super) async fn open_ledger(
     section: &LedgerSection,
     baseline: &Baseline,
+    permission: impl Future<Output = bool> + Send + 'static,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
 ) -> anyhow::Result<(Arc<dyn Ledger>, Option<Arc<store::SqliteLedger>>, Replicas)> {
     match section.kind {
         LedgerKind::Postgres => {
+            // Replicas of another release may be at work on it: it is not even asked.
+            anyhow::ensure!(permission.await, "this start may not open the ledger");
             let options = postgres_options(section);
             let (ledger, work) = store::PostgresLedger::open(options)
                 .await
@@ -83,9 +89,8 @@ pub(super) async fn open_ledger(
             if baseline.commit_alone {
                 options.batch = 1;
             }
-            let (ledger, writer) = store::SqliteLedger::open(&section.path, options)
-                .await
-                .context("opening the ledger")?;
+            let opening = store::SqliteLedger::open_when(&section.path, options, permission);
+            let (ledger, writer) = Box::pin(opening).await.context("opening the ledger")?;
             let ledger = Arc::new(ledger);
             let (closing, handle) = (shutdown.clone(), Arc::clone(&ledger));
             tasks.attend("ledger", async move {
@@ -234,6 +239,52 @@ fn vault_secret(
     }))
 }
 
+/// What reaches an organization, wired to nothing yet.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) secret: Arc<dyn SecretStore>,
+    elastic: Elastic,
+}
+
+/// Makes the client of every organization on a thread of its own: reading the roots that TLS trusts takes longer than
+/// opening the ledger. `known` are stores that stand already.
+pub(super) fn clients_beside(
+    config: &Arc<Config>,
+    known: &BTreeMap<IntegrationName, Arc<dyn SecretStore>>,
+    clock: &Arc<dyn Clock>,
+) -> JoinHandle<anyhow::Result<BTreeMap<IntegrationName, Client>>> {
+    let (config, known, clock) = (Arc::clone(config), known.clone(), Arc::clone(clock));
+    tokio::task::spawn_blocking(move || {
+        let mut clients = BTreeMap::new();
+        for section in &config.integrations {
+            let store = match known.get(&section.name) {
+                Some(store) => Arc::clone(store),
+                None => secret(&section.secret)?,
+            };
+            let elastic = unwired(section, Arc::clone(&store), Arc::clone(&clock))?;
+            let client = Client {
+                secret: store,
+                elastic,
+            };
+            clients.insert(section.name.clone(), client);
+        }
+        Ok(clients)
+    })
+}
+
+impl Client {
+    /// The client at work: it notes its own calls, and changes something only while a claim stands.
+    pub(super) fn wired(
+        self,
+        name: &IntegrationName,
+        ledger: Arc<dyn Ledger>,
+        standing: Arc<Standing>,
+    ) -> Arc<Elastic> {
+        let elastic = self.elastic.under(standing);
+        Arc::new(elastic.with_notes(name.clone(), ledger))
+    }
+}
+
 pub(super) fn elastic(
     section: &Integration,
     secret: Arc<dyn SecretStore>,
@@ -251,6 +302,22 @@ pub(super) fn elastic_under(
     ledger: Option<Arc<dyn Ledger>>,
     standing: Option<Arc<Standing>>,
 ) -> anyhow::Result<Arc<Elastic>> {
+    let elastic = unwired(section, secret, clock)?;
+    let elastic = match standing {
+        Some(standing) => elastic.under(standing),
+        None => elastic,
+    };
+    Ok(Arc::new(match ledger {
+        Some(ledger) => elastic.with_notes(section.name.clone(), ledger),
+        None => elastic,
+    }))
+}
+
+fn unwired(
+    section: &Integration,
+    secret: Arc<dyn SecretStore>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Elastic> {
     let upstream = &section.upstream;
     let mut options = elastic::Options::new(section.base_url.get().clone());
     options.organization.clone_from(&section.organization_id);
@@ -268,16 +335,8 @@ pub(super) fn elastic_under(
     options.max_body = upstream.max_body_bytes as usize;
     options.max_list_body = upstream.max_list_bytes as usize;
     options.max_members_body = u64::from(upstream.max_members_bytes);
-    let elastic = Elastic::new(options, secret, clock)
-        .with_context(|| format!("setting up integration {}", section.name))?;
-    let elastic = match standing {
-        Some(standing) => elastic.under(standing),
-        None => elastic,
-    };
-    Ok(Arc::new(match ledger {
-        Some(ledger) => elastic.with_notes(section.name.clone(), ledger),
-        None => elastic,
-    }))
+    Elastic::new(options, secret, clock)
+        .with_context(|| format!("setting up integration {}", section.name))
 }
 
 pub(super) fn rotation(section: &Rotation, unknown_look_after: Period) -> RotationSettings {

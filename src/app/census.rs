@@ -16,6 +16,7 @@ use crate::domain::overdue::class_of;
 use crate::ports::ledger::{LateRemovals, Removals};
 use crate::ports::{AccessProvider, Clock, Ledger};
 use crate::runtime::{Pace, ReadinessHandle, Shutdown, TaskError};
+use crate::scheduler::HeadStart;
 
 /// How often to count. Alerts look at minutes.
 const EVERY: Duration = Duration::from_secs(10);
@@ -91,6 +92,8 @@ pub(super) struct Census {
     pub(super) clock: Arc<dyn Clock>,
     /// Whether grants can be made durable.
     pub(super) ready: ReadinessHandle,
+    /// What goes before the first count.
+    pub(super) head: HeadStart,
 }
 
 impl Census {
@@ -100,6 +103,10 @@ impl Census {
         epoch: Option<Instant>,
         shutdown: Shutdown,
     ) -> Result<(), TaskError> {
+        tokio::select! {
+            () = shutdown.closing() => return Ok(()),
+            () = self.head.over() => {}
+        }
         let mut shown = BTreeMap::new();
         let mut alarm = Alarm::default();
         let mut every = Pace::new(epoch, EVERY);

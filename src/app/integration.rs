@@ -50,15 +50,22 @@ impl Integration {
     /// Comes online, then works whenever this process owns the organization, until `stop`.
     pub(super) async fn run(
         self,
-        mut driver: Driver,
+        driver: Driver,
         ready: ReadinessHandle,
         stop: CancellationToken,
     ) -> Result<(), TaskError> {
-        tokio::select! {
+        let loaded = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             online = self.come_online(&ready) => online?,
-        }
+        };
         ready.set_ready();
+        // What is overdue waits for no note.
+        tokio::join!(self.note_loaded(loaded), self.work(driver, stop));
+        Ok(())
+    }
+
+    /// Works whenever this process owns the organization, until `stop`.
+    async fn work(&self, mut driver: Driver, stop: CancellationToken) {
         let mut tenure = self.standing.tenure();
         while !stop.is_cancelled() {
             // Only now: nothing of an earlier claim runs any more.
@@ -82,7 +89,6 @@ impl Integration {
             self.ownership.release(&self.name).await;
         }
         self.standing.want(false);
-        Ok(())
     }
 
     /// Whether this process works on the organization now.
@@ -90,14 +96,20 @@ impl Integration {
         self.reconciler.is_owner()
     }
 
-    /// Loads the key and claims the organization; goes on trying until both are done.
-    async fn come_online(&self, ready: &ReadinessHandle) -> Result<(), LedgerError> {
+    /// Loads the key and claims the organization; goes on trying until both are done. Answers what is to be noted of
+    /// the key, if that is not noted yet.
+    async fn come_online(&self, ready: &ReadinessHandle) -> Result<Option<KeyStatus>, LedgerError> {
         let mut failures = 0;
+        let mut loaded = None;
         loop {
-            match self.try_online().await {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Later { code, remedy }) => {
+            let tried = self.try_online(&mut loaded).await;
+            let Err(trouble) = tried else {
+                return Ok(loaded);
+            };
+            self.note_loaded(loaded.take()).await;
+            match trouble {
+                Trouble::Fatal(error) => return Err(error),
+                Trouble::Later { code, remedy } => {
                     failures += 1;
                     tracing::warn!(integration = %self.name, code, remedy, "Integration is not online yet; trying again");
                     ready.set_waiting(format!("{code}: {remedy}"));
@@ -107,31 +119,20 @@ impl Integration {
         }
     }
 
-    async fn try_online(&self) -> Result<(), Trouble> {
-        let mut loaded = if self.elastic.key_status().loaded {
-            None
-        } else {
-            Some(self.load_key().await?)
-        };
+    async fn try_online(&self, loaded: &mut Option<KeyStatus>) -> Result<(), Trouble> {
+        if !self.elastic.key_status().loaded {
+            *loaded = Some(self.load_key().await?);
+        }
         let organization = match &self.pinned {
             // A restart in trouble must not wait for upstream to name what the configuration names already.
             Some(pinned) => pinned.clone(),
             None => {
-                if let Some(status) = loaded.take() {
-                    self.note_key("loaded", &status).await;
-                }
+                self.note_loaded(loaded.take()).await;
                 self.discover().await?
             }
         };
         let claim = self.ledger.claim_organization(&self.name, &organization);
-        let note = async {
-            if let Some(status) = &loaded {
-                self.note_key("loaded", status).await;
-            }
-        };
-        // Together they are one commit, and what is overdue waits for no other.
-        let (claimed, ()) = tokio::join!(claim, note);
-        match claimed {
+        match claim.await {
             Ok(()) => {
                 tracing::info!(integration = %self.name, organization = %organization, "Integration is online");
                 Ok(())
@@ -189,6 +190,12 @@ impl Integration {
             self.reconciler.notice_key().await;
         }
         Ok(changed)
+    }
+
+    async fn note_loaded(&self, loaded: Option<KeyStatus>) {
+        if let Some(status) = loaded {
+            self.note_key("loaded", &status).await;
+        }
     }
 
     async fn note_key(&self, action: &str, status: &KeyStatus) {

@@ -40,12 +40,13 @@ use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::domain::member::MemberRecord;
 use crate::ports::audit::AuditStore;
+use crate::ports::ledger::Census;
 use crate::ports::{AccessProvider, Clock, Law, Ledger, Seals, SecretStore, Wake};
 use crate::reconcile::{Observer, Reconciler, Settings as ReconcileSettings};
 use crate::runtime::{
     Pace, Readiness, Shutdown, SteadyClock, SystemClock, TaskError, Tasks, limits, shutdown,
 };
-use crate::scheduler::{Driver, JumpWatch, Limits, Waker, watchdog};
+use crate::scheduler::{Driver, HeadStart, JumpWatch, Limits, Waker, watchdog};
 use crate::service::rotation::{self, Rotator};
 use crate::service::{IntegrationParts, Service};
 use crate::telemetry::{Health, Metrics};
@@ -99,7 +100,8 @@ impl std::fmt::Debug for Caught {
 }
 
 impl App {
-    /// Opens the ledger, binds the sockets and wires everything, so that what cannot start fails here.
+    /// Opens the ledger, binds the sockets and wires everything, so that what cannot start fails here. The law and the
+    /// clients are made on threads of their own beside the ledger.
     ///
     /// # Errors
     /// What could not be opened or bound, with its cause.
@@ -118,18 +120,28 @@ impl App {
 
         objective::announce(&config.service_level);
 
+        let config = Arc::new(config);
+        let (may_change, reading_law) = trust::law_beside(&config).split();
+        let clients = adapters::clients_beside(&config, &overrides.secrets, &clock);
         let connections = adapters::connections(&config)?;
         // Before anything listens: a listener that cannot tell who calls does not open.
         let identity = trust::identity(&config, &clock)?;
-        let law = trust::law(&config)?;
         let keyring = seals::keyring(&config)?;
         let grpc = bind(config.listen.grpc.get()).await?;
         let http = bind(config.listen.http.get()).await?;
         let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
 
-        let (ledger, check, replicas) =
-            adapters::open_ledger(&config.ledger, &overrides.baseline, &shutdown, &mut tasks)
-                .await?;
+        let opening = adapters::open_ledger(
+            &config.ledger,
+            &overrides.baseline,
+            may_change,
+            &shutdown,
+            &mut tasks,
+        );
+        let (opened, law) = tokio::join!(Box::pin(opening), reading_law);
+        // Of a start that its law refuses, the ledger has seen nothing.
+        let law = law?;
+        let (ledger, check, replicas) = opened?;
         let stored = match &check {
             Some(file) => Some(Arc::clone(file) as Arc<dyn AuditStore>),
             None => replicas.audit(),
@@ -142,14 +154,21 @@ impl App {
         }
         let ledger_ready = readiness.component("ledger");
         let writable = async { ledger.check().await.context("writing to the ledger") };
-        let complete = nothing_left_out(&config, ledger.as_ref(), clock.as_ref());
-        let (writable, complete) = tokio::join!(writable, complete);
+        let looking = recovery::look(ledger.as_ref(), clock.now());
+        let (writable, found) = tokio::join!(writable, looking);
         writable?;
         ledger_ready.set_ready();
-        complete?;
-        recovery::raise(&steady, ledger.as_ref()).await?;
-        let holds =
-            recovery::open(&config, &ledger, &clock, &readiness, &shutdown, &mut tasks).await?;
+        let found = found?;
+        nothing_left_out(&config, &found.census)?;
+        recovery::raise(&steady, &found);
+        let holding = recovery::Parts {
+            config: &config,
+            ledger: &ledger,
+            clock: &clock,
+            readiness: &readiness,
+            epoch,
+        };
+        let holds = recovery::open(holding, &shutdown, &mut tasks).await?;
         let claims = replicas.claim(&config, &clock, &shutdown, &mut tasks)?;
         let begun = CancellationToken::new();
         let delivered = sinks::Parts {
@@ -173,24 +192,19 @@ impl App {
         }
         let waker: Arc<dyn Wake> = Arc::new(waker);
 
+        let head = HeadStart::new();
+        let mut clients = clients.await.context("making the clients")??;
         let mut integrations = Vec::new();
         let mut rotators = BTreeMap::new();
         let mut parts = BTreeMap::new();
         let mut pulses = Vec::new();
         let mut census_of = Vec::new();
         for section in &config.integrations {
-            let secret = match overrides.secrets.get(&section.name) {
-                Some(secret) => Arc::clone(secret),
-                None => adapters::secret(&section.secret)?,
-            };
+            let client = clients.remove(&section.name);
+            let client = client.context("every integration has its client")?;
+            let secret = Arc::clone(&client.secret);
             let (standing, bound) = claims.of(&section.name, &ledger);
-            let elastic = adapters::elastic_under(
-                section,
-                Arc::clone(&secret),
-                Arc::clone(&clock),
-                Some(Arc::clone(&ledger)),
-                Some(Arc::clone(&standing)),
-            )?;
+            let elastic = client.wired(&section.name, Arc::clone(&ledger), Arc::clone(&standing));
             reconcile::metrics::begin(&section.name);
             let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
             let observer = Arc::new(Observer::new(
@@ -233,7 +247,8 @@ impl App {
                     ..adapters::driver_limits(&config.engine)
                 },
                 wakes,
-            );
+            )
+            .ahead_in(&head);
             let driver = if claims.is_shared() {
                 driver.hearing(ledger.changes())
             } else {
@@ -327,8 +342,12 @@ impl App {
             sealer,
         };
         let all_sweeps = sweeps::all(&sweep_parts, adapters::schedules(&config.sweeps));
-        let stop = shutdown.soft_token();
+        let (stop, first) = (shutdown.soft_token(), head.clone());
         tasks.spawn("sweeps", async move {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = first.over() => {}
+            }
             scheduler::sweeps::run(all_sweeps, Arc::new(SystemClock), stop)
                 .await
                 .map_err(TaskError::from)
@@ -339,6 +358,7 @@ impl App {
             ledger: Arc::clone(&ledger),
             clock: Arc::clone(&clock),
             ready: ledger_ready,
+            head,
         };
         tasks.attend("census", counting.run(epoch, shutdown.clone()));
 
@@ -368,7 +388,7 @@ impl App {
             metrics: metrics.clone(),
         };
         tasks.attend("health", health.serve(http, shutdown.clone()));
-        tasks.attend("metrics upkeep", metrics.upkeep(shutdown.clone()));
+        tasks.attend("metrics upkeep", metrics.upkeep(epoch, shutdown.clone()));
         let heart = Arc::new(watchdog::Heart::default());
         heart.beat(clock.as_ref());
         let patience = watchdog::Patience::of(
@@ -477,15 +497,7 @@ const DESCRIBE: &[fn()] = &[
 ];
 
 /// Refuses to start without an integration that still has grants: nobody would ever take that access away.
-async fn nothing_left_out(
-    config: &Config,
-    ledger: &dyn Ledger,
-    clock: &dyn Clock,
-) -> anyhow::Result<()> {
-    let census = ledger
-        .census(clock.now())
-        .await
-        .context("counting what the ledger holds")?;
+fn nothing_left_out(config: &Config, census: &Census) -> anyhow::Result<()> {
     let mut left_out: BTreeMap<&IntegrationName, u64> = BTreeMap::new();
     for (integration, _, count) in &census.grants {
         if config

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
+use crate::ports::ledger::Census;
 use crate::ports::{Clock, Ledger, Witness};
 use crate::reconcile::Hold;
 use crate::reconcile::hold::settle_at_start;
-use crate::runtime::{Readiness, Shutdown, SteadyClock, Tasks};
+use crate::runtime::{Pace, Readiness, Shutdown, SteadyClock, Tasks};
 use crate::witness::FileWitness;
 
 /// How often the witness is looked after.
@@ -26,15 +29,30 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) type Holds = BTreeMap<IntegrationName, Arc<Hold>>;
 
+/// What holds are made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts<'p> {
+    pub(super) config: &'p Config,
+    pub(super) ledger: &'p Arc<dyn Ledger>,
+    pub(super) clock: &'p Arc<dyn Clock>,
+    pub(super) readiness: &'p Readiness,
+    /// The witness is looked after in step with everything else that shares this.
+    pub(super) epoch: Option<Instant>,
+}
+
 /// Opens the witness and compares it with the ledger.
 pub(super) async fn open(
-    config: &Config,
-    ledger: &Arc<dyn Ledger>,
-    clock: &Arc<dyn Clock>,
-    readiness: &Readiness,
+    parts: Parts<'_>,
     shutdown: &Shutdown,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Holds> {
+    let Parts {
+        config,
+        ledger,
+        clock,
+        readiness,
+        epoch,
+    } = parts;
     let witness: Option<Arc<dyn Witness>> = match &config.witness {
         None => {
             tracing::warn!(
@@ -66,7 +84,7 @@ pub(super) async fn open(
     let holds = settle_at_start(Arc::clone(ledger), witness, &names, Arc::clone(clock))
         .await
         .context("comparing the ledger with its witness")?;
-    tend(&holds, readiness, shutdown, tasks);
+    tend(&holds, readiness, epoch, shutdown, tasks);
     Ok(holds)
 }
 
@@ -96,7 +114,13 @@ pub(super) async fn of_a_sweep(
         .context("comparing the ledger with its witness")
 }
 
-fn tend(holds: &Holds, readiness: &Readiness, shutdown: &Shutdown, tasks: &mut Tasks) {
+fn tend(
+    holds: &Holds,
+    readiness: &Readiness,
+    epoch: Option<Instant>,
+    shutdown: &Shutdown,
+    tasks: &mut Tasks,
+) {
     let mut waiting = Vec::new();
     for (name, hold) in holds {
         if let Some(record) = hold.record() {
@@ -112,12 +136,12 @@ fn tend(holds: &Holds, readiness: &Readiness, shutdown: &Shutdown, tasks: &mut T
     let holds: Vec<Arc<Hold>> = holds.values().cloned().collect();
     let closing = shutdown.clone();
     tasks.attend("holds", async move {
-        let mut every = tokio::time::interval(EVERY);
+        let mut every = Pace::new(epoch, EVERY);
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 () = closing.closing() => return Ok(()),
-                _ = every.tick() => {
+                () = every.tick() => {
                     for hold in &holds {
                         hold.tend().await;
                     }
@@ -134,19 +158,28 @@ fn tend(holds: &Holds, readiness: &Readiness, shutdown: &Shutdown, tasks: &mut T
     });
 }
 
+/// What a start has to know of its ledger before anything is sent.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) census: Census,
+    latest: Option<Timestamp>,
+}
+
+/// Reads it.
+pub(super) async fn look(ledger: &dyn Ledger, now: Timestamp) -> anyhow::Result<Found> {
+    let (census, latest) = tokio::join!(ledger.census(now), ledger.latest_instant());
+    Ok(Found {
+        census: census.context("counting what the ledger holds")?,
+        latest: latest.context("reading the ledger")?,
+    })
+}
+
 /// Time never lies before what the ledger has seen, as long as anything is owed by it.
-pub(super) async fn raise(clock: &SteadyClock, ledger: &dyn Ledger) -> anyhow::Result<()> {
-    let census = ledger.census(clock.now()).await.context("counting")?;
-    if census.grants.is_empty() && census.owned == 0 {
-        return Ok(());
+pub(super) fn raise(clock: &SteadyClock, found: &Found) {
+    if found.census.grants.is_empty() && found.census.owned == 0 {
+        return;
     }
-    let Some(latest) = ledger
-        .latest_instant()
-        .await
-        .context("reading the ledger")?
-    else {
-        return Ok(());
-    };
+    let Some(latest) = found.latest else { return };
     let behind = clock.raise(latest);
     if behind.num_seconds() > 0 {
         tracing::error!(
@@ -154,5 +187,4 @@ pub(super) async fn raise(clock: &SteadyClock, ledger: &dyn Ledger) -> anyhow::R
             "Wall clock is behind the ledger; ends do not move, time goes on from where the ledger was"
         );
     }
-    Ok(())
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{CallerSection, Config, LawSection, Oidc, Policy, Role};
@@ -130,8 +132,44 @@ pub fn source(section: &LawSection) -> Source {
     }
 }
 
+/// The law, being read on a thread of its own: compiling policies takes about as long as opening the ledger.
+#[derive(Debug)]
+pub(super) struct LawBeside {
+    reading: JoinHandle<anyhow::Result<Option<Arc<CedarLaw>>>>,
+    is_good: oneshot::Receiver<bool>,
+}
+
+/// Begins to read the law.
+pub(super) fn law_beside(config: &Arc<Config>) -> LawBeside {
+    let (told, is_good) = oneshot::channel();
+    let config = Arc::clone(config);
+    let reading = tokio::task::spawn_blocking(move || {
+        let law = law(&config);
+        // Nobody may have to know before the end.
+        told.send(law.is_ok()).ok();
+        law
+    });
+    LawBeside { reading, is_good }
+}
+
+impl LawBeside {
+    /// Whether a start with this law may go on, and the law itself.
+    pub(super) fn split(
+        self,
+    ) -> (
+        impl Future<Output = bool> + Send + use<>,
+        impl Future<Output = anyhow::Result<Option<Arc<CedarLaw>>>> + Send + use<>,
+    ) {
+        let Self { reading, is_good } = self;
+        let permission = async { is_good.await.unwrap_or(false) };
+        (permission, async {
+            reading.await.context("reading the law")?
+        })
+    }
+}
+
 /// The law in force; `None` in a build without Cedar, where the settings alone decide.
-pub(super) fn law(config: &Config) -> anyhow::Result<Option<Arc<CedarLaw>>> {
+fn law(config: &Config) -> anyhow::Result<Option<Arc<CedarLaw>>> {
     let source = source(&config.law);
     if cfg!(not(feature = "cedar")) && source == Source::Shipped {
         tracing::warn!("This build has no Cedar: section `policy` alone decides");

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::head_start::{HeadStart, Runner};
 use super::queue::DueQueue;
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
@@ -120,6 +121,13 @@ impl Pulse {
 /// A full page of the ledger is this many times what is asked for while enough removals wait in memory.
 const PEEK: usize = 16;
 
+/// Removals that go before everything else when the loop begins. Their intents are one commit, which every more would
+/// make longer: few are on the wire long before dozens would be.
+const FIRST: usize = 2;
+
+/// How long those few keep everything else waiting at most: usually one of them is through well before.
+const LEAD: Duration = Duration::from_millis(200);
+
 /// How many passes run for what. Neither kind can take the places of another.
 #[derive(Debug, Default)]
 struct Lanes {
@@ -156,6 +164,11 @@ impl Lanes {
             DueKind::Grant => self.granting -= 1,
             DueKind::Verify | DueKind::Look => self.reading -= 1,
         }
+    }
+
+    /// Whether it is one of those that go before everything else.
+    fn leads(&self, due: &Due) -> bool {
+        due.kind == DueKind::Remove && self.removals < FIRST
     }
 
     fn admits(&self, due: &Due, limits: &Limits) -> bool {
@@ -201,6 +214,10 @@ pub struct Driver {
     lanes: Lanes,
     passes: JoinSet<(MemberKey, Result<Report, &'static str>)>,
     answered: Answered,
+    /// Until when only the first removals run.
+    lead: Option<Instant>,
+    /// Keeps others waiting until those are on their way.
+    runner: Option<Runner>,
     /// What other processes commit to the same ledger, where there are any.
     news: Option<watch::Receiver<u64>>,
 }
@@ -241,8 +258,17 @@ impl Driver {
             lanes: Lanes::default(),
             passes: JoinSet::new(),
             answered: Answered::default(),
+            lead: None,
+            runner: None,
             news: None,
         }
+    }
+
+    /// The same, whose first removals have a head start over what waits for it.
+    #[must_use]
+    pub fn ahead_in(mut self, head: &HeadStart) -> Self {
+        self.runner = Some(head.runner());
+        self
     }
 
     /// The same, which asks the ledger as soon as another process has committed something to it.
@@ -273,19 +299,25 @@ impl Driver {
     pub async fn work(&mut self, stop: CancellationToken) {
         self.queue = DueQueue::default();
         self.answered = Answered::default();
+        self.take_lead().await;
         let mut poll = Pace::new(self.limits.epoch, self.limits.floor_poll);
         loop {
             self.start_due();
             self.pulse
                 .beat(self.clock.as_ref(), self.queue.oldest_ready());
             let wait = self.until_next();
+            let lead = self.lead;
             tokio::select! {
                 // A fixed order, so that simulated runs repeat. The poll comes before what can come in a stream: it
                 // is ready once a second at most, and starves nobody.
                 biased;
                 () = stop.cancelled() => break,
-                () = poll.tick() => self.refill().await,
-                Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
+                () = tokio::time::sleep_until(lead.unwrap_or_else(Instant::now)), if lead.is_some() => self.set_off(),
+                () = poll.tick(), if lead.is_none() => self.refill().await,
+                Some(done) = self.passes.join_next(), if !self.passes.is_empty() => {
+                    self.set_off();
+                    self.finished(done);
+                }
                 Some((key, due)) = self.wakes.recv() => self.woken(key, due),
                 () = heard(&self.news), if self.news.is_some() => {
                     if let Some(news) = &mut self.news {
@@ -293,9 +325,10 @@ impl Driver {
                     }
                     self.refill().await;
                 }
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
+        self.set_off();
         // From here on nothing turns, and a pass may rightly take long: the drain has its own limit.
         self.pulse.retire();
         while let Some(done) = self.passes.join_next().await {
@@ -303,15 +336,37 @@ impl Driver {
         }
     }
 
-    /// Waits are capped by the floor poll, so a jump of the wall clock costs at most one.
-    fn until_next(&self) -> Duration {
-        let now = self.clock.now();
-        self.queue
-            .next_wakeup()
-            .map_or(self.limits.floor_poll, |at| {
-                (at - now).to_std().unwrap_or(Duration::ZERO)
-            })
-            .min(self.limits.floor_poll)
+    /// Asks for the first removals that are due, so that they are on their way before a whole page is read, and before
+    /// anything else begins.
+    async fn take_lead(&mut self) {
+        let integration = self.reconciler.integration();
+        let first = self.ledger.due(integration, self.clock.now(), FIRST).await;
+        // The poll that follows complains of a ledger that cannot be asked.
+        for member in first.unwrap_or_default() {
+            if member.due.kind == DueKind::Remove {
+                self.schedule(member.key, member.due);
+            }
+        }
+        if self.queue.is_empty() {
+            self.set_off();
+        } else {
+            self.lead = Some(Instant::now() + LEAD);
+        }
+    }
+
+    /// From now on everything runs.
+    fn set_off(&mut self) {
+        self.lead = None;
+        self.runner = None;
+    }
+
+    /// How long until the next deadline in memory. Waits are capped by the floor poll, so a jump of the wall clock costs
+    /// at most one. Where there is no deadline, the poll alone turns the loop: a timer beside it would wake the process
+    /// for nothing.
+    fn until_next(&self) -> Option<Duration> {
+        let at = self.queue.next_wakeup()?;
+        let wait = (at - self.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        Some(wait.min(self.limits.floor_poll))
     }
 
     fn start_due(&mut self) {
@@ -321,9 +376,12 @@ impl Driver {
                 queue,
                 lanes,
                 limits,
+                lead,
                 ..
             } = self;
-            let Some((key, due)) = queue.pop_admitted(now, |due| lanes.admits(due, limits)) else {
+            let admits =
+                |due: &Due| lanes.admits(due, limits) && (lead.is_none() || lanes.leads(due));
+            let Some((key, due)) = queue.pop_admitted(now, admits) else {
                 return;
             };
             if let Some((_, again)) = self.running.get_mut(&key) {
@@ -476,6 +534,26 @@ impl std::fmt::Display for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_removals_lead_and_nothing_else_does() {
+        let due = |kind, weight| Due {
+            at: Timestamp::from_timestamp(1_800_000_000, 0).expect("in range"),
+            kind,
+            weight,
+        };
+        let mut lanes = Lanes::default();
+        for kind in [DueKind::Grant, DueKind::Verify, DueKind::Look] {
+            assert!(!lanes.leads(&due(kind, 200)), "{kind:?}");
+        }
+        for _ in 0..FIRST {
+            assert!(lanes.leads(&due(DueKind::Remove, 20)));
+            lanes.begin(&due(DueKind::Remove, 20));
+        }
+        let heavier = due(DueKind::Remove, 200);
+        assert!(!lanes.leads(&heavier), "not even by weight");
+        assert!(lanes.admits(&heavier, &Limits::default()), "later it goes");
+    }
 
     #[test]
     fn a_ledger_is_asked_again_once_anything_was_written_and_well_before_the_horizon() {

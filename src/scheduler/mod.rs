@@ -4,6 +4,7 @@
 //! hands a revocation to a cron job.
 
 pub mod driver;
+pub mod head_start;
 pub mod jump;
 pub mod queue;
 pub mod sweeps;
@@ -11,5 +12,6 @@ mod ticks;
 pub mod watchdog;
 
 pub use driver::{Driver, Limits, Waker};
+pub use head_start::HeadStart;
 pub use jump::{JumpWatch, Suspicion};
 pub use queue::DueQueue;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use tokio::time::Instant;
 
-use crate::runtime::{Shutdown, TaskError};
+use crate::runtime::{Pace, Shutdown, TaskError};
 
 /// Registers the names, units and texts of one module's metrics, and creates its counters at 0.
 pub type Describe = fn();
@@ -93,17 +94,17 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Keeps memory flat; a task for [`crate::runtime::Tasks::attend`].
+    /// Keeps memory flat, in step with everything else that shares the epoch; a task for
+    /// [`crate::runtime::Tasks::attend`].
     ///
     /// # Errors
     /// None; the type is that of a task.
-    pub async fn upkeep(self, shutdown: Shutdown) -> Result<(), TaskError> {
-        let mut tick = tokio::time::interval(UPKEEP_PERIOD);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pub async fn upkeep(self, epoch: Option<Instant>, shutdown: Shutdown) -> Result<(), TaskError> {
+        let mut every = Pace::new(epoch, UPKEEP_PERIOD);
         loop {
             tokio::select! {
                 () = shutdown.closing() => return Ok(()),
-                _ = tick.tick() => self.handle.run_upkeep(),
+                () = every.tick() => self.handle.run_upkeep(),
             }
         }
     }

@@ -1,12 +1,14 @@
 //! What only a file can promise: it survives, it is nobody else's, and damage is named.
 
 mod counts;
+mod start;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use latchkey::domain::grant::{EndCause, GrantState};
+use latchkey::domain::ids::OrganizationId;
 use latchkey::domain::member::DueKind;
 use latchkey::ports::Ledger;
 use latchkey::ports::ledger::{Accepted, EventFilter, GrantFilter, LedgerError, MemberCommit};

@@ -2,12 +2,13 @@
 
 import json
 import signal
+import sqlite3
 import time
 
 import grpc
 import pytest
 import requests
-from harness import STOP_SECONDS, eventually, run
+from harness import ROOT, STOP_SECONDS, eventually, run
 
 
 def test_the_ready_line_names_both_listeners(bench):
@@ -166,6 +167,35 @@ def test_drain_does_not_say_done_while_something_is_left(make_bench):
     done = bench.cli("drain", "--yes", "--timeout", "3s", seconds=30)
     assert done.returncode == 7, done.stdout + done.stderr
     assert bench.cloud.held(person)
+
+
+def test_a_start_that_its_law_refuses_leaves_the_ledger_as_it_was(make_connector, simulator, latchkey_bin, tmp_path):
+    law = tmp_path / "law.cedar"
+    connector = make_connector(simulator, law={"files": [str(law)]})
+
+    def is_refused():
+        law.write_text("permit (")
+        done = run(latchkey_bin, "serve", "--config", connector.config_file)
+        return done.returncode == 1 and "law.cedar" in done.stderr
+
+    assert is_refused()
+    assert not list(connector.folder.glob("ledger.db*"))
+
+    law.write_text((ROOT / "src/law/default.cedar").read_text())
+    connector.start().stop()
+    with sqlite3.connect(connector.ledger_file) as ledger:
+        # As the release before left it.
+        ledger.executescript(
+            "DROP TABLE used_tokens; DROP TABLE reviews; DELETE FROM _sqlx_migrations WHERE version = 15"
+        )
+    ledger.close()
+    before = connector.ledger_file.read_bytes()
+    assert is_refused()
+    assert connector.ledger_file.read_bytes() == before
+
+    law.write_text((ROOT / "src/law/default.cedar").read_text())
+    connector.start()
+    assert connector.rows("SELECT version FROM _sqlx_migrations WHERE version = 15")
 
 
 def test_serve_without_arguments_says_what_it_needs(latchkey_bin):

@@ -43,7 +43,7 @@ pub async fn bench_bare_commits(
 ) -> Result<BareCommits, OpenError> {
     let options = Options::default();
     let _lock = open::files(path)?;
-    let mut conn = open::writer(path, &options).await?;
+    let mut conn = open::permitted_writer(path, &options).await?;
     let rows: Vec<AcceptRows> = (0..batches * per_batch)
         .map(|number| AcceptRows::new(make(number)))
         .collect();
@@ -100,7 +100,7 @@ pub async fn bench_fill(
     per_commit: usize,
 ) -> Result<u64, OpenError> {
     let _lock = open::files(path)?;
-    let mut conn = open::writer(path, &Options::default()).await?;
+    let mut conn = open::permitted_writer(path, &Options::default()).await?;
     let filled = fill(&mut conn, members, per_commit).await;
     write::close(conn).await;
     filled.map_err(|error| OpenError::Database {

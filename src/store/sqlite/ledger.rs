@@ -250,6 +250,15 @@ impl Ledger for Handle {
         integration: &IntegrationName,
         organization: &OrganizationId,
     ) -> Result<()> {
+        // Once bound, for good: after the first start there is nothing to write, and no commit to wait for.
+        let is_bound = read!(self, "reading a claim", |conn, _action| async {
+            read::is_claimed(conn, integration, organization)
+                .await
+                .map(Ok)
+        })?;
+        if is_bound {
+            return Ok(());
+        }
         self.write(Work::Claim(integration.clone(), organization.clone()))
             .await
             .map(drop)

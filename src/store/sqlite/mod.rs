@@ -12,6 +12,7 @@ mod copy;
 mod engine;
 mod errors;
 mod glance;
+mod layout;
 mod ledger;
 mod log;
 mod open;
@@ -41,6 +42,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::bench::{BareCommits, Filled, bench_bare_commits, bench_fill, bench_first_page};
 pub use self::glance::Glance;
+use self::open::Permission;
 pub use self::open::{OpenError, Options};
 use self::writer::{Command, Counters, Writer};
 use crate::ports::ledger::Result;
@@ -77,8 +79,29 @@ impl SqliteLedger {
         path: &Path,
         options: Options,
     ) -> std::result::Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
+        Self::open_when(path, options, std::future::ready(true)).await
+    }
+
+    /// The same for a start that may yet be refused: a ledger is made, or its layout brought up, only once
+    /// `permission` answers that it may be; what is there and up to date is opened meanwhile, and not written.
+    ///
+    /// # Errors
+    /// The same, and [`OpenError::Withheld`] when there was something to make or to bring up and it may not be; then
+    /// the ledger is as it was.
+    pub async fn open_when<P>(
+        path: &Path,
+        options: Options,
+        permission: P,
+    ) -> std::result::Result<(Self, impl Future<Output = ()> + Send + use<P>), OpenError>
+    where
+        P: Future<Output = bool> + Send,
+    {
+        let mut permission = Permission::new(permission);
+        if !path.exists() {
+            permission.granted(path).await?;
+        }
         let lock = open::files(path)?;
-        let mut conn = open::writer(path, &options).await?;
+        let mut conn = open::writer(path, &options, &mut permission).await?;
         let last = read::last_sequence(&mut conn)
             .await
             .map_err(|error| OpenError::Database {
@@ -162,6 +185,6 @@ impl SqliteLedger {
 /// Opens a ledger that no process has, to copy it whole.
 pub(super) async fn end_of_copy(path: &Path) -> std::result::Result<copy::Open, OpenError> {
     let held = open::files(path)?;
-    let conn = open::writer(path, &Options::default()).await?;
+    let conn = open::permitted_writer(path, &Options::default()).await?;
     Ok(copy::Open { conn, _held: held })
 }

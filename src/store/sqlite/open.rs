@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, SqlSafeStr, query, query_scalar};
+use sqlx::{ConnectOptions, Connection, query, query_scalar};
 
 use super::errors;
+use super::layout::{self, MigrateFailure};
 use super::log::{self, Finding};
 
 /// Page cache of the connection that writes, in KiB. Negative numbers of the pragma are KiB.
@@ -118,6 +118,15 @@ pub enum OpenError {
         /// The first thing found wrong.
         detail: String,
     },
+    /// It would have to be made or brought up to date, and that was not permitted.
+    #[error(
+        "the ledger {} would have to be made or brought up to date, and this start may not do that",
+        path.display()
+    )]
+    Withheld {
+        /// The ledger.
+        path: PathBuf,
+    },
     /// The database refused for another reason.
     #[error("{action} the ledger {}", path.display())]
     Database {
@@ -129,6 +138,29 @@ pub enum OpenError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Whether this start may make a ledger or change the layout of one, asked once and only where something is to be made
+/// or changed.
+pub(super) struct Permission<P>(Option<P>);
+
+impl<P: Future<Output = bool> + Send> Permission<P> {
+    pub(super) fn new(asked: P) -> Self {
+        Self(Some(asked))
+    }
+
+    /// Waits until it is permitted.
+    pub(super) async fn granted(&mut self, path: &Path) -> Result<(), OpenError> {
+        let Some(asked) = self.0.take() else {
+            return Ok(());
+        };
+        if asked.await {
+            return Ok(());
+        }
+        Err(OpenError::Withheld {
+            path: path.to_owned(),
+        })
+    }
 }
 
 /// The claim of one process on one ledger; let go when dropped or when the process dies.
@@ -238,7 +270,12 @@ pub(super) fn readers(path: &Path, options: &Options) -> SqlitePool {
 }
 
 /// Opens the writer's connection on a file that is whole, ours, and of a layout that is known or can be brought up.
-pub(super) async fn writer(path: &Path, options: &Options) -> Result<SqliteConnection, OpenError> {
+/// Before it is permitted, the file is only looked at.
+pub(super) async fn writer(
+    path: &Path,
+    options: &Options,
+    permission: &mut Permission<impl Future<Output = bool> + Send>,
+) -> Result<SqliteConnection, OpenError> {
     let failed = |action: &'static str, error: sqlx::Error| {
         if errors::is_corrupt(&error) {
             OpenError::Damaged {
@@ -279,6 +316,9 @@ pub(super) async fn writer(path: &Path, options: &Options) -> Result<SqliteConne
     // back into it. A first start that was cut short before there was a log leaves a journal, which only one that can
     // write undoes; there is nothing in the file yet.
     let is_first_start = beside(path, "-journal").exists();
+    if is_first_start {
+        permission.granted(path).await?;
+    }
     let mut conn = connect_options(path)
         .read_only(!is_first_start)
         .connect()
@@ -318,14 +358,29 @@ pub(super) async fn writer(path: &Path, options: &Options) -> Result<SqliteConne
             });
         }
     }
+    let reading = |error| failed("reading the layout of", error);
+    let mode: String = query_scalar("PRAGMA journal_mode")
+        .fetch_one(&mut conn)
+        .await
+        .map_err(reading)?;
+    let is_current = application == APPLICATION_ID
+        && mode == "wal"
+        && ours == 1
+        && layout::is_current(&mut conn).await.map_err(reading)?;
     if let Err(error) = conn.close().await {
         return Err(failed("closing", error));
+    }
+    if !is_current {
+        permission.granted(path).await?;
     }
     let mut conn = writer_options(path, options)
         .connect()
         .await
         .map_err(|error| failed("opening", error))?;
-    migrate(&mut conn, path)
+    if is_current {
+        return Ok(conn);
+    }
+    layout::migrate(&mut conn, path)
         .await
         .map_err(|error| match error {
             MigrateFailure::Open(error) => error,
@@ -338,6 +393,15 @@ pub(super) async fn writer(path: &Path, options: &Options) -> Result<SqliteConne
             .map_err(|error| failed("marking", error))?;
     }
     Ok(conn)
+}
+
+/// The same for whoever may make and change it.
+pub(super) async fn permitted_writer(
+    path: &Path,
+    options: &Options,
+) -> Result<SqliteConnection, OpenError> {
+    let mut permission = Permission::new(std::future::ready(true));
+    writer(path, options, &mut permission).await
 }
 
 /// Opens the writer's connection again after one that failed to write, on the file that this process holds.
@@ -365,122 +429,4 @@ pub(super) async fn structure(conn: &mut SqliteConnection) -> Result<Option<Stri
         .fetch_one(conn)
         .await?;
     Ok((found != "ok").then_some(found))
-}
-
-enum MigrateFailure {
-    Open(OpenError),
-    Database(sqlx::Error),
-}
-
-/// Every migration, oldest first; one that was released is never edited.
-fn migrations() -> Vec<Migration> {
-    vec![
-        Migration::new(
-            1,
-            "ledger".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0001_ledger.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            2,
-            "receipts".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0002_receipts.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            3,
-            "recovery".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0003_recovery.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            4,
-            "endings".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0004_endings.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            5,
-            "census".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0005_census.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            9,
-            "watched".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0009_watched.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            10,
-            "audit blocks".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0010_audit_blocks.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            12,
-            "sights".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0012_sights.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            13,
-            "sink cursors".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0013_sink_cursors.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            14,
-            "key rotations".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0014_key_rotations.sql").into_sql_str(),
-            false,
-        ),
-        Migration::new(
-            15,
-            "used tokens".into(),
-            MigrationType::Simple,
-            include_str!("../migrations/0015_used_tokens.sql").into_sql_str(),
-            false,
-        ),
-    ]
-}
-
-async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), MigrateFailure> {
-    let migrations = migrations();
-    let known = migrations.iter().map(|one| one.version).max().unwrap_or(0);
-    match Migrator::with_migrations(migrations).run(conn).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) if found > known => {
-            Err(MigrateFailure::Open(OpenError::NewerSchema {
-                path: path.to_owned(),
-                found,
-                known,
-            }))
-        }
-        // A migration that was released is never edited, so it is the file that changed.
-        Err(error @ (MigrateError::VersionMismatch(_) | MigrateError::Dirty(_))) => {
-            Err(MigrateFailure::Open(OpenError::Damaged {
-                path: path.to_owned(),
-                detail: error.to_string(),
-            }))
-        }
-        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-            Err(MigrateFailure::Database(error))
-        }
-        Err(other) => Err(MigrateFailure::Open(OpenError::Database {
-            action: "migrating",
-            path: path.to_owned(),
-            source: other.into(),
-        })),
-    }
 }

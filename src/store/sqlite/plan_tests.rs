@@ -15,7 +15,7 @@ async fn plan(text: &str) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("ledger.db");
     let _lock = open::files(&path).expect("a file");
-    let mut conn = open::writer(&path, &Options::default())
+    let mut conn = open::permitted_writer(&path, &Options::default())
         .await
         .expect("a ledger");
     let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));

@@ -10,7 +10,7 @@ use super::engine::{Conn, Db, DbRow, PLUS, built, built_scalar, query, query_sca
 use crate::domain::Timestamp;
 use crate::domain::assignment::Target;
 use crate::domain::grant::Grant;
-use crate::domain::ids::{GrantId, IntegrationName, UserId};
+use crate::domain::ids::{GrantId, IntegrationName, OrganizationId, UserId};
 use crate::domain::member::{MemberKey, MemberRecord, Subject};
 use crate::ports::ledger::{
     DueMember, EventFilter, GrantFilter, Page, RequestRecord, Result, StoredEvent,
@@ -423,6 +423,30 @@ pub(super) async fn events(
         });
     }
     Ok(Ok(found))
+}
+
+/// Everything that stands against binding an organization to an integration, and the binding itself.
+pub(super) const CLAIMS: &str = "SELECT organization_id, integration FROM organizations \
+     WHERE organization_id = $1 OR integration = $2 ORDER BY organization_id = $1 DESC";
+
+/// Whether exactly this organization and this integration are bound to each other.
+pub(super) async fn is_claimed(
+    conn: &mut Conn,
+    integration: &IntegrationName,
+    organization: &OrganizationId,
+) -> std::result::Result<bool, sqlx::Error> {
+    let found = query(CLAIMS)
+        .bind(organization.to_string())
+        .bind(integration.to_string())
+        .fetch_all(conn)
+        .await?;
+    for row in &found {
+        let (held, owner): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        if held != organization.as_str() || owner != integration.as_str() {
+            return Ok(false);
+        }
+    }
+    Ok(!found.is_empty())
 }
 
 /// The newest event's place; 0 when there is none.

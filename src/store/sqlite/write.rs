@@ -8,7 +8,7 @@ use sqlx::{Connection, Row};
 use super::audit;
 use super::engine::{self, Conn, Query, query};
 use super::errors::{corrupt, unavailable};
-use super::read;
+use super::read::{self, CLAIMS};
 use super::recovery::{self, HoldRow};
 use super::reviews;
 use super::rotations::{self, RotationRow};
@@ -525,14 +525,11 @@ async fn claim(
         .bind(integration.to_string())
         .execute(&mut *conn)
         .await?;
-    let rows = query(
-        "SELECT organization_id, integration FROM organizations \
-         WHERE organization_id = $1 OR integration = $2 ORDER BY organization_id = $1 DESC",
-    )
-    .bind(organization.to_string())
-    .bind(integration.to_string())
-    .fetch_all(conn)
-    .await?;
+    let rows = query(CLAIMS)
+        .bind(organization.to_string())
+        .bind(integration.to_string())
+        .fetch_all(conn)
+        .await?;
     for row in rows {
         let (held, owner): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         if held == organization.as_str() && owner == integration.as_str() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::TimeDelta;
 use latchkey::domain::ids::IntegrationName;
+use latchkey::domain::overdue::hidden_removal;
 use latchkey::domain::ttl::Ttl;
 use latchkey::policy::Rules;
 use latchkey::ports::{Clock, Ledger, Wake};
@@ -235,6 +236,13 @@ async fn hand_over(
         if let Ok(due) = ledger.due(&name, clock.now() - late_by, 1_000).await {
             for member in due {
                 wake.wake(&member.key, member.due);
+            }
+        }
+        let now = clock.now();
+        let late = ledger.late(&name, now - TimeDelta::seconds(15), None, 1_000);
+        for record in late.await.map(|page| page.items).unwrap_or_default() {
+            if let Some(due) = hidden_removal(&record, now) {
+                wake.wake(&record.key, due);
             }
         }
     }

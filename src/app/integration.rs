@@ -59,8 +59,14 @@ impl Integration {
             online = self.come_online(&ready) => online?,
         };
         ready.set_ready();
-        // What is overdue waits for no note.
-        tokio::join!(self.note_loaded(loaded), self.work(driver, stop));
+        // What is overdue waits for no note, and neither does the end of this process.
+        let note = self.note_loaded(loaded);
+        let work = self.work(driver, stop);
+        tokio::pin!(note, work);
+        tokio::select! {
+            () = &mut work => {}
+            () = &mut note => work.await,
+        }
         Ok(())
     }
 

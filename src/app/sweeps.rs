@@ -13,8 +13,8 @@ use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::GrantState;
 use crate::domain::ids::IntegrationName;
-use crate::domain::overdue::hidden_removal;
 use crate::ports::{AccessProvider, Clock, Ledger, Wake};
+use crate::scheduler::hidden::{LATE, raise_hidden};
 use crate::scheduler::sweeps::Sweep;
 use crate::service::Service;
 use crate::service::rotation::{Progress, Rotator};
@@ -54,12 +54,8 @@ pub(super) struct Schedules {
     pub(super) key_rotation: String,
 }
 
-/// Late by more than this, a member is handed to its driver again.
-const OVERDUE: TimeDelta = TimeDelta::seconds(15);
 /// Members that one overdue sweep hands over.
 const OVERDUE_PAGE: usize = 1_000;
-/// Members with late removals that are looked at together.
-const HIDDEN_PAGE: usize = 256;
 /// Members that one run looks at for announcements.
 const REMINDER_PAGE: usize = 10_000;
 /// Rows that one retention sweep drops at a time.
@@ -89,11 +85,9 @@ pub(super) fn all(parts: &Parts, schedules: Schedules) -> Vec<Sweep> {
             find_drift(&parts).await
         }),
         sweep("overdue", overdue, parts, |parts| async move {
-            let due = hand_over_due(&parts, OVERDUE).await?;
-            Ok(format!(
-                "{due}, {} of them hidden",
-                raise_hidden(&parts).await?
-            ))
+            let due = hand_over_due(&parts, LATE).await?;
+            let hidden = raise_all_hidden(&parts).await?;
+            Ok(format!("{due}, {hidden} hidden removals raised"))
         }),
         sweep("second_looks", second_looks, parts, |parts| async move {
             hand_over_due(&parts, TimeDelta::zero()).await
@@ -199,36 +193,18 @@ async fn hand_over_due(parts: &Parts, late_by: TimeDelta) -> Result<String, Stri
     Ok(format!("{handed} members handed over"))
 }
 
-/// Hands over removals that wait behind something less urgent of the same member.
-async fn raise_hidden(parts: &Parts) -> Result<usize, String> {
-    let mut raised = 0;
+/// Hands over removals that wait behind something less urgent of the same member. One organization that cannot be read
+/// keeps no other waiting.
+async fn raise_all_hidden(parts: &Parts) -> Result<usize, String> {
+    let (mut raised, mut trouble) = (0, None);
     for integration in parts.integrations.iter().filter(|one| one.is_ours()) {
-        let mut after = None;
-        loop {
-            let now = parts.clock.now();
-            let page = parts
-                .ledger
-                .late(
-                    &integration.name,
-                    now - OVERDUE,
-                    after.as_ref(),
-                    HIDDEN_PAGE,
-                )
-                .await
-                .map_err(|error| error.code().to_owned())?;
-            for record in page.items {
-                if let Some(due) = hidden_removal(&record, now) {
-                    parts.wake.wake(&record.key, due);
-                    raised += 1;
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
+        let (ledger, wake) = (parts.ledger.as_ref(), parts.wake.as_ref());
+        match raise_hidden(ledger, wake, &integration.name, parts.clock.now()).await {
+            Ok(count) => raised += count,
+            Err(error) => trouble = Some(error.code().to_owned()),
         }
     }
-    Ok(raised)
+    trouble.map_or(Ok(raised), Err)
 }
 
 fn watch_keys(parts: &Parts) -> Result<String, String> {

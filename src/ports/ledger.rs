@@ -452,6 +452,17 @@ pub trait Ledger: Debug + Send + Sync {
         limit: usize,
     ) -> Result<Page<MemberRecord, LateCursor>>;
 
+    /// Where removals that were due at or before `until` wait behind something less urgent of the same member: members
+    /// that are queued for something else since then. In the order of [`Self::late`], at most `limit`, after `after`;
+    /// whether the removal was sent already is told by the record.
+    async fn hidden_removals(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<LateCursor, LateCursor>>;
+
     /// Subjects of an integration with access that was given up and is watched for, in order.
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>>;
 

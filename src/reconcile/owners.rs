@@ -29,7 +29,7 @@ pub(super) struct OwnerWrites {
 }
 
 /// What the ledger says of removals of owners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Recorded {
     counts_from: Option<Timestamp>,
     doubtful: BTreeMap<UserId, Timestamp>,
@@ -217,7 +217,12 @@ impl Reconciler {
     /// What an earlier process, or an earlier claim, left: removals that may still land, and from when a read shows the
     /// newest of all.
     async fn recorded_owner_writes(&self, now: Timestamp) -> Result<Recorded, LedgerError> {
-        let mut found = Recorded::default();
+        let bound = now + self.settings.unknown_look_after;
+        let mut found = Recorded {
+            counts_from: None,
+            // What could not be recorded: the pass of its member that records it may come after this.
+            doubtful: self.unrecorded.owners_that_may_land(now, bound),
+        };
         let mut after: Option<UserId> = None;
         loop {
             let page = self
@@ -243,7 +248,8 @@ impl Reconciler {
                     .filter_map(|row| row.removal_echo_until)
                     .max();
                 if let Some(until) = may_land.filter(|until| *until > now) {
-                    found.doubtful.insert(user.clone(), until);
+                    let known = found.doubtful.entry(user.clone()).or_insert(until);
+                    *known = until.max(*known);
                 }
             }
             after = page.next;

@@ -11,13 +11,13 @@ use chrono::TimeDelta;
 use super::look::snapshot_of;
 use super::owners::{Quorum, concerns_owners};
 use super::pass::{Progress, Reconciler};
-use super::plan::{Expected, must_survive};
+use super::plan::{Expected, OWNER_ROLE, must_survive};
 use super::settle::{Draft, pause};
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::UserId;
-use crate::domain::member::{MemberKey, MemberRecord, WriteKind};
+use crate::domain::member::{MemberKey, MemberRecord, Phase, Subject, WriteKind};
 use crate::domain::observation::Interest;
 use crate::ports::Ledger;
 use crate::ports::ledger::LedgerError;
@@ -125,6 +125,28 @@ impl Unrecorded {
             state.may_land.remove(key);
         }
         left
+    }
+
+    /// Organization owners among them.
+    pub(super) fn owners_that_may_land(
+        &self,
+        now: Timestamp,
+        bound: Timestamp,
+    ) -> BTreeMap<UserId, Timestamp> {
+        let state = self.lock();
+        let owners = state.may_land.iter().filter_map(|(key, known)| {
+            let Subject::Member(user) = &key.subject else {
+                return None;
+            };
+            let until = known
+                .iter()
+                .filter(|(assignment, _)| assignment.role == OWNER_ROLE)
+                .map(|(_, until)| bound.min(*until))
+                .max()
+                .filter(|until| *until > now)?;
+            Some((user.clone(), until))
+        });
+        owners.collect()
     }
 
     /// Writes what was kept, if the ledger takes it. What may have been written is written again: the audit rather
@@ -261,6 +283,10 @@ impl Reconciler {
             {
                 row.removal_echo_until = Some(until);
                 row.echo_until = row.echo_until.max(Some(until));
+                // Seen gone or not: it is looked at once more after that.
+                if let Phase::Closing { look_at, .. } = &mut row.phase {
+                    *look_at = until.max(*look_at);
+                }
                 draft.changed = true;
             }
         }

@@ -299,9 +299,15 @@ impl Driver {
     pub async fn work(&mut self, stop: CancellationToken) {
         self.queue = DueQueue::default();
         self.answered = Answered::default();
-        self.take_lead().await;
+        // The watchdog looks from here on: the first question to the ledger may be the one that never ends.
+        self.pulse.beat(self.clock.as_ref(), None);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.take_lead() => {}
+        }
         let mut poll = Pace::new(self.limits.epoch, self.limits.floor_poll);
-        loop {
+        while !stop.is_cancelled() {
             self.start_due();
             self.pulse
                 .beat(self.clock.as_ref(), self.queue.oldest_ready());

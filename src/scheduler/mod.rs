@@ -5,6 +5,7 @@
 
 pub mod driver;
 pub mod head_start;
+pub mod hidden;
 pub mod jump;
 pub mod queue;
 pub mod sweeps;

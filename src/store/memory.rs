@@ -374,6 +374,23 @@ impl Ledger for MemoryLedger {
         Ok(receipts::late(&state, integration, until, after, limit))
     }
 
+    async fn hidden_removals(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<LateCursor, LateCursor>> {
+        let state = self.lock("listing hidden removals")?;
+        Ok(receipts::hidden_removals(
+            &state,
+            integration,
+            until,
+            after,
+            limit,
+        ))
+    }
+
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         let state = self.lock("listing forgotten access")?;
         Ok(receipts::forgotten(&state, integration))

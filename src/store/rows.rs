@@ -112,6 +112,9 @@ pub(crate) fn rank(due: &Due) -> i64 {
     (kind << 32) + i64::from(u32::MAX - due.weight)
 }
 
+/// The first [`rank`] of what is less urgent than any removal.
+pub(crate) const LESS_THAN_REMOVAL: i64 = 1 << 32;
+
 /// The due that [`micros`] and [`rank`] describe.
 pub(crate) fn due(at: i64, rank: i64) -> Result<Due, Unreadable> {
     let kind = match rank >> 32 {

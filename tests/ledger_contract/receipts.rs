@@ -14,6 +14,7 @@ on_every_ledger!(
     receipts_are_listed_by_end_and_filtered_by_every_field,
     a_receipt_goes_with_its_grant,
     late_removals_are_listed_whatever_was_tried,
+    removals_behind_something_less_urgent_are_listed,
     forgotten_access_is_found_again,
     the_census_counts_what_is_late,
 );
@@ -252,6 +253,54 @@ async fn late_removals_are_listed_whatever_was_tried(ledger: AnyLedger) {
     }
     let other = ledger
         .late(&integration("other"), at(9_999), None, 10)
+        .await
+        .expect("readable");
+    assert!(other.items.is_empty());
+}
+
+async fn removals_behind_something_less_urgent_are_listed(ledger: AnyLedger) {
+    use latchkey::domain::member::{Due, DueKind};
+    let queued = [
+        (1, 300, 200, DueKind::Look),
+        (2, 100, 900, DueKind::Verify),
+        (3, 200, 150, DueKind::Grant),
+        // Queued as it should be, not due yet, waiting for later, and not late.
+        (4, 100, 100, DueKind::Remove),
+        (5, 5_000, 100, DueKind::Look),
+        (6, 100, 2_000, DueKind::Look),
+    ];
+    for (n, removal, at_second, kind) in queued {
+        let mut record = owning(&ledger, n, removal).await;
+        record.due = Some(Due {
+            at: at(at_second),
+            kind,
+            weight: 7,
+        });
+        ledger.commit(commit(record)).await.expect("committed");
+    }
+    let name = integration("main");
+    for limit in [1, 2, 10] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = ledger
+                .hidden_removals(&name, at(1_000), after.as_ref(), limit)
+                .await
+                .expect("readable");
+            assert!(page.items.len() <= limit);
+            seen.extend(
+                page.items
+                    .into_iter()
+                    .map(|found| found.subject.to_string()),
+            );
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(seen, ["user:2", "user:3", "user:1"], "{limit} a page");
+    }
+    let other = ledger
+        .hidden_removals(&integration("other"), at(9_999), None, 10)
         .await
         .expect("readable");
     assert!(other.items.is_empty());

@@ -421,18 +421,7 @@ impl Caller {
         if done != Some(true) {
             return;
         }
-        let mut on = self.stage.on();
-        for id in named {
-            let promise = &on.model.promises[&id];
-            if !promise.stand.is_leaving() {
-                let (who, stand) = (promise.who, promise.stand);
-                on.violate(
-                    "I9 reaches",
-                    Some(who),
-                    format!("everything was revoked, and {id} is {stand:?}"),
-                );
-            }
-        }
+        must_be_leaving(&self.stage, &named);
     }
 
     /// Plans and explains: reads that must change nothing.
@@ -445,6 +434,22 @@ impl Caller {
                 drop(service.explain_access(&name, None, &who).await);
             })
             .await;
+    }
+}
+
+/// Whoever revoked these and was answered has reached every one of them.
+fn must_be_leaving(stage: &Stage, named: &[GrantId]) {
+    let mut on = stage.on();
+    for id in named {
+        let promise = &on.model.promises[id];
+        if !promise.stand.is_leaving() {
+            let (who, stand) = (promise.who, promise.stand);
+            on.violate(
+                "I9 reaches",
+                Some(who),
+                format!("everything was revoked, and {id} is {stand:?}"),
+            );
+        }
     }
 }
 
@@ -464,6 +469,10 @@ pub(crate) async fn end_everything(stage: Arc<Stage>, office: Arc<Office>, mut d
     }
     for turn in 0..50 {
         let name = name.clone();
+        let named = {
+            let on = stage.on();
+            on.model.named(&on.cast, &Selector::Integration)
+        };
         let done = office
             .ask(None, |service| async move {
                 let words = String::new();
@@ -490,7 +499,7 @@ pub(crate) async fn end_everything(stage: Arc<Stage>, office: Arc<Office>, mut d
             })
             .await;
         if done == Some(true) {
-            return;
+            return must_be_leaving(&stage, &named);
         }
         sleep(SECOND).await;
     }

@@ -391,6 +391,19 @@ impl Ledger for Store {
         self.inner.late(integration, until, after, limit).await
     }
 
+    async fn hidden_removals(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<LateCursor, LateCursor>> {
+        self.reading(None).await?;
+        self.inner
+            .hidden_removals(integration, until, after, limit)
+            .await
+    }
+
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         self.reading(None).await?;
         self.inner.forgotten(integration).await

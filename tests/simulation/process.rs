@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::TimeDelta;
 use latchkey::domain::ids::IntegrationName;
-use latchkey::domain::overdue::hidden_removal;
 use latchkey::domain::ttl::Ttl;
 use latchkey::policy::Rules;
 use latchkey::ports::{Clock, Ledger, Wake};
 use latchkey::reconcile::{Observer, Reconciler, Settings};
 use latchkey::scheduler::driver::{Driver, Limits, Waker};
+use latchkey::scheduler::hidden::{LATE, raise_hidden};
 use latchkey::service::{Details, IntegrationParts, Service};
 use latchkey::store::MemoryLedger;
 use tokio::task::JoinSet;
@@ -231,20 +231,15 @@ async fn hand_over(
         let late_by = if turn.is_multiple_of(2) {
             TimeDelta::zero()
         } else {
-            TimeDelta::seconds(15)
+            LATE
         };
         if let Ok(due) = ledger.due(&name, clock.now() - late_by, 1_000).await {
             for member in due {
                 wake.wake(&member.key, member.due);
             }
         }
-        let now = clock.now();
-        let late = ledger.late(&name, now - TimeDelta::seconds(15), None, 1_000);
-        for record in late.await.map(|page| page.items).unwrap_or_default() {
-            if let Some(due) = hidden_removal(&record, now) {
-                wake.wake(&record.key, due);
-            }
-        }
+        // What cannot be read now is asked for again at the next turn.
+        drop(raise_hidden(ledger.as_ref(), wake.as_ref(), &name, clock.now()).await);
     }
 }
 

@@ -270,6 +270,18 @@ impl Ledger for Gated {
         self.inner.late(integration, until, after, limit).await
     }
 
+    async fn hidden_removals(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<LateCursor, LateCursor>> {
+        self.inner
+            .hidden_removals(integration, until, after, limit)
+            .await
+    }
+
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         self.inner.forgotten(integration).await
     }

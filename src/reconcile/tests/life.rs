@@ -279,3 +279,23 @@ fn a_removed_grant_given_again_at_once_stays() {
     bench.run(2 * HOUR);
     bench.assert_clean(&["ada"]);
 }
+
+#[test]
+fn a_removal_behind_an_earlier_look_is_known_for_what_it_is() {
+    use crate::domain::overdue::hidden_removal;
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], 60);
+    bench.run(30);
+    let end = bench.expires_at(id);
+    bench.look_at("ada");
+    let hidden = |bench: &Bench| hidden_removal(&bench.record("ada"), bench.now());
+    assert_eq!(hidden(&bench), None, "it has not ended");
+    bench.clock.advance(end + seconds(1) - bench.now());
+    let raised = hidden(&bench).expect("the look was never made");
+    assert_eq!((raised.at, raised.kind), (end, DueKind::Remove));
+    assert!(raised.weight > 0);
+    bench.world.change(|world| world.reads_down = true);
+    bench.run(3);
+    assert_eq!(bench.removals(), 1);
+    assert_eq!(hidden(&bench), None, "it was sent, and waits for a read");
+}

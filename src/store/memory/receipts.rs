@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::State;
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
-use crate::domain::member::{MemberKey, MemberRecord};
+use crate::domain::member::{DueKind, MemberKey, MemberRecord};
 use crate::domain::overdue::{GRACE, first_removal};
 use crate::domain::receipt::Receipt;
 use crate::ports::ledger::{LateCursor, LateRemovals, Page, ReceiptCursor, ReceiptFilter};
@@ -78,30 +78,64 @@ pub(super) fn late(
     after: Option<&LateCursor>,
     limit: usize,
 ) -> Page<MemberRecord, LateCursor> {
+    let Page { items, next } = removals_due(state, integration, until, after, limit, |_| true);
+    let record = |at: LateCursor| {
+        state.assembled(&MemberKey {
+            integration: integration.clone(),
+            subject: at.subject,
+        })
+    };
+    Page {
+        items: items.into_iter().map(record).collect(),
+        next,
+    }
+}
+
+pub(super) fn hidden_removals(
+    state: &State,
+    integration: &IntegrationName,
+    until: Timestamp,
+    after: Option<&LateCursor>,
+    limit: usize,
+) -> Page<LateCursor, LateCursor> {
+    removals_due(state, integration, until, after, limit, |record| {
+        record
+            .due
+            .is_some_and(|due| micros(due.at) <= micros(until) && due.kind != DueKind::Remove)
+    })
+}
+
+/// Where removals were due at or before `until`, of those that `is_wanted` lets through.
+fn removals_due(
+    state: &State,
+    integration: &IntegrationName,
+    until: Timestamp,
+    after: Option<&LateCursor>,
+    limit: usize,
+    is_wanted: impl Fn(&MemberRecord) -> bool,
+) -> Page<LateCursor, LateCursor> {
     let after = after.map(|after| (micros(after.due_at), after.subject.to_string()));
-    let mut found: Vec<((i64, String), &MemberRecord)> = state
+    let mut found: Vec<((i64, String), LateCursor)> = state
         .members
         .values()
-        .filter(|record| record.key.integration == *integration)
+        .filter(|record| record.key.integration == *integration && is_wanted(record))
         .filter_map(|record| {
             let (at, _) = first_removal_of(state, record)?;
-            (at <= micros(until)).then(|| ((at, record.key.subject.to_string()), record))
+            let cursor = LateCursor {
+                due_at: rows::instant(at).expect("it came from an instant"),
+                subject: record.key.subject.clone(),
+            };
+            (at <= micros(until)).then(|| ((at, record.key.subject.to_string()), cursor))
         })
         .filter(|(place, _)| after.as_ref().is_none_or(|after| place > after))
         .collect();
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let found: Vec<_> = found.into_iter().take(limit.saturating_add(1)).collect();
-    let Page { items, next } = page(found, limit, |((at, _), record)| LateCursor {
-        due_at: rows::instant(*at).expect("it came from an instant"),
-        subject: record.key.subject.clone(),
-    });
-    Page {
-        items: items
-            .into_iter()
-            .map(|(_, record)| state.assembled(&record.key))
-            .collect(),
-        next,
-    }
+    let found: Vec<LateCursor> = found
+        .into_iter()
+        .map(|(_, cursor)| cursor)
+        .take(limit.saturating_add(1))
+        .collect();
+    page(found, limit, LateCursor::clone)
 }
 
 pub(super) fn forgotten(state: &State, integration: &IntegrationName) -> Vec<MemberKey> {

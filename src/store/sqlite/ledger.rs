@@ -333,6 +333,18 @@ impl Ledger for Handle {
         })
     }
 
+    async fn hidden_removals(
+        &self,
+        integration: &IntegrationName,
+        until: Timestamp,
+        after: Option<&LateCursor>,
+        limit: usize,
+    ) -> Result<Page<LateCursor, LateCursor>> {
+        read!(self, "listing hidden removals", |conn, action| {
+            operations::hidden_removals(conn, integration, until, after, limit, action)
+        })
+    }
+
     async fn forgotten(&self, integration: &IntegrationName) -> Result<Vec<MemberKey>> {
         read!(self, "listing forgotten access", |conn, action| {
             operations::forgotten(conn, integration, action)

@@ -92,19 +92,38 @@ pub(super) async fn list_receipts(
     })))
 }
 
-pub(super) async fn late(
+pub(super) async fn hidden_removals(
     conn: &mut Conn,
     integration: &IntegrationName,
     until: Timestamp,
     after: Option<&LateCursor>,
     limit: usize,
     action: &'static str,
-) -> Read<Page<MemberRecord, LateCursor>> {
+) -> Read<Page<LateCursor, LateCursor>> {
+    removals_due(conn, integration, until, after, limit, true, action).await
+}
+
+/// Where removals were due at or before `until`; only the hidden ones, or all.
+async fn removals_due(
+    conn: &mut Conn,
+    integration: &IntegrationName,
+    until: Timestamp,
+    after: Option<&LateCursor>,
+    limit: usize,
+    only_hidden: bool,
+    action: &'static str,
+) -> Read<Page<LateCursor, LateCursor>> {
     let mut text: QueryBuilder<Db> =
         QueryBuilder::new("SELECT subject, removal_due_at FROM members WHERE integration = ");
     text.push_bind(integration.to_string());
     text.push(" AND removal_due_at IS NOT NULL AND removal_due_at <= ")
         .push_bind(rows::micros(until));
+    if only_hidden {
+        text.push(" AND due_at <= ")
+            .push_bind(rows::micros(until))
+            .push(" AND due_rank >= ")
+            .push_bind(rows::LESS_THAN_REMOVAL);
+    }
     if let Some(LateCursor { due_at, subject }) = after {
         text.push(" AND (removal_due_at, subject) > (")
             .push_bind(rows::micros(*due_at))
@@ -115,14 +134,29 @@ pub(super) async fn late(
     text.push(" ORDER BY removal_due_at, subject LIMIT ")
         .push_bind(rows::count(limit.saturating_add(1)));
     let mut found = Vec::new();
-    for row in built(&mut text).fetch_all(&mut *conn).await? {
+    for row in built(&mut text).fetch_all(conn).await? {
         let subject: &str = row.try_get(0)?;
         found.push(LateCursor {
             due_at: readable!(action, rows::instant(row.try_get(1)?)),
             subject: readable!(action, Subject::parse(subject)),
         });
     }
-    let Page { items, next } = page(found, limit, LateCursor::clone);
+    Ok(Ok(page(found, limit, LateCursor::clone)))
+}
+
+pub(super) async fn late(
+    conn: &mut Conn,
+    integration: &IntegrationName,
+    until: Timestamp,
+    after: Option<&LateCursor>,
+    limit: usize,
+    action: &'static str,
+) -> Read<Page<MemberRecord, LateCursor>> {
+    let found = removals_due(conn, integration, until, after, limit, false, action).await?;
+    let Page { items, next } = match found {
+        Ok(found) => found,
+        Err(unreadable) => return Ok(Err(unreadable)),
+    };
     let mut records = Vec::with_capacity(items.len());
     for LateCursor { subject, .. } in items {
         let key = MemberKey {

@@ -139,6 +139,16 @@ pub async fn adopt(
         }
     }
     events.sort_by_key(|stored: &StoredEvent| stored.sequence);
+    let differ = |pair: &&[StoredEvent]| {
+        pair[0].sequence == pair[1].sequence && pair[0].event != pair[1].event
+    };
+    if let Some(pair) = events.windows(2).find(differ) {
+        bail!(
+            "event {} is told twice and differently: these are exports of two ledgers; give those of one, and after a \
+             restore or a rebuild begin a new file with `--after 0`",
+            pair[0].sequence
+        );
+    }
     events.dedup_by_key(|stored| stored.sequence);
     let now = clock.now();
     let intents = witness.as_ref().map(|(_, intents)| intents.as_slice());

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::shapes::{assignments_of, beneficiary, owned};
+use super::shapes::{ECHO, assignments_of, beneficiary, owned};
 use super::story::Story;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
@@ -13,7 +13,9 @@ use crate::domain::authority::{Closing, Review};
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{Certainty, Grant, GrantState, GrantedAssignment, Holding};
 use crate::domain::ids::{CallerName, GrantId, RequestId};
-use crate::domain::member::{Due, DueKind, MemberKey, MemberRecord, Phase, Subject, WriteOutcome};
+use crate::domain::member::{
+    Due, DueKind, LastWrite, MemberKey, MemberRecord, Phase, Subject, WriteKind, WriteOutcome,
+};
 use crate::domain::ttl::Ttl;
 use crate::ports::ledger::StoredEvent;
 use crate::ports::witness::Intent;
@@ -40,14 +42,25 @@ pub(super) fn take_over(
             Some(row) if row.must_end_by >= intent.must_end_by => continue,
             Some(row) => {
                 row.must_end_by = intent.must_end_by;
+                if row.phase != Phase::Live || row.last_write.kind == WriteKind::Remove {
+                    // Given again after what the ledger knows of it.
+                    row.last_write = LastWrite {
+                        kind: WriteKind::Add,
+                        at: now,
+                        outcome: WriteOutcome::Unknown,
+                    };
+                    row.seen = false;
+                }
                 row.phase = Phase::Live;
+                row.echo_until = row.echo_until.max(Some(now + ECHO));
             }
-            None => record.owned.push(owned(
-                &intent.assignment,
-                intent.at,
-                intent.must_end_by,
-                WriteOutcome::Unknown,
-            )),
+            None => {
+                let (since, end) = (intent.at, intent.must_end_by);
+                let mut row = owned(&intent.assignment, since, end, WriteOutcome::Unknown);
+                // The intent is the first of perhaps several calls; the last may have been sent just now.
+                row.echo_until = row.echo_until.max(Some(now + ECHO));
+                record.owned.push(row);
+            }
         }
         audit.push(AuditEvent::member(
             now,

@@ -14,7 +14,7 @@ use crate::domain::assignment::Assignment;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::grant::{EndCause, GrantState};
 use crate::domain::ids::{IntegrationName, UserId};
-use crate::domain::member::{MemberKey, MemberRecord};
+use crate::domain::member::{MemberKey, MemberRecord, Owned, Phase, Subject, WriteKind};
 use crate::ports::ledger::{Evidence, HoldRecord, LedgerError, MEMBERS_AT_A_TIME, MemberCommit};
 use crate::ports::witness::{Binding, Intent, WitnessError};
 use crate::reconcile::settle::Draft;
@@ -54,17 +54,26 @@ impl Hold {
         let held = self.asked_again(&held).await?;
         self.correct(&held).await?;
         let alone = accord.alone().await;
-        let mut generation = identity.generation;
+        let mut generation = identity.generation + 1;
+        let mut is_raised = false;
         let mut intents = Vec::new();
         if let Some(witness) = &accord.witness {
             let found = witness.found().await?;
             if let Some(binding) = found.binding.filter(|bound| bound.ledger == identity.id) {
-                generation = generation.max(binding.generation);
+                // One ahead is a release or a start that was cut short between the two writes. Raised with every try,
+                // the witness would soon look like an old copy.
+                is_raised = identity.witnessed && identity.generation == binding.generation + 1;
+                generation = if is_raised {
+                    identity.generation
+                } else {
+                    generation.max(binding.generation + 1)
+                };
             }
             intents = self.open_from_now_on().await?;
         }
-        generation += 1;
-        ledger.agree(generation, accord.witness.is_some()).await?;
+        if !is_raised {
+            ledger.agree(generation, accord.witness.is_some()).await?;
+        }
         if accord.witness.is_some() {
             let binding = Binding {
                 ledger: identity.id,
@@ -172,28 +181,38 @@ impl Hold {
                 .members(&self.integration, after.as_ref(), MEMBERS_AT_A_TIME)
                 .await?;
             for record in page.items {
-                let mut record = record;
-                loop {
-                    let key = record.key.clone();
-                    let draft = corrected(record, held, self.accord.clock.now());
-                    if !draft.changed {
-                        break;
-                    }
-                    let commit = MemberCommit {
-                        record: draft.record,
-                        audit: draft.audit,
-                        request: None,
-                    };
-                    match ledger.commit(commit).await {
-                        Ok(_) => break,
-                        Err(LedgerError::Conflict { .. }) => record = ledger.member(&key).await?,
-                        Err(error) => return Err(error),
-                    }
-                }
+                self.correct_one(record, held).await?;
             }
             after = page.next;
             if after.is_none() {
+                break;
+            }
+        }
+        for key in ledger.subjects(&self.integration, None).await? {
+            if matches!(key.subject, Subject::Invitee(_)) {
+                self.correct_one(ledger.member(&key).await?, held).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn correct_one(&self, mut record: MemberRecord, held: &Held) -> Result<(), LedgerError> {
+        let ledger = self.accord.ledger.as_ref();
+        loop {
+            let key = record.key.clone();
+            let draft = corrected(record, held, self.accord.clock.now());
+            if !draft.changed {
                 return Ok(());
+            }
+            let commit = MemberCommit {
+                record: draft.record,
+                audit: draft.audit,
+                request: None,
+            };
+            match ledger.commit(commit).await {
+                Ok(_) => return Ok(()),
+                Err(LedgerError::Conflict { .. }) => record = ledger.member(&key).await?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -219,10 +238,25 @@ fn corrected(record: MemberRecord, held: &Held, now: Timestamp) -> Draft {
             "left alone: the witness saw its end",
         );
     }
+    let is_given = |row: &Owned| row.phase == Phase::Live && row.last_write.kind == WriteKind::Add;
+    // Nothing was added during the hold. What no read has shown by now was taken away, or shows at the next look: it is
+    // not given once more.
+    for row in draft
+        .record
+        .owned
+        .iter_mut()
+        .filter(|row| is_given(row) && !row.seen)
+    {
+        row.seen = true;
+        draft.record.check_at = Some(now);
+        draft.changed = true;
+    }
+    // What is on its way out gives nothing.
     let owned: Vec<Assignment> = draft
         .record
         .owned
         .iter()
+        .filter(|row| is_given(row))
         .map(|row| row.assignment.clone())
         .collect();
     let since = held.record.since;
@@ -237,7 +271,13 @@ fn corrected(record: MemberRecord, held: &Held, now: Timestamp) -> Draft {
             grant.externally_modified = true;
             return grant.begin_revoke(EndCause::Superseded, now);
         }
-        let given_nothing = matches!(grant.state, GrantState::Activating { .. }) && !wants(&owned);
+        let given_nothing = match grant.state {
+            GrantState::Scheduled { .. } | GrantState::AwaitingMember { .. } => true,
+            GrantState::Activating { .. } => !wants(&owned),
+            GrantState::Active { .. } | GrantState::Revoking { .. } | GrantState::Ended { .. } => {
+                false
+            }
+        };
         let code = "hold".to_owned();
         given_nothing
             && grant.created_at < since

@@ -299,7 +299,8 @@ async fn hold_of(
         },
     });
     let before = record.clone();
-    if record.evidence == Evidence::Nothing && trusted {
+    // What can be asked now is asked, also where the hold began without it.
+    if trusted {
         record.evidence = Evidence::Witness;
     }
     for reason in reasons {

@@ -87,6 +87,13 @@ impl Story {
                 if state != "activating" && state != "active" {
                     self.waiting.insert(id);
                 }
+                let wanted = parsed(assignments);
+                // One that is accepted as active stands for what was recovered, and ends with it.
+                let ends: Option<Timestamp> = wanted
+                    .iter()
+                    .filter_map(|one| self.record.owned(one)?.must_end_by)
+                    .max();
+                let full = at + duration.delta();
                 let key = &self.record.key;
                 let grant = Grant {
                     id,
@@ -98,7 +105,7 @@ impl Story {
                     beneficiary: beneficiary(&key.subject),
                     requester: requester.clone(),
                     justification: justification.clone(),
-                    assignments: parsed(assignments)
+                    assignments: wanted
                         .into_iter()
                         .map(|assignment| GrantedAssignment {
                             assignment,
@@ -112,7 +119,7 @@ impl Story {
                     state: if state == "active" {
                         GrantState::Active {
                             activated_at: at,
-                            expires_at: at + duration.delta(),
+                            expires_at: ends.map_or(full, |end| end.min(full)),
                         }
                     } else {
                         GrantState::Activating {
@@ -272,6 +279,7 @@ impl Story {
                     "survivor_missing" => {
                         self.restoring.remove(&assignment);
                     }
+                    "forgotten_gone" => self.watch_no_more(&assignment),
                     // A release went by a witness that saw its end.
                     CONTRADICTED => self.give_up(&assignment, at),
                     _ => {}
@@ -306,6 +314,7 @@ impl Story {
             } => {
                 if let Ok(assignment) = Assignment::parse(assignment) {
                     self.give_up(&assignment, at);
+                    self.watch_no_more(&assignment);
                     self.record.evidence.forgotten.push(Forgotten {
                         assignment,
                         at,
@@ -332,15 +341,25 @@ impl Story {
                 must_end_by,
                 ..
             } => {
-                if let Ok(assignment) = Assignment::parse(assignment)
-                    && self.record.owned(&assignment).is_none()
-                {
+                let Ok(assignment) = Assignment::parse(assignment) else {
+                    return;
+                };
+                if let Some(row) = self.record.owned_mut(&assignment) {
+                    row.must_end_by = row.must_end_by.max(*must_end_by);
+                    row.phase = Phase::Live;
+                } else {
                     let row = owned(&assignment, at, *must_end_by, WriteOutcome::Unknown);
                     self.record.owned.push(row);
                 }
             }
             _ => {}
         }
+    }
+
+    /// What was forgotten has been seen gone, or is forgotten anew.
+    fn watch_no_more(&mut self, assignment: &Assignment) {
+        let forgotten = &mut self.record.evidence.forgotten;
+        forgotten.retain(|known| known.assignment != *assignment);
     }
 
     fn changed(

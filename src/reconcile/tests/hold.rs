@@ -1,5 +1,6 @@
 //! A restored ledger, a lost one, a missing witness: what is touched, and what is not.
 
+use super::world::Call;
 use super::*;
 use crate::ports::Witness;
 use crate::ports::ledger::Evidence;
@@ -300,6 +301,103 @@ fn what_only_the_witness_knows_survives_a_start_at_which_it_could_not_be_read() 
     assert!(bench.holds("ada", &viewer("a")));
     bench.run(HOUR);
     bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn a_hold_that_began_without_the_witness_goes_by_it_once_it_is_there() {
+    let mut bench = Bench::new();
+    let witness = Arc::new(MemoryWitness::new());
+    start(&mut bench, Some(&witness));
+    bench.grant("ada", &[viewer("a")], 600);
+    bench.run(10);
+    let backup = bench.memory.copy();
+    bench.grant("bob", &[editor("b")], 600);
+    bench.run(10);
+    restore(&mut bench, backup);
+    let hold = start(&mut bench, None);
+    assert_eq!(hold.record().expect("held").evidence, Evidence::Ledger);
+    let hold = start(&mut bench, Some(&witness));
+    assert_eq!(hold.record().expect("held").evidence, Evidence::Witness);
+    release(&hold);
+    assert_eq!(open(&witness), 2, "also what the backup does not know");
+    bench.run(HOUR);
+    bench.assert_clean(&["ada", "bob"]);
+}
+
+#[test]
+fn a_release_gives_nothing_again_that_was_taken_away_during_the_hold() {
+    for looked_meanwhile in [false, true] {
+        let mut bench = Bench::new();
+        let witness = Arc::new(MemoryWitness::new());
+        start(&mut bench, Some(&witness));
+        bench.grant("ada", &[viewer("a")], 600);
+        bench.run(10);
+        restore(&mut bench, MemoryLedger::with_id("another"));
+        let hold = start(&mut bench, Some(&witness));
+        bench.takes("ada", &viewer("a"));
+        if looked_meanwhile {
+            bench.run(30);
+        }
+        release(&hold);
+        bench.run(60);
+        assert!(
+            !bench.holds("ada", &viewer("a")),
+            "looked {looked_meanwhile}: given again"
+        );
+        assert_eq!(bench.count(|call| matches!(call, Call::Add(_))), 1);
+        bench.run(HOUR);
+        bench.assert_clean(&["ada"]);
+    }
+}
+
+#[test]
+fn a_release_begins_nothing_that_was_scheduled_before_the_hold() {
+    let mut bench = Bench::new();
+    let witness = Arc::new(MemoryWitness::new());
+    start(&mut bench, Some(&witness));
+    let mut later = Ask::new("ada", &[viewer("a")], 600);
+    later.starts_at = Some(bench.now() + seconds(300));
+    let scheduled = bench.ask(&later);
+    let invited = bench.ask(&Ask::invited("eve@example.com", &[viewer("b")], 600));
+    bench.run(10);
+    let backup = bench.memory.copy();
+    bench.grant("bob", &[editor("b")], 60);
+    bench.run(10);
+    restore(&mut bench, backup);
+    let hold = start(&mut bench, Some(&witness));
+    release(&hold);
+    bench.run(HOUR);
+    for id in [scheduled, invited] {
+        assert_eq!(bench.state(id), "ended");
+    }
+    assert_eq!(bench.held("ada"), BTreeSet::new());
+}
+
+#[test]
+fn releases_that_the_witness_did_not_take_can_be_repeated() {
+    let mut bench = Bench::new();
+    let witness = Arc::new(MemoryWitness::new());
+    start(&mut bench, Some(&witness));
+    bench.grant("ada", &[viewer("a")], 600);
+    bench.run(10);
+    let backup = bench.memory.copy();
+    bench.grant("bob", &[editor("b")], 600);
+    bench.run(10);
+    restore(&mut bench, backup);
+    let hold = start(&mut bench, Some(&witness));
+    witness.fail(true);
+    for _ in 0..4 {
+        let refused = ready(hold.release("ops", "looked"));
+        assert!(
+            matches!(refused, Err(ReleaseError::Witness(_))),
+            "{refused:?}"
+        );
+    }
+    witness.fail(false);
+    release(&hold);
+    assert_eq!(start(&mut bench, Some(&witness)).record(), None);
+    bench.run(HOUR);
+    bench.assert_clean(&["ada", "bob"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::domain::Timestamp;
 use crate::domain::event::{AuditEvent, EventKind};
 use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::{Evidence, HoldReason, HoldRecord, MemberCommit, StoredEvent};
-use crate::ports::witness::{Binding, Condition, Intent};
+use crate::ports::witness::{Binding, Condition, Found, Intent};
 use crate::ports::{Clock, Ledger, Witness};
 use crate::reconcile::hold::{Rebuilt, RebuiltAssignment, rebuild};
 use crate::store::{SqliteLedger, SqliteOptions};
@@ -121,21 +121,21 @@ pub async fn adopt(
         "give at least one file to rebuild from"
     );
     let mut events = Vec::new();
-    let mut witness: Option<(PathBuf, Vec<Intent>)> = None;
+    let mut witness: Option<(PathBuf, Found, Vec<Intent>)> = None;
     for path in &adoption.from {
         if is_audit(path)? {
             events.extend(read_audit(path)?);
         } else {
             let (found, intents) =
                 inspect(path).with_context(|| format!("reading the witness {}", path.display()))?;
-            if let Condition::Damaged { detail } = found.condition {
+            if let Condition::Damaged { detail } = &found.condition {
                 bail!(
                     "the witness {} cannot be trusted: {detail}; rebuild from an audit export alone",
                     path.display()
                 );
             }
             ensure!(witness.is_none(), "give one witness, not several");
-            witness = Some((path.clone(), intents));
+            witness = Some((path.clone(), found, intents));
         }
     }
     events.sort_by_key(|stored: &StoredEvent| stored.sequence);
@@ -151,7 +151,8 @@ pub async fn adopt(
     }
     events.dedup_by_key(|stored| stored.sequence);
     let now = clock.now();
-    let intents = witness.as_ref().map(|(_, intents)| intents.as_slice());
+    let last = events.last().map_or(0, |stored| stored.sequence);
+    let intents = witness.as_ref().map(|(.., intents)| intents.as_slice());
     let mut rebuilt = rebuild(events, intents, now, || clock.entropy());
     let names: Vec<IntegrationName> = config
         .integrations
@@ -159,14 +160,24 @@ pub async fn adopt(
         .map(|section| section.name.clone())
         .collect();
     leave_out_unknown(&mut rebuilt, &names);
+    // An older export knows nothing of what was given and ended since, and would have it given again.
+    let is_current = witness
+        .as_ref()
+        .is_none_or(|(_, found, _)| found.mark <= last);
+    if last > 0 && !is_current {
+        rebuilt.left_out.push(
+            "the witness knows of later events than the export: what happened since is not known"
+                .to_owned(),
+        );
+    }
     // The witness must be the one that the connector will start with; otherwise they would not agree.
-    let same_witness = witness.as_ref().is_some_and(|(path, _)| {
+    let same_witness = witness.as_ref().is_some_and(|(path, ..)| {
         config
             .witness
             .as_ref()
             .is_some_and(|section| section.path == *path)
     });
-    let proven = rebuilt.is_proven && same_witness;
+    let proven = rebuilt.is_proven && same_witness && is_current;
     let adopted = summary(&rebuilt, proven, adoption.write);
     if adoption.write {
         let evidence = if witness.is_some() {

@@ -112,16 +112,25 @@ def test_a_lost_ledger_is_rebuilt_from_the_audit_and_the_witness(make_bench, tmp
     cloud, client = bench.cloud, bench.client
     first = cloud.deployment("staging")
     ada = cloud.person()
+    config = bench.connector.config_file
+
+    def export(name):
+        exported = run(bench.binary, "events", "--config", config)
+        assert exported.returncode == 0, exported.stderr
+        (tmp_path / name).write_text(exported.stdout)
+
+    export("old.jsonl")
     grant = client.grant(ada, "viewer", first, seconds=600)
     client.wait_for(grant, "ACTIVE")
-    config = bench.connector.config_file
-    exported = run(bench.binary, "events", "--config", config)
-    assert exported.returncode == 0, exported.stderr
-    (tmp_path / "events.jsonl").write_text(exported.stdout)
     assert bench.connector.stop() == 0
+    export("events.jsonl")
     lose_ledger(bench)
 
     witness = tmp_path / "witness-volume" / "witness"
+    old = run(bench.binary, "adopt", "--config", config, "--from", tmp_path / "old.jsonl", "--from", witness, "--output", "json")
+    assert old.returncode == 0, old.stderr
+    assert json.loads(old.stdout)["in_hold"] is True
+    assert "later events than the export" in json.loads(old.stdout)["left_out"][-1]
     args = ["adopt", "--config", config, "--from", tmp_path / "events.jsonl", "--from", witness]
     shown = run(bench.binary, *args, "--output", "json")
     assert shown.returncode == 0, shown.stderr

@@ -9,6 +9,7 @@ use wiremock::matchers::{
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
+use crate::secrets::test_support::{assert_hushed, fetched};
 
 const READ: &str = "/secrets/elastic-key/";
 const LOGIN: &str = "/tenant-1/oauth2/v2.0/token";
@@ -91,18 +92,6 @@ async fn answering(answer: ResponseTemplate) -> MockServer {
         .mount(&server)
         .await;
     server
-}
-
-async fn fetched(store: &AzureSecret) -> Result<String, SecretError> {
-    store
-        .fetch()
-        .await
-        .map(|key| key.expose_secret().to_owned())
-}
-
-fn assert_hushed(error: &SecretError) {
-    let all = format!("{error} {error:?} {}", error.remedy());
-    assert!(!all.contains("HUSH"), "{all}");
 }
 
 async fn refused(answer: ResponseTemplate) -> SecretError {

@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::ExposeSecret;
 use serde_json::json;
 use wiremock::matchers::{header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
+use crate::secrets::test_support::{assert_hushed, fetched};
 
 const READ: &str = "/v1/projects/access/secrets/elastic-key/versions/latest:access";
 const TOKEN: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
@@ -74,19 +74,11 @@ async fn answering(answer: ResponseTemplate) -> MockServer {
     server
 }
 
-async fn fetched(store: &GoogleSecret) -> Result<String, SecretError> {
-    store
-        .fetch()
-        .await
-        .map(|key| key.expose_secret().to_owned())
-}
-
 async fn refused(answer: ResponseTemplate) -> SecretError {
     let server = answering(answer).await;
     let error = fetched(&store(options(&server), &server)).await;
     let error = error.expect_err("not a key");
-    let all = format!("{error} {error:?} {}", error.remedy());
-    assert!(!all.contains("HUSH"), "{all}");
+    assert_hushed(&error);
     error
 }
 

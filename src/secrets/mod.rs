@@ -18,6 +18,8 @@ pub mod parse;
 mod replace;
 #[cfg(any(feature = "kubernetes", feature = "vault"))]
 mod rest;
+#[cfg(all(test, any(feature = "azure", feature = "google", feature = "vault")))]
+mod test_support;
 #[cfg(feature = "vault")]
 pub mod vault;
 

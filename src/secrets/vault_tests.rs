@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use secrecy::ExposeSecret;
 use serde_json::json;
 use wiremock::matchers::{body_json, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
+use crate::secrets::test_support::{assert_hushed, fetched};
 
 fn options(server: &MockServer, auth: VaultAuth) -> VaultOptions {
     VaultOptions {
@@ -51,13 +51,6 @@ fn secret(key: &str) -> ResponseTemplate {
 fn login(token: &str, lease: u64) -> ResponseTemplate {
     ResponseTemplate::new(200)
         .set_body_json(json!({"auth": {"client_token": token, "lease_duration": lease}}))
-}
-
-async fn fetched(store: &VaultSecret) -> Result<String, SecretError> {
-    store
-        .fetch()
-        .await
-        .map(|key| key.expose_secret().to_owned())
 }
 
 #[tokio::test]
@@ -168,7 +161,7 @@ async fn every_refusal_has_its_own_meaning_and_none_repeats_a_secret() {
             "{status}: {}",
             error.remedy()
         );
-        assert!(!format!("{error} {error:?}").contains("HUSH"), "{error:?}");
+        assert_hushed(&error);
     }
 }
 
@@ -193,7 +186,7 @@ async fn a_login_that_cannot_be_made_says_which_part_to_look_at() {
     );
     for error in [refused, missing] {
         assert_eq!(error.code(), "secret_denied");
-        assert!(!format!("{error} {error:?}").contains("HUSH"), "{error:?}");
+        assert_hushed(&error);
     }
 }
 

@@ -131,6 +131,14 @@ def test_a_lost_ledger_is_rebuilt_from_the_audit_and_the_witness(make_bench, tmp
     assert old.returncode == 0, old.stderr
     assert json.loads(old.stdout)["in_hold"] is True
     assert "later events than the export" in json.loads(old.stdout)["left_out"][-1]
+    lines = (tmp_path / "old.jsonl").read_text().splitlines()
+    other = [json.loads(line) for line in lines]
+    other[0]["sequence"], other[1]["sequence"] = other[1]["sequence"], other[0]["sequence"]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in other))
+    mixed = run(
+        bench.binary, "adopt", "--config", config, "--from", tmp_path / "old.jsonl", "--from", tmp_path / "other.jsonl"
+    )
+    assert mixed.returncode == 1 and "exports of two ledgers" in mixed.stderr
     args = ["adopt", "--config", config, "--from", tmp_path / "events.jsonl", "--from", witness]
     shown = run(bench.binary, *args, "--output", "json")
     assert shown.returncode == 0, shown.stderr

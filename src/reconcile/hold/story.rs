@@ -1,7 +1,6 @@
 //! One member while the events about them are read: what each event says is theirs, ours, waiting or over.
 //!
-//! Owns the reading of events. Pure. Never takes for ours what an event
-//! does not say is.
+//! Owns the reading of events. Pure. Never takes for ours what an event does not say is.
 
 use std::collections::{BTreeMap, BTreeSet};
 

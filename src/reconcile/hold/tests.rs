@@ -403,6 +403,18 @@ fn what_was_adopted_forgotten_or_contradicted_is_not_ours_also_where_the_witness
         assert_eq!(rebuilt.assignments, [], "{end:?}");
         let watched = &rebuilt.members[0].evidence.forgotten;
         assert_eq!(watched.len(), usize::from(is_watched));
+        let gone = EventKind::Drift {
+            kind: "forgotten_gone".to_owned(),
+            assignment: viewer("a").to_string(),
+            action: String::new(),
+        };
+        for (more, watched) in [(&end, usize::from(is_watched)), (&gone, 0)] {
+            let mut audit = told();
+            audit.put(None, more.clone());
+            let members = audit.rebuilt(None).members;
+            let forgotten = members.iter().map(|record| record.evidence.forgotten.len());
+            assert_eq!(forgotten.sum::<usize>(), watched, "{end:?}, then {more:?}");
+        }
         // A crash kept the decision from the witness.
         let stale = told().rebuilt(Some(&[intent("a", 2, 722)]));
         assert_eq!(stale.assignments, [], "{end:?}");

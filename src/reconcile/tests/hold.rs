@@ -53,6 +53,26 @@ fn items(hold: &Hold) -> Vec<(String, HeldAction, bool)> {
         .collect()
 }
 
+/// A bench that is witnessed from the beginning.
+fn witnessed() -> (Bench, Arc<MemoryWitness>) {
+    let mut bench = Bench::new();
+    let witness = Arc::new(MemoryWitness::new());
+    start(&mut bench, Some(&witness));
+    (bench, witness)
+}
+
+/// The same after its ledger was lost: a backup is in place that knows of what ada was given and not of what bob was.
+fn restored() -> (Bench, Arc<MemoryWitness>) {
+    let (mut bench, witness) = witnessed();
+    bench.grant("ada", &[viewer("a")], 600);
+    bench.run(10);
+    let backup = bench.memory.copy();
+    bench.grant("bob", &[editor("b")], 600);
+    bench.run(10);
+    restore(&mut bench, backup);
+    (bench, witness)
+}
+
 #[test]
 fn every_addition_is_witnessed_and_its_end_as_well() {
     let mut bench = Bench::new();
@@ -72,9 +92,7 @@ fn every_addition_is_witnessed_and_its_end_as_well() {
 
 #[test]
 fn a_refused_addition_is_not_left_open() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     bench
         .world
         .change(|world| world.hidden.insert(viewer("a").target));
@@ -110,9 +128,7 @@ fn nothing_is_added_without_a_witness_that_can_be_written_and_removals_go_on() {
 
 #[test]
 fn yesterdays_ledger_is_held_and_touches_nothing_that_is_not_proven() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     let stays = bench.grant("ada", &[viewer("a")], 600);
     let passing = bench.grant("bob", &[viewer("b")], 60);
     bench.run(10);
@@ -215,9 +231,7 @@ fn a_missing_witness_holds_additions_and_not_what_the_ledger_says_is_due() {
         }),
         None,
     ] {
-        let mut bench = Bench::new();
-        let witness = Arc::new(MemoryWitness::new());
-        start(&mut bench, Some(&witness));
+        let (mut bench, witness) = witnessed();
         let first = bench.grant("ada", &[viewer("a")], 60);
         bench.run(30);
         assert!(bench.is_active(first));
@@ -244,9 +258,7 @@ fn a_missing_witness_holds_additions_and_not_what_the_ledger_says_is_due() {
 #[test]
 fn a_witness_that_cannot_be_read_contradicts_nothing_and_its_hold_is_not_released() {
     for seen_again_before_release in [false, true] {
-        let mut bench = Bench::new();
-        let witness = Arc::new(MemoryWitness::new());
-        start(&mut bench, Some(&witness));
+        let (mut bench, witness) = witnessed();
         let backed_up = bench.grant("ada", &[viewer("a")], 600);
         bench.run(10);
         let backup = bench.memory.copy();
@@ -285,9 +297,7 @@ fn a_witness_that_cannot_be_read_contradicts_nothing_and_its_hold_is_not_release
 
 #[test]
 fn what_only_the_witness_knows_survives_a_start_at_which_it_could_not_be_read() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     bench.grant("ada", &[viewer("a")], 600);
     bench.run(10);
     restore(&mut bench, MemoryLedger::with_id("another"));
@@ -305,15 +315,7 @@ fn what_only_the_witness_knows_survives_a_start_at_which_it_could_not_be_read() 
 
 #[test]
 fn a_hold_that_began_without_the_witness_goes_by_it_once_it_is_there() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
-    bench.grant("ada", &[viewer("a")], 600);
-    bench.run(10);
-    let backup = bench.memory.copy();
-    bench.grant("bob", &[editor("b")], 600);
-    bench.run(10);
-    restore(&mut bench, backup);
+    let (mut bench, witness) = restored();
     let hold = start(&mut bench, None);
     assert_eq!(hold.record().expect("held").evidence, Evidence::Ledger);
     let hold = start(&mut bench, Some(&witness));
@@ -327,9 +329,7 @@ fn a_hold_that_began_without_the_witness_goes_by_it_once_it_is_there() {
 #[test]
 fn a_release_gives_nothing_again_that_was_taken_away_during_the_hold() {
     for looked_meanwhile in [false, true] {
-        let mut bench = Bench::new();
-        let witness = Arc::new(MemoryWitness::new());
-        start(&mut bench, Some(&witness));
+        let (mut bench, witness) = witnessed();
         bench.grant("ada", &[viewer("a")], 600);
         bench.run(10);
         restore(&mut bench, MemoryLedger::with_id("another"));
@@ -352,9 +352,7 @@ fn a_release_gives_nothing_again_that_was_taken_away_during_the_hold() {
 
 #[test]
 fn a_release_begins_nothing_that_was_scheduled_before_the_hold() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     let mut later = Ask::new("ada", &[viewer("a")], 600);
     later.starts_at = Some(bench.now() + seconds(300));
     let scheduled = bench.ask(&later);
@@ -375,15 +373,7 @@ fn a_release_begins_nothing_that_was_scheduled_before_the_hold() {
 
 #[test]
 fn releases_that_the_witness_did_not_take_can_be_repeated() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
-    bench.grant("ada", &[viewer("a")], 600);
-    bench.run(10);
-    let backup = bench.memory.copy();
-    bench.grant("bob", &[editor("b")], 600);
-    bench.run(10);
-    restore(&mut bench, backup);
+    let (mut bench, witness) = restored();
     let hold = start(&mut bench, Some(&witness));
     witness.fail(true);
     for _ in 0..4 {
@@ -402,9 +392,7 @@ fn releases_that_the_witness_did_not_take_can_be_repeated() {
 
 #[test]
 fn a_witness_that_was_moved_away_leaves_the_ledger_at_its_word() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     let backup_of = bench.grant("ada", &[viewer("a")], 600);
     bench.run(10);
     let backup = bench.memory.copy();
@@ -424,9 +412,7 @@ fn a_witness_that_was_moved_away_leaves_the_ledger_at_its_word() {
 
 #[test]
 fn the_right_ledger_put_back_needs_no_release() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     let backup = bench.memory.copy();
     let id = bench.grant("ada", &[viewer("a")], 600);
     bench.run(30);
@@ -480,9 +466,7 @@ fn an_extension_reaches_the_witness() {
 
 #[test]
 fn nobody_is_invited_during_a_hold() {
-    let mut bench = Bench::new();
-    let witness = Arc::new(MemoryWitness::new());
-    start(&mut bench, Some(&witness));
+    let (mut bench, witness) = witnessed();
     witness.lose(Condition::Missing);
     start(&mut bench, Some(&witness));
     bench.ask(&Ask::invited("new@example.com", &[viewer("a")], 60));

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use crc::{CRC_32_ISCSI, Crc};
 use google_cloud_auth::credentials::{self, Credentials};
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::error::{CredentialsError, Error};
@@ -31,6 +32,9 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A variable by which the SDK writes every answer into the log, the secret with it.
 const SDK_LOGS: &str = "GOOGLE_CLOUD_RUST_LOGGING";
+
+/// The checksum that Secret Manager keeps of every version, CRC32C.
+const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// Where the secret is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,13 +193,24 @@ impl GoogleSecret {
 
     fn key(&self, answer: &AccessSecretVersionResponse) -> Result<SecretString, SecretError> {
         let place = self.describe();
-        let data = answer.payload.as_ref().map(|payload| &payload.data[..]);
-        let text =
-            std::str::from_utf8(data.unwrap_or_default()).map_err(|_| SecretError::Malformed {
-                place: place.clone(),
-                problem: "it is binary".to_owned(),
-                remedy: "store the key as text".to_owned(),
-            })?;
+        let payload = answer.payload.as_ref();
+        let data = payload.map_or(&[][..], |payload| &payload.data[..]);
+        // The SDK hands the sum on and leaves comparing to us. An answer without one has nothing to compare.
+        let sum = payload.and_then(|payload| payload.data_crc32c);
+        if sum.is_some_and(|sum| sum != i64::from(CHECKSUM.checksum(data))) {
+            return Err(SecretError::Unavailable {
+                place,
+                code: "checksum_mismatch".to_owned(),
+                remedy: "wait: what arrived is not what Secret Manager sent, by its checksum; Latchkey asks again by \
+                         itself. If it stays so, look at what stands between (`endpoint_url`, proxies)"
+                    .to_owned(),
+            });
+        }
+        let text = std::str::from_utf8(data).map_err(|_| SecretError::Malformed {
+            place: place.clone(),
+            problem: "it is binary".to_owned(),
+            remedy: "store the key as text".to_owned(),
+        })?;
         parse_key(&place, text, &self.options.field)
     }
 

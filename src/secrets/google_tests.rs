@@ -48,9 +48,13 @@ fn reads(from: &str, token: &str) -> wiremock::MockBuilder {
 }
 
 fn secret(content: &[u8]) -> ResponseTemplate {
+    secret_with_sum(content, CHECKSUM.checksum(content))
+}
+
+fn secret_with_sum(content: &[u8], sum: u32) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(json!({
         "name": "projects/17/secrets/elastic-key/versions/3",
-        "payload": {"data": STANDARD.encode(content), "dataCrc32c": "17"},
+        "payload": {"data": STANDARD.encode(content), "dataCrc32c": sum.to_string()},
     }))
 }
 
@@ -228,6 +232,45 @@ async fn what_is_not_a_key_is_refused_and_never_quoted() {
         let error = refused(odd).await;
         assert_eq!(error.code(), "secret_unavailable", "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_does_not_match_its_checksum_is_refused_until_it_does() {
+    /// CRC32C of `essu_abc`, by other means than ours.
+    const SUM: u32 = 1_876_793_565;
+    let server = MockServer::start().await;
+    tokens()
+        .respond_with(token("HUSH-token"))
+        .mount(&server)
+        .await;
+    reads(READ, "HUSH-token")
+        .respond_with(secret_with_sum(b"HUSH_abd", SUM))
+        .up_to_n_times(1)
+        .expect(1)
+        .mount(&server)
+        .await;
+    reads(READ, "HUSH-token")
+        .respond_with(secret_with_sum(b"essu_abc", SUM))
+        .mount(&server)
+        .await;
+    let store = store(options(&server), &server);
+    let error = fetched(&store).await.expect_err("damaged");
+    assert!(
+        matches!(&error, SecretError::Unavailable { code, .. } if code == "checksum_mismatch"),
+        "{error:?}"
+    );
+    assert!(error.remedy().contains("checksum"), "{}", error.remedy());
+    assert_hushed(&error);
+    assert_eq!(fetched(&store).await.as_deref(), Ok("essu_abc"));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_checksum_is_taken() {
+    let bare = ResponseTemplate::new(200)
+        .set_body_json(json!({"payload": {"data": STANDARD.encode("essu_abc")}}));
+    let server = answering(bare).await;
+    let read = fetched(&store(options(&server), &server)).await;
+    assert_eq!(read.as_deref(), Ok("essu_abc"));
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ mutants *args:
 manifests:
     scripts/manifests
 
-# What checkov thinks of the chart, the Dockerfile and the Terraform module; takes minutes to install
+# What checkov thinks of the chart, the Dockerfile and the Terraform modules; takes minutes to install
 checkov:
     scripts/test checkov
 

@@ -1,4 +1,4 @@
-"""Compose, plain manifests, the systemd unit and the Terraform module: each checked as far as it can be without the
+"""Compose, plain manifests, the systemd unit and the Terraform modules: each checked as far as it can be without the
 thing that it is for."""
 
 import json
@@ -164,10 +164,13 @@ def test_the_unit_ends_the_connector_with_enough_time_and_starts_it_for_ever():
 # --- Terraform ---
 
 
-def module():
-    """The module, all files as one; python-hcl2 reads what Terraform would, without its providers."""
+CLOUDS = ("aws", "azure", "google")
+
+
+def module(cloud="aws"):
+    """A module, all files as one; python-hcl2 reads what Terraform would, without its providers."""
     whole = {}
-    for path in sorted((DEPLOY / "terraform" / "aws").glob("*.tf")):
+    for path in sorted((DEPLOY / "terraform" / cloud).glob("*.tf")):
         for kind, blocks in hcl2.loads(path.read_text()).items():
             if isinstance(blocks, list):
                 whole.setdefault(kind, []).extend(blocks)
@@ -232,28 +235,103 @@ def test_the_key_is_never_in_the_state_and_never_deleted_by_accident():
     assert resources["aws_kms_key.this"]["enable_key_rotation"] is True
 
 
-def test_every_reference_of_the_module_leads_somewhere():
-    whole = module()
-    known = {f"data.{name}" for name in named(whole["data"])} | set(named(whole["resource"]))
+def test_google_gives_one_reader_one_secret():
+    resources = named(module("google")["resource"])
+    read = resources["google_secret_manager_secret_iam_member.read"]
+    assert read["role"] == "roles/secretmanager.secretAccessor"
+    assert "google_secret_manager_secret.elastic.secret_id" in read["secret_id"] and "local.reader" in read["member"]
+    pods = resources["google_service_account_iam_member.pods"]
+    assert pods["role"] == "roles/iam.workloadIdentityUser"
+    assert "google_service_account.this[0]" in pods["service_account_id"]
+    # One ServiceAccount of Kubernetes, whichever of the two ways.
+    assert pods["member"].endswith("[${var.namespace}/${var.service_account}]")
+    [local] = module("google")["locals"]
+    assert local["subject"].endswith("/subject/${local.pods}")
+    assert local["pods"] == "ns/${var.namespace}/sa/${var.service_account}"
+    # Nothing of a whole project or of everybody, and no key that could be carried away.
+    assert {name.split(".")[0] for name in resources} == {
+        "google_secret_manager_secret",
+        "google_secret_manager_secret_iam_member",
+        "google_service_account",
+        "google_service_account_iam_member",
+    }
+    [lifecycle] = resources["google_secret_manager_secret.elastic"]["lifecycle"]
+    assert lifecycle["prevent_destroy"] is True
+
+
+def test_azure_gives_one_reader_one_secret():
+    resources = named(module("azure")["resource"])
+    read = resources["azurerm_role_assignment.read"]
+    assert read["role_definition_name"] == "Key Vault Secrets User"
+    assert read["scope"] == "${azurerm_key_vault.this.id}/secrets/${var.secret_name}"
+    assert "azurerm_user_assigned_identity.this.principal_id" in read["principal_id"]
+    pods = resources["azurerm_federated_identity_credential.pods"]
+    assert pods["subject"] == "system:serviceaccount:${var.namespace}:${var.service_account}"
+    assert pods["audience"] == ["api://AzureADTokenExchange"] and "var.oidc_issuer_url" in pods["issuer"]
+    vault = resources["azurerm_key_vault.this"]
+    assert vault["rbac_authorization_enabled"] is True and "access_policy" not in vault
+    assert vault["purge_protection_enabled"] is True
+    assert vault["network_acls"][0]["default_action"] == "Deny"
+    assert vault["lifecycle"][0]["prevent_destroy"] is True
+    # No secret, no key and no password: the state would hold them.
+    assert set(resources) == {
+        "azurerm_key_vault.this",
+        "azurerm_user_assigned_identity.this",
+        "azurerm_federated_identity_credential.pods",
+        "azurerm_role_assignment.read",
+    }
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_every_reference_of_the_module_leads_somewhere(cloud):
+    whole = module(cloud)
+    known = {f"data.{name}" for name in named(whole.get("data", []))} | set(named(whole["resource"]))
     variables = {name for block in whole["variable"] for name in block}
     text = json.dumps(whole)
     used = set(re.findall(r"\bvar\.(\w+)", text))
     assert used <= variables, used - variables
     assert variables <= used, f"never used: {variables - used}"
-    local = {name for block in whole["locals"] for name in block}
+    local = {name for block in whole.get("locals", []) for name in block}
     assert set(re.findall(r"\blocal\.(\w+)", text)) == local
-    for kind, name in re.findall(r"(?<![\w.])(aws_\w+)\.(\w+)", re.sub(r"data\.aws_\w+\.\w+", "", text)):
+    ours = {"aws": "aws", "azure": "azurerm", "google": "google"}[cloud]
+    assert f"{ours}_" in text
+    for kind, name in re.findall(rf"(?<![\w.])({ours}_\w+)\.(\w+)", re.sub(rf"data\.{ours}_\w+\.\w+", "", text)):
         assert f"{kind}.{name}" in known, f"{kind}.{name}"
-    for kind, name in re.findall(r"data\.(aws_\w+)\.(\w+)", text):
+    for kind, name in re.findall(rf"data\.({ours}_\w+)\.(\w+)", text):
         assert f"data.{kind}.{name}" in known, f"data.{kind}.{name}"
     for block in whole["variable"]:
         for name, body in block.items():
             assert body["description"] and body["type"], name
 
 
-def test_the_module_suits_the_chart():
-    outputs = {name: body for block in module()["output"] for name, body in block.items()}
-    for key in ("cloudIdentity", "eksPodIdentity", "roleArn", "aws_secrets_manager", "secret_id"):
+# What the chart and the configuration call it, and what the program calls at the cloud.
+TOLD = {
+    "aws": ("cloudIdentity", "eksPodIdentity", "roleArn", "aws_secrets_manager", "secret_id"),
+    "azure": ("cloudIdentity", "aks", "clientId", "tenantId", "azure_key_vault", "vault_url"),
+    "google": ("cloudIdentity", "gke", "serviceAccount", "google_secret_manager", "project"),
+}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_module_suits_the_chart(cloud):
+    outputs = {name: body for block in module(cloud)["output"] for name, body in block.items()}
+    for key in TOLD[cloud]:
         assert key in json.dumps(outputs["helm_values"]), key
     schema = json.loads((ROOT / "helm" / "latchkey" / "values.schema.json").read_text())
-    assert {"eks", "eksPodIdentity"} <= set(schema["properties"]["cloudIdentity"]["properties"])
+    assert {"eks", "eksPodIdentity", "gke", "aks"} <= set(schema["properties"]["cloudIdentity"]["properties"])
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_module_is_formatted_as_terraform_would(cloud):
+    """Equals signs of neighbouring lines of one block stand below each other, indented by two."""
+    for path in sorted((DEPLOY / "terraform" / cloud).glob("*.tf")):
+        lines = path.read_text().splitlines()
+        assert path.read_text().endswith("}\n"), path
+        for number, line in enumerate(lines, 1):
+            assert line == line.rstrip() and "\t" not in line, f"{path}:{number}"
+            assert (len(line) - len(line.lstrip())) % 2 == 0, f"{path}:{number}"
+        for number, (above, below) in enumerate(zip(lines, lines[1:], strict=False), 1):
+            one, other = (re.match(r"( *)[\w\"]+ *(?==[^=])", line) for line in (above, below))
+            # A line that opens a block or a list ends the group.
+            if one and other and one[1] == other[1] and not re.search(r"[\[{(]$", above + "\n" + below, re.M):
+                assert one.end() == other.end(), f"{path}:{number}"

@@ -44,6 +44,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a fetch may take in all: the vault's challenge, the token, then the call.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where a machine asks for the token of its managed identity. The SDK knows no other address.
+const METADATA_HOST: &str = "169.254.169.254";
+
 /// Where the secret is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AzureOptions {
@@ -62,7 +65,10 @@ pub struct AzureSecret {
     options: AzureOptions,
     /// Who this process is, if not whom its environment tells.
     identity: Option<Identity>,
+    /// What answers in the place of [`METADATA_HOST`], if not that.
+    metadata_server: Option<Url>,
     call_timeout: Duration,
+    fetch_timeout: Duration,
     client: OnceCell<SecretClient>,
 }
 
@@ -144,11 +150,23 @@ struct Wire {
     /// A vault on this machine that speaks plain HTTP. The SDK shows a token to nobody without TLS, so it is told
     /// `https`, and what it sends there is put right here.
     plain: Option<Url>,
+    /// What answers in the place of [`METADATA_HOST`], if not that.
+    metadata_server: Option<Url>,
 }
 
 #[async_trait]
 impl HttpClient for Wire {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        if let Some(server) = &self.metadata_server
+            && request.url().host_str() == Some(METADATA_HOST)
+        {
+            let mut moved = server.clone();
+            moved.set_path(request.url().path());
+            moved.set_query(request.url().query());
+            let mut request = request.clone();
+            *request.url_mut() = moved;
+            return self.client.execute_request(&request).await;
+        }
         let here = |url: &Url| {
             (
                 url.host_str().map(str::to_owned),
@@ -175,7 +193,9 @@ impl AzureSecret {
         Self {
             options,
             identity: None,
+            metadata_server: None,
             call_timeout: CALL_TIMEOUT,
+            fetch_timeout: FETCH_TIMEOUT,
             client: OnceCell::new(),
         }
     }
@@ -202,7 +222,11 @@ impl AzureSecret {
         let mut vault = self.options.vault_url.clone();
         let plain = (vault.scheme() == "http").then(|| vault.clone());
         let local = plain.is_some() && vault.set_scheme("https").is_ok();
-        let wire = Transport::new(Arc::new(Wire { client, plain }));
+        let wire = Transport::new(Arc::new(Wire {
+            client,
+            plain,
+            metadata_server: self.metadata_server.clone(),
+        }));
         let identity = self.identity.clone();
         let credential = identity
             .unwrap_or_else(Identity::of_this_process)
@@ -377,7 +401,7 @@ impl Cause {
 #[async_trait]
 impl SecretStore for AzureSecret {
     async fn fetch(&self) -> Result<SecretString, SecretError> {
-        let asked = tokio::time::timeout(FETCH_TIMEOUT, self.ask()).await;
+        let asked = tokio::time::timeout(self.fetch_timeout, self.ask()).await;
         // Each call has a shorter limit of its own: only a managed identity is asked for again and again.
         asked.unwrap_or_else(|_| Err(self.silent_login("timeout")))
     }
@@ -398,3 +422,7 @@ impl SecretStore for AzureSecret {
 #[cfg(test)]
 #[path = "azure_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "azure_machine_tests.rs"]
+mod machine_tests;

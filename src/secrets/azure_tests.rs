@@ -38,14 +38,14 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-fn reads(from: &str, token: &str) -> wiremock::MockBuilder {
+pub(super) fn reads(from: &str, token: &str) -> wiremock::MockBuilder {
     Mock::given(method("GET"))
         .and(path(from))
         .and(query_param_contains("api-version", "20"))
         .and(header("Authorization", format!("Bearer {token}").as_str()))
 }
 
-fn secret(text: &str) -> ResponseTemplate {
+pub(super) fn secret(text: &str) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(json!({
         "value": text,
         "id": "https://access.vault.azure.net/secrets/elastic-key/0123abc",
@@ -53,7 +53,7 @@ fn secret(text: &str) -> ResponseTemplate {
     }))
 }
 
-fn refusal(status: u16) -> ResponseTemplate {
+pub(super) fn refusal(status: u16) -> ResponseTemplate {
     ResponseTemplate::new(status).set_body_json(
         json!({"error": {"code": "HUSH", "message": "HUSH is what the service said"}}),
     )
@@ -70,7 +70,7 @@ fn token(text: &str) -> ResponseTemplate {
 }
 
 /// The answer to whoever shows no token: where and for what to get one.
-async fn challenges(server: &MockServer) {
+pub(super) async fn challenges(server: &MockServer) {
     let challenge = "Bearer authorization=\"https://login.microsoftonline.com/tenant-1\", resource=\"https://vault.azure.net\"";
     Mock::given(method("GET"))
         .respond_with(refusal(401).insert_header("WWW-Authenticate", challenge))

@@ -76,7 +76,19 @@ pub struct Adopted {
     pub is_written: bool,
 }
 
-/// Writes every event after `after` as lines of JSON, also while a connector runs. Answers how many.
+/// What an export found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exported {
+    /// So many events were written; none where the export was complete before.
+    Events(u64),
+    /// The ledger ends before where the export was to begin: it is not the one that was exported before.
+    Beyond {
+        /// The newest event that there is; 0 when there is none.
+        newest: u64,
+    },
+}
+
+/// Writes every event after `after` as lines of JSON, also while a connector runs.
 ///
 /// # Errors
 /// When the ledger cannot be read or the line cannot be written.
@@ -84,14 +96,21 @@ pub async fn export_events(
     config: &Config,
     after: u64,
     mut put: impl FnMut(&str) -> std::io::Result<()>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Exported> {
     let mut ledger = Beside::open(config).await?;
     let (mut last, mut count) = (after, 0);
     loop {
         let events = ledger.events(last).await.context("reading the ledger")?;
         if events.is_empty() {
+            // Asked after the events: what is appended in between makes it newer, never older.
+            let newest = ledger.last_sequence().await;
             ledger.close().await;
-            return Ok(count);
+            let newest = newest.context("reading the ledger")?;
+            return Ok(if newest < last {
+                Exported::Beyond { newest }
+            } else {
+                Exported::Events(count)
+            });
         }
         for StoredEvent { sequence, event } in events {
             last = sequence;

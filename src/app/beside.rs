@@ -115,6 +115,14 @@ impl Beside {
         }
     }
 
+    /// The newest sequence; 0 when there is none.
+    pub(super) async fn last_sequence(&mut self) -> Result<u64> {
+        match self {
+            Self::File(glance) => glance.last_sequence().await,
+            Self::Database { ledger, .. } => ledger.last_sequence().await,
+        }
+    }
+
     /// The next audit records after a sequence, up to another one, as they are stored; none at the end.
     pub(super) async fn records(&mut self, after: u64, up_to: u64) -> Result<Vec<AuditRecord>> {
         match self {

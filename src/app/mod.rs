@@ -54,7 +54,7 @@ use crate::{elastic, identity, law, reconcile, scheduler, service};
 
 use integration::Integration;
 
-pub use adopt::{Adopted, AdoptedAssignment, Adoption, adopt, export_events};
+pub use adopt::{Adopted, AdoptedAssignment, Adoption, Exported, adopt, export_events};
 pub use audit::{AuditExport, audit_head, export_audit};
 pub use evidence::{Evidence, evidence};
 pub use last_resort::{PlannedRemoval, SweepAsk, SweepError, SweepReport, sweep};

@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure};
 use super::streams::{Format, Paint, Streams};
 use super::table::Table;
 use super::{configuration, text, time};
-use crate::app::{self, Adopted, Adoption};
+use crate::app::{self, Adopted, Adoption, Exported};
 
 /// Arguments of `adopt --from`.
 #[derive(Debug, Clone, Args)]
@@ -33,10 +33,20 @@ pub struct AdoptLedgerArgs {
 pub(super) async fn events(args: &EventsArgs, streams: &mut Streams) -> Result<Exit, Failure> {
     let config = configuration::load(&args.config, streams)?;
     let out = &mut streams.out;
-    app::export_events(&config, args.after, |line| writeln!(out, "{line}"))
+    let exported = app::export_events(&config, args.after, |line| writeln!(out, "{line}"))
         .await
         .map_err(|error| failed(&error, "`latchkey doctor` looks at the ledger"))?;
-    Ok(Exit::Done)
+    match exported {
+        Exported::Events(_) => Ok(Exit::Done),
+        Exported::Beyond { newest } => Err(Failure::new(
+            Exit::Conflict,
+            format!(
+                "there is no event {} yet: the newest is {newest}, so this is not the ledger that was exported before",
+                args.after
+            ),
+            "if the ledger was restored or rebuilt, begin a new file with `--after 0`: sequences are used again",
+        )),
+    }
 }
 
 /// `latchkey adopt`

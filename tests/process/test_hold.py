@@ -124,6 +124,11 @@ def test_a_lost_ledger_is_rebuilt_from_the_audit_and_the_witness(make_bench, tmp
     client.wait_for(grant, "ACTIVE")
     assert bench.connector.stop() == 0
     export("events.jsonl")
+    last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])["sequence"]
+    for after, code in ((last - 1, 0), (last, 0), (last + 1, 5)):
+        told = run(bench.binary, "events", "--config", config, "--after", str(after))
+        assert (told.returncode, len(told.stdout.splitlines())) == (code, 1 if after < last else 0), told.stderr
+    assert f"no event {last + 1} yet: the newest is {last}" in told.stderr and "--after 0" in told.stderr
     lose_ledger(bench)
 
     witness = tmp_path / "witness-volume" / "witness"

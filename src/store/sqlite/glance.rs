@@ -95,6 +95,17 @@ impl Glance {
             .unwrap_or_else(|error| Err(errors::of_statement(ACTION, error)))
     }
 
+    /// The newest sequence; 0 when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn last_sequence(&mut self) -> Result<u64> {
+        const ACTION: &str = "reading the newest sequence";
+        read::last_sequence(&mut self.conn)
+            .await
+            .map_err(|error| errors::of_statement(ACTION, error))
+    }
+
     /// The next audit records after a sequence, up to another one, as they are stored; none at the end.
     ///
     /// # Errors

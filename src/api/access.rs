@@ -110,6 +110,7 @@ impl AccessService for AccessApi {
             grant: Some(render::grant(created.grant)),
             replayed: created.replayed,
             predicted_lateness: created.predicted_lateness.map(render::length),
+            warnings: created.warnings,
         }))
     }
 

@@ -138,6 +138,9 @@ pub(super) async fn grant(
     };
     show(streams, format, &settled, &names)?;
     warn_of_lateness(streams, answer.predicted_lateness)?;
+    for words in &answer.warnings {
+        streams.warning(words)?;
+    }
     let grant = view::Grant::from(&settled);
     match settled.state() {
         pb::GrantState::Revoking | pb::GrantState::Ended => {

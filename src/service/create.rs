@@ -81,6 +81,8 @@ pub struct CreatedGrant {
     pub replayed: bool,
     /// How late its removal may become, where that was forecast to be more than the bound.
     pub predicted_lateness: Option<TimeDelta>,
+    /// What else the caller should know of this integration, in words.
+    pub warnings: Vec<String>,
 }
 
 impl Service {
@@ -147,14 +149,17 @@ impl Service {
             .members
             .get(&request.beneficiary, self.clock.since_boot())
             .is_some();
-        if !is_known && let Some(replayed) = self.replay(&repeat, fingerprint).await? {
+        if !is_known && let Some(replayed) = self.replay(integration, &repeat, fingerprint).await? {
             return Ok(replayed);
         }
         match self
             .accept_new(caller, integration, request, fingerprint, vouchers)
             .await
         {
-            Err(error) if is_known => self.replay(&repeat, fingerprint).await?.ok_or(error),
+            Err(error) if is_known => self
+                .replay(integration, &repeat, fingerprint)
+                .await?
+                .ok_or(error),
             answer => answer,
         }
     }
@@ -196,6 +201,7 @@ impl Service {
                         grant,
                         replayed: false,
                         predicted_lateness,
+                        warnings: integration.warnings(),
                     });
                 }
                 Ok(Accepted::Replayed(grant)) => {
@@ -203,6 +209,7 @@ impl Service {
                         grant,
                         replayed: true,
                         predicted_lateness: None,
+                        warnings: integration.warnings(),
                     });
                 }
                 Ok(Accepted::Mismatch) => return Err(ServiceError::RequestIdReused),
@@ -227,6 +234,7 @@ impl Service {
     /// The answer to a request that was seen before, without asking anybody else.
     pub(super) async fn replay(
         &self,
+        integration: &Integration,
         (caller, request_id): &(CallerName, RequestId),
         fingerprint: Fingerprint,
     ) -> Result<Option<CreatedGrant>> {
@@ -246,6 +254,7 @@ impl Service {
                     grant,
                     replayed: true,
                     predicted_lateness: None,
+                    warnings: integration.warnings(),
                 }))
             }
             Some(RequestRecord::Grant { .. } | RequestRecord::Done { .. }) => {

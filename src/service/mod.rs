@@ -158,6 +158,21 @@ struct Integration {
     rotator: Option<Arc<rotation::Rotator>>,
 }
 
+impl Integration {
+    /// What whoever asks for access here should know beforehand, in words.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.observer.board().overwrites_seen() {
+            warnings.push(
+                "logins through single sign-on were seen to overwrite roles here: access may vanish when the person \
+                 signs in again"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
 /// The use cases.
 #[derive(Debug)]
 pub struct Service {

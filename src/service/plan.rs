@@ -97,7 +97,9 @@ impl Service {
     ) -> Result<GrantPlan> {
         let is_repeat = is_named && {
             let repeat = (request.caller.clone(), request.request_id.clone());
-            let known = self.replay(&repeat, request.fingerprint()).await?;
+            let known = self
+                .replay(integration, &repeat, request.fingerprint())
+                .await?;
             known.is_some()
         };
         let vouched = self.vouch(caller, request, vouchers)?;
@@ -161,13 +163,7 @@ impl Service {
                     .push(format!("it would be refused now: {error}"));
             }
         }
-        if integration.observer.board().overwrites_seen() {
-            plan.warnings.push(
-                "logins through single sign-on were seen to overwrite roles here: access may vanish when the person \
-                 signs in again"
-                    .to_owned(),
-            );
-        }
+        plan.warnings.extend(integration.warnings());
         let Subject::Member(user) = &subject else {
             plan.assignments = wanted
                 .into_iter()

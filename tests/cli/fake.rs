@@ -217,6 +217,7 @@ impl AccessService for Service {
             grant: Some(grant),
             replayed: false,
             predicted_lateness: None,
+            warnings: vec!["logins \u{1b}[31moverwrite roles here".to_owned()],
         }))
     }
 

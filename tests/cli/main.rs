@@ -129,6 +129,11 @@ async fn a_grant_is_waited_for_and_says_when_it_ends() {
             .contains("warning: roles look mapped by \\u{1b}[31mSSO"),
         "{ran:?}"
     );
+    assert!(
+        ran.err
+            .contains("warning: logins \\u{1b}[31moverwrite roles here"),
+        "{ran:?}"
+    );
 
     let world = fake.world();
     let created = world.created.first().expect("one request");

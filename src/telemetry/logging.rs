@@ -44,6 +44,9 @@ const CHATTY: &[&str] = &[
     "typespec_client_core",
 ];
 
+/// What a database server says unasked, at a level of its own choice. It was shown our password and may repeat it.
+const UNASKED: &str = "sqlx::postgres::notice";
+
 /// The filter with the dependencies above at WARN. One that the filter names keeps what it says, and a filter that
 /// lets through no INFO of others stays as it is: this must never make a log louder.
 fn quieted(filter: &str) -> String {
@@ -58,6 +61,9 @@ fn quieted(filter: &str) -> String {
         for name in CHATTY.iter().filter(|name| !filter.contains(**name)) {
             quieted.push_str(&format!(",{name}=warn"));
         }
+    }
+    if !filter.contains(UNASKED) {
+        quieted.push_str(&format!(",{UNASKED}=off"));
     }
     quieted
 }
@@ -248,6 +254,24 @@ mod tests {
         for filter in ["off", "error", "latchkey=info"] {
             assert!(!said(filter).contains("Trouble"), "{filter}");
         }
+    }
+
+    #[test]
+    fn what_a_database_says_unasked_is_heard_only_where_the_filter_names_it() {
+        let said = |filter: &str| {
+            logged(LogFormat::Text, &quieted(filter), || {
+                tracing::warn!(target: "sqlx::postgres::notice", "Unasked");
+                tracing::warn!("Ours");
+            })
+        };
+        for filter in ["warn", "info", "trace", "info,sqlx=trace"] {
+            let text = said(filter);
+            assert!(
+                text.contains("Ours") && !text.contains("Unasked"),
+                "{filter}: {text}"
+            );
+        }
+        assert!(said("info,sqlx::postgres::notice=warn").contains("Unasked"));
     }
 
     #[test]

@@ -342,7 +342,7 @@ def test_bearer_tokens_and_the_key_of_the_listener_show_nowhere(make_bench, tmp_
 
 
 class _Database(socketserver.BaseRequestHandler):
-    """Asks for a password in the clear, and refuses it."""
+    """Asks for a password in the clear, and refuses it: repeats it, unasked and in every part of the refusal."""
 
     def handle(self):
         def read():
@@ -357,8 +357,14 @@ class _Database(socketserver.BaseRequestHandler):
         self._exactly(1)
         got = read().rstrip(b"\0").decode()
         self.server.passwords.append(got)
-        said = b'SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user "latchkey"\0\0'
-        self.request.sendall(b"E" + struct.pack(">I", len(said) + 4) + said)
+        fields = {"S": "WARNING", "V": "WARNING", "C": "01000", "M": f"somebody knows {got}"}
+        self._says(b"N", fields)
+        refusal = {"M": f"password {got} of latchkey is wrong", "D": f"it was {got}", "H": f"try another than {got}"}
+        self._says(b"E", {"S": "FATAL", "V": "FATAL", "C": "28P01", **refusal})
+
+    def _says(self, kind, fields):
+        said = b"".join(f"{name}{text}".encode() + b"\0" for name, text in fields.items()) + b"\0"
+        self.request.sendall(kind + struct.pack(">I", len(said) + 4) + said)
 
     def _exactly(self, count):
         got = b""
@@ -407,6 +413,8 @@ def test_the_password_of_the_database_shows_nowhere(latchkey_bin, tmp_path, make
             done = run(latchkey_bin, *words, "--config", connector.config_file, seconds=60)
             assert done.returncode != 0
             shown[" ".join(words)] = done.stdout + done.stderr
+            # Doctor has words of its own for it.
+            assert words == ["doctor"] or "password *** of latchkey is wrong" in done.stdout + done.stderr, done.stderr
         refusing.shutdown()
     assert password in refusing.passwords, "it was sent"
     hunt.search(shown)

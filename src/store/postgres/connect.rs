@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Postgres, Row};
 use tokio::time::Instant;
 
 use super::engine::{self, Reader, query};
-use super::errors;
+use super::{errors, hush};
 
 /// Between tries to reach the server at start.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -175,7 +176,9 @@ impl Connector {
 
     /// A new connection.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.settings()?.connect().await
+        let settings = self.settings()?;
+        let made = settings.connect().await;
+        made.map_err(|error| hush::hushed(error, &settings))
     }
 
     /// The first connection of this process; waits a while for a server that is not there yet.
@@ -214,15 +217,22 @@ impl Connector {
         pool: &PgPool,
         is_pooled: bool,
     ) -> Result<Reader, sqlx::Error> {
-        let conn = match pool.acquire().await {
+        let conn = match acquired(pool).await {
             Err(error) if errors::is_refused_login(&error) && self.password_file.is_some() => {
                 pool.set_connect_options(self.settings()?);
-                pool.acquire().await?
+                acquired(pool).await?
             }
             acquired => acquired?,
         };
         Reader::begin(conn, is_pooled).await
     }
+}
+
+/// A connection of the pool, which may have to log in for it.
+pub(super) async fn acquired(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let settings = pool.connect_options();
+    let acquired = pool.acquire().await;
+    acquired.map_err(|error| hush::hushed(error, &settings))
 }
 
 /// Whether waiting may help.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::engine::{self, CHANNEL, Reader};
-use super::read;
+use super::{connect, hush, read};
 
 /// The poll is never slower than this.
 const FLOOR: Duration = Duration::from_secs(1);
@@ -54,6 +54,8 @@ pub(super) async fn follow(readers: PgPool, is_pooled: bool, newest: watch::Send
             }
             Some(heard) => {
                 if let Ok(Err(error)) = timeout(FLOOR, heard.recv()).await {
+                    // It may have logged in again.
+                    let error = hush::hushed(error, &readers.connect_options());
                     tracing::debug!(%error, "Listening for other replicas failed");
                     listener = None;
                 }
@@ -82,7 +84,7 @@ async fn listen(readers: &PgPool) -> Option<PgListener> {
 }
 
 async fn last(readers: &PgPool, is_pooled: bool) -> Result<u64, sqlx::Error> {
-    let conn = engine::patient(readers.acquire()).await?;
+    let conn = engine::patient(connect::acquired(readers)).await?;
     let mut reader = Reader::begin(conn, is_pooled).await?;
     match engine::patient(read::last_sequence(&mut reader)).await {
         Ok(last) => {

@@ -14,6 +14,7 @@ mod connect;
 mod engine;
 mod errors;
 mod follow;
+mod hush;
 mod migrate;
 mod ownership;
 mod together;

@@ -128,6 +128,8 @@ pub(super) struct State {
     pub(super) reads_down: bool,
     /// Whether the rate budget has room for removals only.
     pub(super) only_removals: bool,
+    /// Whether removals are sent and never answered.
+    pub(super) removals_hang: bool,
     pub(super) invitations: Vec<ObservedInvitation>,
     pub(super) calls: Vec<(Timestamp, Call)>,
     pub(super) status: KeyStatus,
@@ -167,6 +169,7 @@ impl World {
             filtered: false,
             reads_down: false,
             only_removals: false,
+            removals_hang: false,
             invitations: Vec::new(),
             calls: Vec::new(),
             status: KeyStatus {
@@ -461,6 +464,11 @@ impl AccessProvider for World {
     }
 
     async fn remove(&self, _: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
+        if self.look().removals_hang {
+            let call = (self.clock.now(), Call::Remove(set.to_vec()));
+            self.look().calls.push(call);
+            return pending().await;
+        }
         self.mutate(WriteKind::Remove, user, set).await
     }
 

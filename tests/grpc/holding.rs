@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use latchkey::api::pb;
 use latchkey::domain::ids::IntegrationName;
+use latchkey::domain::member::{
+    LastWrite, MemberKey, Owned, Phase, Subject, WriteKind, WriteOutcome,
+};
+use latchkey::ports::ledger::MemberCommit;
 use latchkey::ports::{Clock, Ledger, Witness};
 use latchkey::reconcile::hold::settle_at_start;
 use latchkey::witness::MemoryWitness;
@@ -108,6 +113,68 @@ async fn a_hold_refuses_grants_until_it_is_released_and_says_what_to_do() {
         .get_hold(pb::GetHoldRequest::default())
         .await;
     assert!(!gone.expect("shown").into_inner().is_held);
+}
+
+#[tokio::test]
+async fn the_witness_is_told_of_the_later_end_of_an_extended_grant() {
+    let witness: Arc<dyn Witness> = Arc::new(MemoryWitness::new());
+    let name = IntegrationName::parse("main").expect("valid");
+    let bed = Bed::held(Arc::clone(&witness), &name).await;
+    let request = pb::ReleaseHoldRequest {
+        reason: "looked".to_owned(),
+        ..pb::ReleaseHoldRequest::default()
+    };
+    bed.connector()
+        .release_hold(request)
+        .await
+        .expect("released");
+    let id = bed.grant("r1").await.id;
+    bed.activate(&id).await;
+    // What the engine leaves when it has given the access.
+    let key = MemberKey {
+        integration: name,
+        subject: Subject::Member(user("1")),
+    };
+    let mut record = bed.ledger.member(&key).await.expect("readable");
+    let now = bed.clock.now();
+    let given = record.grants[0].assignments[0].assignment.clone();
+    let ends = record.grants[0].ends_at().expect("active");
+    record.owned = vec![Owned {
+        assignment: given.clone(),
+        phase: Phase::Live,
+        since: now,
+        must_end_by: Some(ends),
+        last_write: LastWrite {
+            kind: WriteKind::Add,
+            at: now,
+            outcome: WriteOutcome::Done,
+        },
+        seen: true,
+        echo_until: None,
+        removal_echo_until: None,
+        must_survive: Vec::new(),
+        blocked: None,
+        isolate: false,
+        attempts: 0,
+    }];
+    let (audit, request) = (Vec::new(), None);
+    let commit = MemberCommit {
+        record,
+        audit,
+        request,
+    };
+    bed.ledger.commit(commit).await.expect("nobody in between");
+    assert_eq!(witness.open_intents().await.expect("readable"), []);
+
+    let extended = bed.access().extend_grant(extend("x1", &id, 60)).await;
+    extended.expect("extended");
+    let open = witness.open_intents().await.expect("readable");
+    let told: Vec<_> = open
+        .iter()
+        .map(|intent| (intent.key(), &intent.assignment, intent.must_end_by))
+        .collect();
+    let later = ends + TimeDelta::seconds(60);
+    assert_eq!(told, [(key, &given, Some(later))]);
 }
 
 /// A ledger that the witness does not know.

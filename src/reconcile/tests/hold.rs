@@ -314,6 +314,26 @@ fn what_only_the_witness_knows_survives_a_start_at_which_it_could_not_be_read() 
 }
 
 #[test]
+fn what_only_the_witness_knows_ends_on_time_in_a_hold_that_could_not_read_it_at_first() {
+    let (mut bench, witness) = witnessed();
+    bench.grant("ada", &[viewer("a")], 600);
+    bench.run(10);
+    restore(&mut bench, MemoryLedger::with_id("another"));
+    witness.hide(true);
+    let hold = start(&mut bench, Some(&witness));
+    ready(hold.tend());
+    assert_eq!(bench.record("ada").owned, [], "nobody can tell yet");
+    witness.hide(false);
+    ready(hold.tend());
+    assert!(bench.record("ada").owned(&viewer("a")).is_some());
+    bench.run(60);
+    assert!(bench.holds("ada", &viewer("a")), "not before its time");
+    bench.run(HOUR);
+    assert!(hold.record().is_some(), "nobody released it");
+    assert_eq!(bench.held("ada"), BTreeSet::new());
+}
+
+#[test]
 fn a_hold_that_began_without_the_witness_goes_by_it_once_it_is_there() {
     let (mut bench, witness) = restored();
     let hold = start(&mut bench, None);

@@ -66,6 +66,10 @@ manifests:
 checkov:
     scripts/test checkov
 
+# Does the library build with each optional feature alone?
+features:
+    scripts/test features
+
 # Does the release build give the same bytes twice?
 reproduce *digest:
     scripts/reproduce {{ digest }}

@@ -21,6 +21,9 @@ use crate::scheduler::HeadStart;
 /// How often to count. Alerts look at minutes.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// How often to count a ledger to which nothing was written meanwhile: only time makes something overdue there.
+const AT_LEAST_EVERY: TimeDelta = TimeDelta::seconds(30);
+
 const GRANTS: &str = "latchkey_grants";
 const OWNED: &str = "latchkey_owned_assignments";
 const BLOCKED: &str = "latchkey_blocked_removals";
@@ -109,6 +112,7 @@ impl Census {
         }
         let mut shown = BTreeMap::new();
         let mut alarm = Alarm::default();
+        let mut counted = Counted::default();
         let mut every = Pace::new(epoch, EVERY);
         loop {
             tokio::select! {
@@ -116,10 +120,19 @@ impl Census {
                 () = every.tick() => {
                     self.keys();
                     self.writable().await;
-                    self.ledger(&mut shown, &mut alarm).await;
+                    let (stamp, now) = (self.stamp(), self.clock.now());
+                    if !counted.stands(stamp, now) && self.ledger(&mut shown, &mut alarm).await {
+                        counted = Counted(stamp.map(|stamp| (stamp, now)));
+                    }
                 }
             }
         }
+    }
+
+    /// Changes with every write, where that can be told: members and grants have their stamp, everything else an event.
+    fn stamp(&self) -> Option<Stamp> {
+        let events = *self.ledger.changes().borrow();
+        self.ledger.stamp().map(|stamp| (stamp, events))
     }
 
     /// A ledger that cannot be written accepts nothing: this process should be given no work.
@@ -164,14 +177,14 @@ impl Census {
         }
     }
 
-    /// States without grants are shown as 0 once they were shown at all.
-    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>, alarm: &mut Alarm) {
+    /// Whether it could be counted. States without grants are shown as 0 once they were shown at all.
+    async fn ledger(&self, shown: &mut BTreeMap<(String, String), ()>, alarm: &mut Alarm) -> bool {
         let now = self.clock.now();
         let census = match self.ledger.census(now).await {
             Ok(census) => census,
             Err(error) => {
                 tracing::warn!(code = error.code(), "Ledger cannot be counted");
-                return;
+                return false;
             }
         };
         let mut counts: BTreeMap<(String, String), u64> =
@@ -212,6 +225,7 @@ impl Census {
                 .map_or(0, |at| (now - at).num_milliseconds().max(0));
             gauge!(OLDEST, "integration" => label()).set(seconds(age));
         }
+        true
     }
 
     /// Every integration and class is shown, also with 0: an alert must see the end as well.
@@ -232,6 +246,25 @@ impl Census {
 
 /// Every class of power, strongest first.
 const CLASSES: [&str; 4] = ["critical", "high", "medium", "low"];
+
+type Stamp = (u64, u64);
+
+/// The stamp of the ledger when it was last counted, and when that was.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted(Option<(Stamp, Timestamp)>);
+
+impl Counted {
+    /// Whether it need not be counted again yet.
+    fn stands(self, stamp: Option<Stamp>, now: Timestamp) -> bool {
+        match (stamp, self.0) {
+            (Some(stamp), Some((counted, at))) => {
+                // A clock that was set back does not put it off.
+                stamp == counted && at <= now && now < at + AT_LEAST_EVERY
+            }
+            (None, _) | (_, None) => false,
+        }
+    }
+}
 
 /// Pause between two lines of log that say the same.
 const ALARM_EVERY: TimeDelta = TimeDelta::minutes(5);
@@ -308,6 +341,21 @@ mod tests {
         assert!(alarm.is_due(50, start + ALARM_EVERY));
         assert!(!alarm.is_due(0, start + ALARM_EVERY));
         assert!(alarm.is_due(1, start + ALARM_EVERY));
+    }
+
+    #[test]
+    fn a_ledger_that_nobody_wrote_to_is_counted_less_often_and_others_each_time() {
+        let start = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let counted = Counted(Some(((7, 3), start)));
+        let ten = start + TimeDelta::seconds(10);
+        assert!(counted.stands(Some((7, 3)), ten));
+        for written in [(8, 3), (7, 4)] {
+            assert!(!counted.stands(Some(written), ten), "written to");
+        }
+        assert!(!counted.stands(Some((7, 3)), start + AT_LEAST_EVERY));
+        assert!(!counted.stands(Some((7, 3)), start - TimeDelta::seconds(1)));
+        assert!(!counted.stands(None, ten), "others may have written");
+        assert!(!Counted::default().stands(Some((7, 3)), ten));
     }
 
     #[test]

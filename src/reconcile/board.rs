@@ -147,3 +147,32 @@ impl Board {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::IntegrationName;
+    use crate::domain::member::Subject;
+
+    #[test]
+    fn the_breaker_closes_and_forgets_only_when_nobody_is_held() {
+        let board = Board::default();
+        let now = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let may = |name: &str| {
+            let key = MemberKey {
+                integration: IntegrationName::parse("main").expect("well formed"),
+                subject: Subject::parse(name).expect("well formed"),
+            };
+            board.may_repair(&key, now, 2, TimeDelta::hours(1))
+        };
+        assert!(may("user:ada") && may("user:ada") && may("user:bob"));
+        assert!(!may("user:eve"), "a third member within the window");
+        board.count_held(1);
+        assert_eq!((board.is_breaker_open(), board.held()), (true, 1));
+        assert!(!may("user:ada"));
+        board.count_held(0);
+        assert_eq!((board.is_breaker_open(), board.held()), (false, 0));
+        assert!(may("user:eve") && may("user:ada"));
+        assert!(!may("user:bob"));
+    }
+}

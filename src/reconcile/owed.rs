@@ -1,13 +1,13 @@
 //! Giving up ownership of an assignment whose removal still owes something to its neighbours.
 //!
-//! Owns that what is owed does not vanish with the row that owes it. Pure. Never takes anything away, and never claims
-//! that a neighbour is lost which a read has shown since.
+//! Owns that what is owed does not vanish with the row that owes it. Pure. Never takes anything away, and never takes a
+//! neighbour for safe: a read that proves it has taken it from what is owed already.
 
 use super::settle::Draft;
 use crate::domain::Timestamp;
 use crate::domain::assignment::Assignment;
 use crate::domain::drift::{DriftAction, DriftKind};
-use crate::domain::member::{LastSeen, Owned, Survivor};
+use crate::domain::member::{Owned, Survivor};
 
 impl Draft {
     /// Takes an assignment out of what is ours. Neighbours that its removal may have taken along go over to another row
@@ -23,9 +23,7 @@ impl Draft {
         };
         let given_up = self.record.owned.remove(at);
         self.changed = true;
-        let last_seen = self.record.last_seen.clone();
         let mut owed = given_up.must_survive.clone();
-        owed.retain(|survivor| !is_there(survivor, &given_up, last_seen.as_ref()));
         owed.retain(
             |survivor| match self.record.owned_mut(&survivor.assignment) {
                 // Ours itself: as if it had never been seen, so that it is added where it is missing.
@@ -52,17 +50,6 @@ impl Draft {
     }
 }
 
-/// Whether a read has shown a neighbour after everything that could take it along.
-fn is_there(survivor: &Survivor, from: &Owned, last_seen: Option<&LastSeen>) -> bool {
-    let settled = from
-        .removal_echo_until
-        .max(survivor.restored_at)
-        .max(Some(from.last_write.at));
-    last_seen.is_some_and(|seen| {
-        Some(seen.at) >= settled && seen.assignments.contains(&survivor.assignment)
-    })
-}
-
 fn inherit(heir: &mut Owned, from: &Owned, owed: Vec<Survivor>) {
     if owed.is_empty() {
         return;
@@ -87,7 +74,9 @@ mod tests {
     use super::*;
     use crate::domain::event::EventKind;
     use crate::domain::ids::IntegrationName;
-    use crate::domain::member::{MemberKey, MemberRecord, Subject, WriteKind, WriteOutcome};
+    use crate::domain::member::{
+        LastSeen, MemberKey, MemberRecord, Subject, WriteKind, WriteOutcome,
+    };
     use crate::reconcile::Settings;
 
     fn at(seconds: i64) -> Timestamp {
@@ -149,15 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_was_seen_since_is_not_reported() {
+    fn a_read_that_came_too_early_to_prove_anything_saves_no_report() {
         let mut draft = removing(&[]);
-        seen(&mut draft, 25, &["n"]);
-        draft.disown(&viewer("a"), at(30));
-        assert_eq!(reported(&draft), 0);
-        // Unless the removal may still land.
-        let mut draft = removing(&[]);
-        seen(&mut draft, 25, &["n"]);
-        draft.record.owned[0].removal_echo_until = Some(at(600));
+        seen(&mut draft, 22, &["n"]);
         draft.disown(&viewer("a"), at(30));
         assert_eq!(reported(&draft), 1);
     }

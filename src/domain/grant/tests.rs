@@ -214,3 +214,38 @@ fn waiting_for_a_member_lapses_and_joining_starts_activation() {
     assert!(joining.member_joined(at("2026-01-03T00:00:00Z")));
     assert_eq!(joining.state.name(), "activating");
 }
+
+#[test]
+fn a_removal_is_expected_at_the_end_and_from_the_start_where_the_clock_has_not_begun() {
+    let start = at("2026-01-01T08:00:00Z");
+    let hour_later = at("2026-01-01T09:00:00Z");
+    let due = |state: GrantState| grant(state).removal_due();
+    let scheduled = GrantState::Scheduled { starts_at: start };
+    assert_eq!(due(scheduled.clone()), Some(hour_later));
+    let (since, must_end_by) = (start, Some(at("2026-01-01T12:00:00Z")));
+    assert_eq!(
+        due(GrantState::Activating { since, must_end_by }),
+        Some(hour_later)
+    );
+    assert_eq!(active().removal_due(), Some(at("2026-01-01T01:00:00Z")));
+    for state in [
+        scheduled,
+        GrantState::Activating { since, must_end_by },
+        active().state,
+    ] {
+        let mut bounded = grant(state);
+        bounded.not_after = Some(at("2026-01-01T00:30:00Z"));
+        assert_eq!(bounded.removal_due(), bounded.not_after);
+        bounded.assignments[0].holding = Holding::Standing;
+        assert_eq!(bounded.removal_due(), None, "nothing will be removed");
+    }
+}
+
+#[test]
+fn a_removal_is_expected_at_once_until_it_was_sent() {
+    let mut revoking = active();
+    assert!(revoking.begin_revoke(EndCause::Lapsed, at("2026-01-01T00:10:00Z")));
+    assert_eq!(revoking.removal_due(), Some(at("2026-01-01T00:10:00Z")));
+    revoking.removal_sent_at = Some(at("2026-01-01T00:10:01Z"));
+    assert_eq!(revoking.removal_due(), None);
+}

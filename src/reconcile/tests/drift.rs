@@ -339,3 +339,38 @@ fn a_resurrection_is_one_drift_that_closes_when_it_is_gone_again() {
     );
     bench.assert_clean(&["ada"]);
 }
+
+#[test]
+fn everything_that_was_removed_is_watched() {
+    let mut bench = Bench::new();
+    bench.grant("ada", &[viewer("a"), editor("b")], 60);
+    bench.grant("ada", &[viewer("c")], 60);
+    bench.run(HOUR);
+    let watched = bench.record("ada").watched;
+    let watched: BTreeSet<_> = watched.into_iter().map(|one| one.assignment).collect();
+    assert_eq!(
+        watched,
+        BTreeSet::from([viewer("a"), editor("b"), viewer("c")])
+    );
+}
+
+#[test]
+fn what_was_taken_away_for_good_is_closed_as_no_longer_wanted() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a"), editor("b")], HOUR);
+    bench.run(5);
+    bench.takes("ada", &viewer("a"));
+    bench.run(300);
+    assert_eq!(bench.cause(id), EndCause::Superseded);
+    let events = bench.events();
+    let outcomes: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            EventKind::DriftEnded { kind, outcome, .. } if kind == "missing" => {
+                Some(outcome.clone())
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(outcomes, ["no longer wanted"]);
+}

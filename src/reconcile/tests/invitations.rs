@@ -231,3 +231,14 @@ fn a_crash_after_the_last_grant_of_an_invitee_ended_leaves_nothing_due() {
         quiet(&bench);
     }
 }
+
+#[test]
+fn nobody_is_invited_for_a_grant_that_was_withdrawn_before() {
+    let mut bench = Bench::new();
+    let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+    bench.revoke(id);
+    bench.run(HOUR);
+    assert_eq!(bench.state(id), "ended");
+    assert_eq!(invites(&bench), 0);
+    quiet(&bench);
+}

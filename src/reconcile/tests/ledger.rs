@@ -160,3 +160,16 @@ fn a_commit_of_unknown_outcome_is_read_back_wherever_it_happens() {
         }
     }
 }
+
+#[test]
+fn a_commit_that_happened_unheard_does_not_end_its_pass() {
+    for after in 0..4 {
+        let mut bench = Bench::new();
+        bench.ledger.unknown(after, true);
+        let id = bench.grant("ada", &[viewer("a")], 60);
+        let key = bench.record("ada").key;
+        ready(bench.reconciler.pass(&key)).expect("found by reading back");
+        bench.run(5);
+        assert!(bench.is_active(id));
+    }
+}

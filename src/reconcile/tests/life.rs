@@ -299,3 +299,16 @@ fn a_removal_behind_an_earlier_look_is_known_for_what_it_is() {
     assert_eq!(bench.removals(), 1);
     assert_eq!(hidden(&bench), None, "it was sent, and waits for a read");
 }
+
+#[test]
+fn an_active_grant_is_next_due_at_its_end() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], 2 * HOUR);
+    bench.run(HOUR);
+    let due = bench.record("ada").due.expect("it ends");
+    assert_eq!(
+        (due.at, due.kind),
+        (bench.expires_at(id), DueKind::Remove),
+        "nothing has to be done before"
+    );
+}

@@ -141,6 +141,7 @@ impl Ledger for Gated {
     async fn commit(&self, commit: MemberCommit) -> Result<u64> {
         self.world.crash.point().await;
         self.writable()?;
+        super::lawful::check(&commit.record, self.world.now());
         let audit = commit.audit.clone();
         if let Some(landed) = self.is_unknown() {
             if landed {
@@ -160,6 +161,7 @@ impl Ledger for Gated {
     async fn rekey(&self, from: MemberRecord, into: MemberCommit) -> Result<u64> {
         self.world.crash.point().await;
         self.writable()?;
+        super::lawful::check(&into.record, self.world.now());
         let version = self.inner.rekey(from, into).await?;
         self.world.crash.point().await;
         Ok(version)

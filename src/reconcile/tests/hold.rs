@@ -493,3 +493,16 @@ fn nobody_is_invited_during_a_hold() {
     bench.run(120);
     assert_eq!(bench.count(|call| *call == Call::Invite), 0);
 }
+
+#[test]
+fn what_is_withheld_makes_no_end_of_the_same_member_later() {
+    let (mut bench, _witness) = witnessed();
+    let first = bench.grant("ada", &[viewer("a")], 37);
+    bench.run(5);
+    let end = bench.expires_at(first);
+    start(&mut bench, None);
+    let withheld = bench.grant("ada", &[viewer("b")], 600);
+    bench.run_until(end + seconds(1));
+    assert_eq!(bench.state(withheld), "activating");
+    assert_eq!(bench.held("ada"), BTreeSet::new());
+}

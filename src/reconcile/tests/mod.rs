@@ -10,6 +10,7 @@ mod gated;
 mod hold;
 mod invitations;
 mod keys;
+mod lawful;
 mod lead;
 mod ledger;
 mod life;

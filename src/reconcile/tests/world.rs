@@ -189,6 +189,10 @@ impl World {
     }
 
     /// The world as it is now, late effects included.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub(super) fn look(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().expect("no test panics while it looks");
         let now = self.clock.now();

@@ -100,4 +100,12 @@ mod tests {
             ["45s", "45m", "1h", "1h30m5s"]
         );
     }
+
+    #[test]
+    fn durations_are_stored_as_seconds_and_read_with_their_bounds() {
+        let hour = Ttl::from_seconds(3600).expect("in range");
+        assert_eq!(serde_json::to_string(&hour).expect("a number"), "3600");
+        assert_eq!(serde_json::from_str::<Ttl>("3600").expect("in range"), hour);
+        assert!(serde_json::from_str::<Ttl>("0").is_err());
+    }
 }

@@ -138,7 +138,9 @@ fn code(error: &ServiceError) -> Code {
             Kind::Impossible => Code::InvalidArgument,
             Kind::Denied => Code::PermissionDenied,
         },
-        ServiceError::Draining | ServiceError::Unwitnessed => Code::Unavailable,
+        ServiceError::Draining | ServiceError::Unwitnessed | ServiceError::OwnerOnly => {
+            Code::Unavailable
+        }
         ServiceError::Contended => Code::Aborted,
         ServiceError::Exhausted { .. } | ServiceError::TooLate { .. } => Code::ResourceExhausted,
         ServiceError::Upstream(ReadError::Unavailable { .. }) => Code::Unavailable,
@@ -325,6 +327,7 @@ mod tests {
                 Code::FailedPrecondition,
             ),
             (ServiceError::Contended, Code::Aborted),
+            (ServiceError::OwnerOnly, Code::Unavailable),
             (
                 ServiceError::Exhausted {
                     what: "calls",

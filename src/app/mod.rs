@@ -15,6 +15,7 @@ mod integration;
 mod integrity;
 mod last_resort;
 mod objective;
+mod outage;
 mod probe;
 mod recovery;
 mod replicas;
@@ -48,7 +49,7 @@ use crate::runtime::{
 };
 use crate::scheduler::{Driver, HeadStart, JumpWatch, Limits, Waker, watchdog};
 use crate::service::rotation::{self, Rotator};
-use crate::service::{IntegrationParts, Service};
+use crate::service::{IntegrationParts, Service, Share};
 use crate::telemetry::{Health, Metrics};
 use crate::{elastic, identity, law, reconcile, scheduler, service};
 
@@ -170,6 +171,7 @@ impl App {
         };
         let holds = recovery::open(holding, &shutdown, &mut tasks).await?;
         let claims = replicas.claim(&config, &clock, &shutdown, &mut tasks)?;
+        let journaling = outage::open(&config, &claims, ledger.as_ref()).await?;
         let begun = CancellationToken::new();
         let delivered = sinks::Parts {
             config: &config,
@@ -197,6 +199,7 @@ impl App {
         let mut integrations = Vec::new();
         let mut rotators = BTreeMap::new();
         let mut parts = BTreeMap::new();
+        let mut shares = BTreeMap::new();
         let mut pulses = Vec::new();
         let mut census_of = Vec::new();
         for section in &config.integrations {
@@ -233,6 +236,18 @@ impl App {
             .under(Arc::clone(&standing));
             if let Some(hold) = holds.get(&section.name) {
                 reconciler = reconciler.with_hold(Arc::clone(hold));
+            }
+            let outage = journaling.of(&ledger, &standing);
+            if let Some(outage) = &outage {
+                reconciler = reconciler.with_outage(Arc::clone(outage));
+            }
+            if claims.is_shared() {
+                let share = Share {
+                    standing: Arc::clone(&standing),
+                    ledger: Arc::clone(&bound),
+                    outage,
+                };
+                shares.insert(section.name.clone(), share);
             }
             let reconciler = Arc::new(reconciler);
             let wakes = wakes
@@ -308,12 +323,20 @@ impl App {
         );
         let mut service = service
             .with_holds(&holds)
+            .with_shares(shares)
             .with_rotators(&rotators)
             .with_seals(Arc::clone(&keyring) as Arc<dyn Seals>);
         if let Some(law) = &law {
             service = service.with_law(Arc::clone(law) as Arc<dyn Law>);
         }
         let service = Arc::new(service);
+        if journaling.is_on() {
+            let reconcilers = integrations
+                .iter()
+                .map(|integration| Arc::clone(&integration.reconciler))
+                .collect();
+            tasks.spawn("journal", outage::tell(reconcilers, shutdown.soft_token()));
+        }
         let jumps = JumpWatch::new(
             steady,
             Arc::clone(&ledger),

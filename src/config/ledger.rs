@@ -51,6 +51,10 @@ pub struct Ledger {
     /// How long a replica that is gone or cut off keeps its organizations before another one takes them. Five seconds,
     /// twice what a change may take upstream.
     pub claim: Period,
+    /// Directory of this replica alone, in which it notes removals that it sends while the `postgres` ledger is away: for
+    /// the rest of its claim, of access that was known to end then. Nothing is removed without the database where it is
+    /// left out. On a volume that outlives the process, so that the audit has every call.
+    pub journal: Option<PathBuf>,
     /// How long what is over is remembered.
     pub retention: Retention,
 }
@@ -76,6 +80,7 @@ impl Default for Ledger {
             max_connections: 8,
             migrate: true,
             claim: Period::seconds(5),
+            journal: None,
             retention: Retention::default(),
         }
     }
@@ -102,6 +107,21 @@ impl Ledger {
         }
         if self.kind == LedgerKind::Postgres {
             self.check_server(problems);
+        }
+        if let Some(journal) = &self.journal {
+            if self.kind != LedgerKind::Postgres {
+                problems.add(
+                    "ledger.journal",
+                    "is for a ledger that can be away while this process runs",
+                    "leave it out, or set ledger.kind to postgres",
+                );
+            } else if !journal.is_absolute() {
+                problems.add(
+                    "ledger.journal",
+                    "is relative, so what was sent would be looked for elsewhere after a start from another directory",
+                    "write an absolute path such as /var/lib/latchkey-journal",
+                );
+            }
         }
         let Retention {
             requests,

@@ -65,6 +65,8 @@ pub(super) struct Limits {
     pub(super) budget: Duration,
     pub(super) attempt: Duration,
     pub(super) repeat: Repeat,
+    /// Since boot: nothing is begun that may not have ended by then.
+    pub(super) before: Option<Duration>,
 }
 
 /// A turn of the limiter that was taken before the call was known; given back when no call is made.
@@ -143,12 +145,15 @@ impl Elastic {
 
     /// Whether this process may begin the call now: a change only if it has ended before anybody else can begin one;
     /// a read unless the claim under which it was asked for is over, as after a pause of the process.
-    fn may_begin(&self, repeat: Repeat, budget: Duration, was_owner: bool) -> bool {
+    fn may_begin(&self, limits: &Limits, budget: Duration, was_owner: bool) -> bool {
+        let now = self.clock.since_boot();
+        if limits.before.is_some_and(|before| now + budget >= before) {
+            return false;
+        }
         let Some(standing) = &self.standing else {
             return true;
         };
-        let now = self.clock.since_boot();
-        match repeat {
+        match limits.repeat {
             Repeat::Unsent => standing.covers(now, budget),
             Repeat::Read => !was_owner || standing.covers(now, Duration::ZERO),
         }
@@ -179,6 +184,17 @@ impl Elastic {
             budget: self.options.mutation_budget,
             attempt: self.options.mutation_budget,
             repeat: Repeat::Unsent,
+            before: None,
+        }
+    }
+
+    /// Limits of a change that has ended by `before`, counted since boot; it does not wait for a place any longer either.
+    pub(super) fn limits_before(&self, before: Duration) -> Limits {
+        let left = before.saturating_sub(self.clock.since_boot());
+        Limits {
+            wait: Some(self.options.mutation_wait.min(left)),
+            before: Some(before),
+            ..self.mutation_limits()
         }
     }
 
@@ -188,6 +204,7 @@ impl Elastic {
             budget: self.options.read_budget,
             attempt: self.options.read_attempt,
             repeat: Repeat::Read,
+            before: None,
         }
     }
 
@@ -196,14 +213,26 @@ impl Elastic {
         &self,
         call: Call,
         pin: KeyPin,
+        claim: (Claim, Option<Turn>),
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Outcome<T> {
+        self.mutate_within(call, pin, claim, self.mutation_limits(), decode)
+            .await
+    }
+
+    /// The same, with limits of its own.
+    pub(super) async fn mutate_within<T>(
+        &self,
+        call: Call,
+        pin: KeyPin,
         (claim, turn): (Claim, Option<Turn>),
+        limits: Limits,
         decode: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Outcome<T> {
         let want = Want::Bytes(self.options.max_body);
         let permit = turn
             .and_then(Turn::take::<Held>)
             .and_then(|mut held| held.0.take());
-        let limits = self.mutation_limits();
         let (ended, evidence) = self
             .exchange_noting(&call, Some(pin), (claim, permit), limits, want, |_, _| {})
             .await;
@@ -363,7 +392,7 @@ impl Elastic {
                 break last.unwrap_or(Ended::NotSent("budget"));
             }
             let most = until.saturating_duration_since(now).min(limits.attempt);
-            if !self.may_begin(limits.repeat, most, was_owner) {
+            if !self.may_begin(&limits, most, was_owner) {
                 break last.unwrap_or(Ended::NotSent("not_owner"));
             }
             first_byte.get_or_insert(now);

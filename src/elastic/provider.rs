@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::assignments;
-use super::client::Elastic;
+use super::client::{Elastic, Limits};
 use super::listings::{deployment, open_invitation, project};
 use super::path::Path;
 use super::transport::Call;
@@ -110,7 +110,7 @@ impl AccessProvider for Elastic {
     async fn add(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
         self.write(
             WriteKind::Add,
-            None,
+            (None, self.mutation_limits()),
             pin,
             user,
             assignments,
@@ -122,7 +122,7 @@ impl AccessProvider for Elastic {
     async fn remove(&self, pin: KeyPin, user: &UserId, assignments: &[Assignment]) -> Outcome<()> {
         self.write(
             WriteKind::Remove,
-            None,
+            (None, self.mutation_limits()),
             pin,
             user,
             assignments,
@@ -327,11 +327,29 @@ impl AccessProvider for Elastic {
     ) -> Outcome<()> {
         self.write(
             WriteKind::Remove,
-            None,
+            (None, self.mutation_limits()),
             pin,
             user,
             assignments,
             Priority::Retry,
+        )
+        .await
+    }
+
+    async fn remove_before(
+        &self,
+        before: Duration,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.write(
+            WriteKind::Remove,
+            (None, self.limits_before(before)),
+            pin,
+            user,
+            assignments,
+            Priority::Revoke,
         )
         .await
     }
@@ -349,7 +367,7 @@ impl AccessProvider for Elastic {
     ) -> Outcome<()> {
         self.write(
             WriteKind::Add,
-            Some(turn),
+            (Some(turn), self.mutation_limits()),
             pin,
             user,
             assignments,
@@ -367,7 +385,7 @@ impl AccessProvider for Elastic {
     ) -> Outcome<()> {
         self.write(
             WriteKind::Remove,
-            Some(turn),
+            (Some(turn), self.mutation_limits()),
             pin,
             user,
             assignments,
@@ -385,7 +403,7 @@ impl Elastic {
     async fn write(
         &self,
         kind: WriteKind,
-        turn: Option<Turn>,
+        (turn, limits): (Option<Turn>, Limits),
         pin: KeyPin,
         user: &UserId,
         assignments: &[Assignment],
@@ -423,7 +441,8 @@ impl Elastic {
                 ..Claim::removal(total_weight(assignments), None)
             },
         };
-        self.mutate(call, pin, (claim, turn), |_| Some(())).await
+        self.mutate_within(call, pin, (claim, turn), limits, |_| Some(()))
+            .await
     }
 
     /// The organization in use, asked for when nobody has yet.

@@ -344,6 +344,13 @@ pub trait Ledger: Debug + Send + Sync {
     /// Stores a member if nobody changed it meanwhile; answers the new version.
     async fn commit(&self, commit: MemberCommit) -> Result<u64>;
 
+    /// Stores a member like [`Self::commit`], by whom does not own the organization: refused as [`NotOwner`] unless the
+    /// claim of whoever does ends before `end`. For what the owner would have to know before it removes access that
+    /// ends then. Where there is only one process it is a commit.
+    async fn commit_beyond(&self, commit: MemberCommit, _end: Timestamp) -> Result<u64> {
+        self.commit(commit).await
+    }
+
     /// Moves the grants of an invitee to the member who joined, in one transaction: `from` must still be at its
     /// version and becomes quiet but for the invitation that it carries, `into` is stored like a commit.
     async fn rekey(&self, from: MemberRecord, into: MemberCommit) -> Result<u64>;

@@ -1,9 +1,10 @@
-//! What the core needs from the world, as traits: time, ledger, access provider, secret store, witness.
+//! What the core needs from the world, as traits: time, ledger, access provider, secret store, witness, journal.
 //!
 //! Owns the contracts between the core and its adapters. Never contains an implementation that does I/O.
 
 pub mod audit;
 pub mod clock;
+pub mod journal;
 pub mod keys;
 pub mod law;
 pub mod ledger;
@@ -15,6 +16,7 @@ pub mod wake;
 pub mod witness;
 
 pub use clock::Clock;
+pub use journal::Journal;
 pub use keys::KeyDesk;
 pub use law::Law;
 pub use ledger::Ledger;

@@ -5,11 +5,13 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 
 /// What a replica may do for one organization.
@@ -23,11 +25,25 @@ pub enum Tenure {
     Yielding,
 }
 
+/// How far a claim reached at some instant. Of what is read from then on, an end at or before `deadline` is moved by
+/// nobody but the owner, however often the claim is renewed (`Ledger::commit_beyond`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Which claim.
+    pub epoch: u64,
+    /// When it ends, since boot.
+    pub until: Duration,
+    /// When it ends by the clock of the ledger. Renewing it later does not change this.
+    pub deadline: Timestamp,
+}
+
 /// The claim of this process on one organization.
 #[derive(Debug)]
 pub struct Standing {
     /// 0 without a claim.
     epoch: AtomicU64,
+    /// How far the claim reaches, where the ledger said so, and since boot when the claim before it ended.
+    reach: Mutex<(Option<Reach>, Option<Duration>)>,
     /// Milliseconds since boot; `u64::MAX` for a claim that never ends.
     until_ms: AtomicU64,
     wanted: AtomicBool,
@@ -40,6 +56,7 @@ impl Standing {
     pub fn none() -> Self {
         Self {
             epoch: AtomicU64::new(0),
+            reach: Mutex::default(),
             until_ms: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             tenure: watch::channel(Tenure::Not).0,
@@ -100,6 +117,34 @@ impl Standing {
         });
     }
 
+    /// For the adapter: the claim stands as far as this.
+    pub fn hold_to(&self, reach: Reach) {
+        self.lock().0 = Some(reach);
+        self.hold(reach.epoch, reach.until);
+    }
+
+    /// For the adapter: when the claim of whoever had it before ended, or will have ended at the latest.
+    pub fn follows(&self, ended: Duration) {
+        self.lock().1 = Some(ended);
+    }
+
+    /// How far the claim reaches now; `None` without one, and where there is only one process.
+    #[must_use]
+    pub fn reach(&self) -> Option<Reach> {
+        self.lock().0
+    }
+
+    /// Since boot, when the claim before this one ended: until then somebody else may have removed what was due.
+    #[must_use]
+    pub fn earlier_end(&self) -> Option<Duration> {
+        self.lock().1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Option<Reach>, Option<Duration>)> {
+        // Set in single steps, so a panic elsewhere cannot leave it half written.
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// For the adapter: asks for the claim back, in order.
     pub fn ask_back(&self) {
         self.tenure.send_if_modified(|tenure| {
@@ -113,6 +158,7 @@ impl Standing {
 
     /// For the adapter: the claim is over. Its epoch is kept, so that what still runs is refused under its own.
     pub fn lose(&self) {
+        self.lock().0 = None;
         self.until_ms.store(0, Ordering::SeqCst);
         self.tenure.send_if_modified(|tenure| {
             let was_held = *tenure != Tenure::Not;

@@ -459,6 +459,18 @@ pub trait AccessProvider: Debug + Send + Sync {
         self.remove(pin, user, assignments).await
     }
 
+    /// Like [`Self::remove`], with nothing begun that may not have ended by `before`, counted since boot. An adapter with
+    /// a clock asks right before the first byte.
+    async fn remove_before(
+        &self,
+        _before: Duration,
+        pin: KeyPin,
+        user: &UserId,
+        assignments: &[Assignment],
+    ) -> Outcome<()> {
+        self.remove(pin, user, assignments).await
+    }
+
     /// Waits for a turn in the rate budget, at most as long as a call may wait for one; `None` when it did not come.
     async fn turn(&self, _claim: Claim) -> Option<Turn> {
         Some(Turn::free())

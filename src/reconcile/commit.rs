@@ -79,7 +79,18 @@ impl Reconciler {
             audit,
             request: None,
         };
-        let version = match self.ledger.commit(commit).await {
+        let mut writing = self
+            .outage
+            .as_ref()
+            .map(|outage| outage.committing(&meant.key, self.clock.since_boot()));
+        if let Some(writing) = &mut writing {
+            writing.begins();
+        }
+        let committed = self.ledger.commit(commit).await;
+        if let Some(writing) = &mut writing {
+            writing.ends(&committed);
+        }
+        let version = match committed {
             Err(error @ LedgerError::CommitUnknown { .. }) => {
                 self.find_committed(&meant, error).await?
             }

@@ -35,6 +35,11 @@ pub const ACTIVATION: &str = "latchkey_activation_seconds";
 /// Differences that somebody else made.
 pub const DRIFT: &str = "latchkey_drift_total";
 
+/// Removals that were sent while the ledger was away.
+pub const WITHOUT_LEDGER: &str = "latchkey_removals_without_ledger_total";
+/// Removals in the journal that the ledger does not know of yet.
+pub const JOURNAL_WAITING: &str = "latchkey_journal_waiting";
+
 /// A step of a grant whose length is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -94,6 +99,14 @@ pub fn describe_metrics() {
         "From the removal being sent to verified gone"
     );
     describe_counter!(GRANTS_ENDED, "Grants that ended, by cause");
+    describe_counter!(
+        WITHOUT_LEDGER,
+        "Removals that were sent while the ledger was away, by outcome"
+    );
+    describe_gauge!(
+        JOURNAL_WAITING,
+        "Removals in the journal of this replica that the ledger does not know of yet"
+    );
     describe_gauge!(
         DRIFT_OPEN,
         "Differences between Elastic Cloud and the ledger that are open, by kind, as of the last drift sweep"
@@ -120,6 +133,15 @@ pub(super) fn drift_open(integration: &IntegrationName, counts: &BTreeMap<DriftK
         gauge!(DRIFT_OPEN, "integration" => integration.to_string(), "kind" => kind.as_str())
             .set(open);
     }
+}
+
+pub(super) fn removed_without_ledger(integration: &IntegrationName, outcome: &'static str) {
+    counter!(WITHOUT_LEDGER, "integration" => integration.to_string(), "outcome" => outcome)
+        .increment(1);
+}
+
+pub(super) fn journal_waiting(count: usize) {
+    gauge!(JOURNAL_WAITING).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
 pub(super) fn breaker(integration: &IntegrationName, open: bool) {

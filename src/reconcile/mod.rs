@@ -18,6 +18,7 @@ mod look;
 pub mod metrics;
 mod new_key;
 pub mod observer;
+pub mod outage;
 mod outcome;
 mod overwrite;
 mod owed;
@@ -30,6 +31,7 @@ pub mod settle;
 mod skew;
 pub mod sweep;
 mod unrecorded;
+mod without_ledger;
 
 use std::time::Duration;
 
@@ -40,7 +42,9 @@ pub use drift::Reapply;
 pub use forgotten::Watched;
 pub use hold::Hold;
 pub use observer::Observer;
+pub use outage::Outage;
 pub use pass::{Reconciler, Report};
+pub use without_ledger::patience;
 
 /// Bounds and pauses of reconciliation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::due::{Later, NO_TURN};
 use super::explain::explain_own_identity;
 use super::look::READ_FAILURE;
+use super::outage::{Outage, Reading};
 use super::owners::{OwnerWrites, Quorum};
 use super::plan::{Expected, OWNER_ROLE, Plan, Snapshot, View, plan};
 use super::settle::Draft;
@@ -42,7 +43,9 @@ pub struct Reconciler {
     pub(super) settings: Settings,
     pub(super) hold: Option<Arc<super::Hold>>,
     /// The claim under which this process works, where there are several.
-    standing: Option<Arc<Standing>>,
+    pub(super) standing: Option<Arc<Standing>>,
+    /// What goes on without the ledger; absent where nothing does.
+    pub(super) outage: Option<Arc<Outage>>,
     /// Only takes access away: for a sweep, after which nobody would be there to remove what was added.
     takes_only: bool,
     /// Changes of organization owners go one at a time, so that two removals cannot each leave "another" owner.
@@ -84,6 +87,8 @@ pub(super) struct Progress {
     /// A place in the rate budget, taken before it is decided what to send.
     pub(super) turn: Option<Turn>,
     pub(super) report: Report,
+    /// How far the claim reached before the member was loaded.
+    pub(super) reading: Option<Reading>,
 }
 
 impl Progress {
@@ -115,6 +120,7 @@ impl Reconciler {
             settings,
             hold: None,
             standing: None,
+            outage: None,
             takes_only: false,
             owner_writes: Mutex::default(),
             unrecorded: Unrecorded::default(),
@@ -134,6 +140,13 @@ impl Reconciler {
     #[must_use]
     pub fn under(mut self, standing: Arc<Standing>) -> Self {
         self.standing = Some(standing);
+        self
+    }
+
+    /// The same, which goes on with removals for a while when the ledger is away.
+    #[must_use]
+    pub fn with_outage(mut self, outage: Arc<Outage>) -> Self {
+        self.outage = Some(outage);
         self
     }
 
@@ -192,7 +205,14 @@ impl Reconciler {
         let mut progress = Progress::default();
         for _ in 0..MAX_STEPS {
             self.must_own()?;
-            let record = self.ledger.member(key).await?;
+            let record = match self.load_knowing(key, &mut progress).await {
+                Ok(record) => record,
+                Err(error) => {
+                    return Err(self
+                        .remove_remembered(key, user, pin, &mut progress, error)
+                        .await);
+                }
+            };
             if record.version == 0 {
                 return Ok(progress.report);
             }
@@ -200,6 +220,7 @@ impl Reconciler {
             let mut draft = Draft::new(record);
             draft.rewind(now, &self.settings);
             self.doubt_unrecorded(&mut draft, now);
+            self.doubt_earlier_owner(&mut draft, now);
             progress.forget_the_future(now);
             draft.advance(now, &self.settings);
             if self.is_own_identity(user) {
@@ -451,8 +472,16 @@ impl Reconciler {
                     return Ok(());
                 }
                 // A grant or extension that was accepted since then is decided on before anything is sent.
-                if self.ledger.version(&key).await? != version {
-                    return self.take_back(kind, &before, assignments).await;
+                match self.answered(&key, self.ledger.version(&key)).await {
+                    Ok(found) if found == version => {}
+                    Ok(_) => return self.take_back(kind, &before, assignments).await,
+                    Err(error) if kind == WriteKind::Remove => {
+                        drop(owners);
+                        return Err(self
+                            .remove_journaled(&before, user, pin, progress, error)
+                            .await);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Err(LedgerError::Conflict { .. }) => return Ok(()),

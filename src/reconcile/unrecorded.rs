@@ -189,6 +189,11 @@ impl Reconciler {
         progress: &mut Progress,
         error: LedgerError,
     ) -> LedgerError {
+        if self.outage.is_some() {
+            return self
+                .remove_journaled(record, user, pin, progress, error)
+                .await;
+        }
         // Whoever owns the organization now removes it, and with a record.
         let is_ours = !error.is_not_owner() && self.is_owner();
         if !matches!(error, LedgerError::Unavailable { .. })
@@ -294,7 +299,7 @@ impl Reconciler {
 
     /// Whether nothing that has to survive can be lost: there is no neighbour, or removals are known to leave such
     /// neighbours alone.
-    fn spares_neighbours(
+    pub(super) fn spares_neighbours(
         &self,
         record: &MemberRecord,
         removing: &[Assignment],

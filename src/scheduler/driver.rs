@@ -222,6 +222,9 @@ pub struct Driver {
     news: Option<watch::Receiver<u64>>,
 }
 
+/// Between looks at what fell due while the ledger is waited for.
+const SHORTEST: Duration = Duration::from_millis(20);
+
 /// News that come close together are looked at together.
 const TOGETHER: Duration = Duration::from_millis(50);
 
@@ -498,7 +501,9 @@ impl Driver {
         // What is due comes first: a page of what is heavy and due soon must not hide it.
         for until in [now, now + self.limits.horizon] {
             let integration = self.reconciler.integration();
-            match self.ledger.due(integration, until, page).await {
+            let (ledger, integration) = (Arc::clone(&self.ledger), integration.clone());
+            let asked = async move { ledger.due(&integration, until, page).await };
+            match self.meanwhile(asked).await {
                 Ok(members) => {
                     let full = members.len() >= page;
                     for member in members {
@@ -518,6 +523,29 @@ impl Driver {
         }
         if self.queue.len() < self.limits.window {
             self.answered = Answered(stamp.map(|stamp| (stamp, now + self.limits.horizon)));
+        }
+        if self.reconciler.goes_on_without_ledger() {
+            let reconciler = Arc::clone(&self.reconciler);
+            self.meanwhile(async move { reconciler.look_ahead().await })
+                .await;
+        }
+    }
+
+    /// Waits for an answer of the ledger. Where removals go on without it, what falls due in memory is begun meanwhile:
+    /// a ledger that is gone may take longer to say so than there is time.
+    async fn meanwhile<T>(&mut self, asked: impl Future<Output = T>) -> T {
+        if !self.reconciler.goes_on_without_ledger() {
+            return asked.await;
+        }
+        tokio::pin!(asked);
+        loop {
+            let wait = self.until_next().unwrap_or(self.limits.floor_poll);
+            tokio::select! {
+                biased;
+                answer = &mut asked => return answer,
+                Some(done) = self.passes.join_next(), if !self.passes.is_empty() => self.finished(done),
+                () = tokio::time::sleep(wait.max(SHORTEST)) => self.start_due(),
+            }
         }
     }
 }

@@ -152,6 +152,11 @@ pub enum ServiceError {
     /// Others changed the member again and again.
     #[error("the member was changed by others at the same time; try again")]
     Contended,
+    /// It is too close to the end of access for anybody but the replica that takes it away.
+    #[error(
+        "this access is about to end, and only the replica that takes it away may still change that: repeat the call, which may reach that one, or ask for a new grant; some ten seconds before the end any replica extends"
+    )]
+    OwnerOnly,
     /// A limit of the connector was reached.
     #[error("too many {what} at once; try again later")]
     Exhausted {
@@ -223,6 +228,7 @@ impl ServiceError {
             Self::NotOwned => "access_not_owned",
             Self::Unfit { code, .. } | Self::Voucher { code, .. } => code,
             Self::Contended => "contended",
+            Self::OwnerOnly => "owner_only",
             Self::Exhausted { .. } => "limit_reached",
             Self::TooLate { .. } => "lateness_exceeded",
             Self::Upstream(ReadError::Unavailable { .. }) => "upstream_unavailable",
@@ -267,6 +273,7 @@ impl ServiceError {
             | Self::UnknownIntegration
             | Self::Unwitnessed
             | Self::Contended
+            | Self::OwnerOnly
             | Self::Exhausted { .. }
             | Self::Upstream(_)
             | Self::Ledger(_) => false,

@@ -48,7 +48,8 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::UnknownGrant`], [`ServiceError::State`] once its end has come, [`ServiceError::Policy`],
-    /// [`ServiceError::RequestIdReused`], [`ServiceError::KeyExpires`], and failures of the ledger.
+    /// [`ServiceError::RequestIdReused`], [`ServiceError::KeyExpires`], [`ServiceError::OwnerOnly`] shortly before its
+    /// end at another replica than the owner, and failures of the ledger.
     pub async fn extend_grant(
         &self,
         caller: impl Into<Caller>,
@@ -130,6 +131,9 @@ impl Service {
                 Some(RequestRecord::Tombstone) => return Err(ServiceError::RequestClosed),
             }
             let seen = self.own_grant(&caller.name, grant_id).await?;
+            let integration = self.integration(Some(&seen.integration))?;
+            // Before the time is asked for: whoever removes at this end refrains from now on, or has begun by then.
+            let mut writing = self.deciding(integration, &member_key(&seen));
             let mut record = self.ledger.member(&member_key(&seen)).await?;
             let now = self.clock.now();
             let Some(grant) = record.grants.iter_mut().find(|grant| grant.id == grant_id) else {
@@ -143,7 +147,6 @@ impl Service {
             let GrantState::Active { expires_at, .. } = grant.state else {
                 return Err(refused(grant));
             };
-            let integration = self.integration(Some(&grant.integration))?;
             let asked = Asked::extend(&request_id, grant_id, by, &requester, &reason);
             let vouched = self.vouch_extension(grant, &asked, &requester, approvals)?;
             let gain = policy::decide_extension(grant, by, &self.rules).map_err(|refusal| {
@@ -163,6 +166,7 @@ impl Service {
                 )
                 .await?;
             let from = expires_at;
+            let end = grant.ends_at().unwrap_or(from);
             let to = grant.extend(gain, now)?;
             self.check_hold(integration)?;
             self.check_skew(integration)?;
@@ -211,19 +215,24 @@ impl Service {
             let extended = integration.hold.clone().map(|hold| (hold, record.clone()));
             // The due time stays: the pass at the old end finds nothing to remove and looks further.
             let committed = self
-                .try_commit(MemberCommit {
-                    record,
-                    audit,
-                    request: Some((
-                        caller.name.clone(),
-                        request_id.clone(),
-                        RequestRecord::Done {
-                            fingerprint: body,
-                            grant: Some(grant_id),
-                        },
-                        to + self.settings.remember_requests,
-                    )),
-                })
+                .commit_end(
+                    integration,
+                    MemberCommit {
+                        record,
+                        audit,
+                        request: Some((
+                            caller.name.clone(),
+                            request_id.clone(),
+                            RequestRecord::Done {
+                                fingerprint: body,
+                                grant: Some(grant_id),
+                            },
+                            to + self.settings.remember_requests,
+                        )),
+                    },
+                    end,
+                    &mut writing,
+                )
                 .await?;
             if committed {
                 if let Some((hold, record)) = extended {

@@ -20,11 +20,12 @@ use crate::domain::receipt::GivenUp;
 use crate::domain::request::Principal;
 use crate::ports::ledger::MemberCommit;
 use crate::ports::provider::Priority;
+use crate::reconcile::outage::Writing;
 use crate::reconcile::settle::Draft;
 
 use super::error::{Result, ServiceError};
 use super::resolve::Resolved;
-use super::{ATTEMPTS, Service, subject_key};
+use super::{ATTEMPTS, Integration, Service, subject_key};
 
 /// How long a proposal to forget something waits for a second person.
 const PROPOSAL_TTL: TimeDelta = TimeDelta::hours(1);
@@ -234,7 +235,9 @@ impl Service {
         requester: &str,
         reason: &str,
     ) -> Result<Adopted> {
+        let integration = self.integration(Some(&key.integration))?;
         for _ in 0..ATTEMPTS {
+            let mut writing = self.deciding(integration, key);
             let record = self.ledger.member(key).await?;
             let now = self.clock.now();
             let Some(row) = find(&record, access)? else {
@@ -244,8 +247,23 @@ impl Service {
             };
             may_be_adopted(row)?;
             let assignment = row.assignment.clone();
+            if writing
+                .as_ref()
+                .is_some_and(|writing| writing.is_removing(&assignment))
+            {
+                return Err(removal_begun());
+            }
+            // What was refused is removed by nobody who cannot write that down.
+            let end = removal_due_at(&record, row).filter(|_| row.blocked.is_none());
             let (record, audit, grants) = adopt(record, &assignment, requester, reason, now);
-            if self.store(record, audit).await? {
+            let stored = match end {
+                Some(end) => {
+                    self.store_end(integration, record, audit, end, &mut writing)
+                        .await?
+                }
+                None => self.store(record, audit).await?,
+            };
+            if stored {
                 self.tell_witness(key, &assignment).await;
                 return Ok(Adopted { assignment, grants });
             }
@@ -283,8 +301,20 @@ impl Service {
     }
 
     /// Stores a decision and has the member looked at. `false`: decide again.
-    async fn store(&self, mut record: MemberRecord, audit: Vec<AuditEvent>) -> Result<bool> {
-        let key = record.key.clone();
+    async fn store(&self, record: MemberRecord, audit: Vec<AuditEvent>) -> Result<bool> {
+        let (key, due, commit) = self.looked_at(record, audit);
+        let stored = self.try_commit(commit).await?;
+        if stored {
+            self.wake.wake(&key, due);
+        }
+        Ok(stored)
+    }
+
+    fn looked_at(
+        &self,
+        mut record: MemberRecord,
+        audit: Vec<AuditEvent>,
+    ) -> (MemberKey, Due, MemberCommit) {
         let due = Due {
             at: self.clock.now(),
             kind: DueKind::Look,
@@ -292,13 +322,27 @@ impl Service {
         };
         let due = record.due.map_or(due, |earlier| earlier.min(due));
         record.due = Some(due);
-        let stored = self
-            .try_commit(MemberCommit {
-                record,
-                audit,
-                request: None,
-            })
-            .await?;
+        let key = record.key.clone();
+        let request = None;
+        let commit = MemberCommit {
+            record,
+            audit,
+            request,
+        };
+        (key, due, commit)
+    }
+
+    /// The same for what would have gone at `end`.
+    async fn store_end(
+        &self,
+        integration: &Integration,
+        record: MemberRecord,
+        audit: Vec<AuditEvent>,
+        end: Timestamp,
+        writing: &mut Option<Writing<'_>>,
+    ) -> Result<bool> {
+        let (key, due, commit) = self.looked_at(record, audit);
+        let stored = self.commit_end(integration, commit, end, writing).await?;
         if stored {
             self.wake.wake(&key, due);
         }
@@ -361,10 +405,7 @@ fn may_be_adopted(row: &Owned) -> Result<()> {
         );
     }
     if row.last_write.kind == WriteKind::Remove {
-        return unfit(
-            "removal_begun",
-            "its removal was sent already: wait until it is gone, then give it in Elastic Cloud",
-        );
+        return Err(removal_begun());
     }
     if !row.seen {
         return unfit(
@@ -373,6 +414,13 @@ fn may_be_adopted(row: &Owned) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn removal_begun() -> ServiceError {
+    ServiceError::Unfit {
+        code: "removal_begun",
+        problem: "its removal was sent already: wait until it is gone, then give it in Elastic Cloud",
+    }
 }
 
 fn known_forgotten(record: &MemberRecord, access: &AccessReference) -> Option<Forgetting> {

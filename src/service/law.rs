@@ -350,6 +350,7 @@ pub fn policies_of(error: &ServiceError) -> Vec<String> {
         | ServiceError::ClockSkew { .. }
         | ServiceError::NotOwned
         | ServiceError::Unfit { .. }
+        | ServiceError::OwnerOnly
         | ServiceError::Contended
         | ServiceError::Exhausted { .. }
         | ServiceError::TooLate { .. }

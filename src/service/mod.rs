@@ -12,6 +12,7 @@ mod create;
 mod directory;
 pub mod doctor;
 mod drift;
+mod ends;
 pub mod error;
 mod explain;
 mod extend;
@@ -58,6 +59,7 @@ pub use connector::{Health, IntegrationStatus};
 pub use create::{CreatedGrant, GrantAsk, Wait};
 pub use directory::{GrantableRole, IntegrationOrganization, MembersPage};
 pub use drift::MemberDrift;
+pub use ends::Share;
 pub use error::{Result, ServiceError};
 pub use explain::{Access, AccessKind, Explanation};
 pub use extend::{Extended, Extension};
@@ -154,6 +156,8 @@ struct Integration {
     draining: tokio::sync::RwLock<bool>,
     /// Whether it is in hold; absent where nobody watches for that.
     hold: Option<Arc<Hold>>,
+    /// What it shares with other replicas; absent where there is only one process.
+    share: Option<Share>,
     /// Rotates its key; absent where nobody does.
     rotator: Option<Arc<rotation::Rotator>>,
 }
@@ -218,6 +222,7 @@ impl Service {
                     outlook: Outlook::default(),
                     draining: tokio::sync::RwLock::new(false),
                     hold: None,
+                    share: None,
                     rotator: None,
                 };
                 (name, integration)

@@ -5,7 +5,7 @@
 //! keeps the open intents in memory, and never cuts off more than a record that was not finished.
 
 mod inspect;
-mod paths;
+pub(super) mod paths;
 mod store;
 
 use std::fmt;

@@ -69,10 +69,14 @@ impl Record {
     /// The line of this record.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {
-        let json = serde_json::to_string(self).expect("plain data has a JSON form");
-        let counted = format!("{:08x} {json}", json.len());
-        format!("{:08x} {counted}\n", crc32fast::hash(counted.as_bytes())).into_bytes()
+        framed(&serde_json::to_string(self).expect("plain data has a JSON form"))
     }
+}
+
+/// The line of a record of this JSON.
+pub(super) fn framed(json: &str) -> Vec<u8> {
+    let counted = format!("{:08x} {json}", json.len());
+    format!("{:08x} {counted}\n", crc32fast::hash(counted.as_bytes())).into_bytes()
 }
 
 /// What one line of the file is.

@@ -80,6 +80,7 @@ Everything below works on a copy; `include "latchkey.config" . | fromYaml` gives
 {{- if or .Values.postgres.ca.secretName .Values.postgres.ca.configMapName -}}
 {{- $_ := set $ledger "ca_file" (printf "/etc/latchkey/postgres-ca/%s" .Values.postgres.ca.key) -}}
 {{- end -}}
+{{- if .Values.postgres.journal.enabled -}}{{- $_ := set $ledger "journal" "/var/lib/latchkey-journal" -}}{{- end -}}
 {{- end -}}
 {{- if include "latchkey.hasWitness" . -}}
 {{- if not (hasKey $config "witness") -}}{{- $_ := set $config "witness" dict -}}{{- end -}}

@@ -169,12 +169,17 @@ configMap:
 {{- end }}
 {{- end -}}
 
-{{/* The ledger and the witness of the running connector. */}}
+{{/* The ledger, the journal and the witness of the running connector. */}}
 {{- define "latchkey.stateVolumes" -}}
 {{- if eq (include "latchkey.kind" .) "sqlite" }}
 - name: ledger
   persistentVolumeClaim:
     claimName: {{ .Values.ledger.volume.existingClaim | default (printf "%s-ledger" (include "latchkey.fullname" .)) }}
+{{- end }}
+{{- if and (eq (include "latchkey.kind" .) "postgres") .Values.postgres.journal.enabled }}
+- name: journal
+  emptyDir:
+    sizeLimit: {{ .Values.postgres.journal.sizeLimit }}
 {{- end }}
 {{- if include "latchkey.hasWitness" . }}
 - name: witness
@@ -188,6 +193,10 @@ configMap:
 {{- if eq (include "latchkey.kind" .) "sqlite" }}
 - name: ledger
   mountPath: {{ dir $config.ledger.path }}
+{{- end }}
+{{- if and (eq (include "latchkey.kind" .) "postgres") .Values.postgres.journal.enabled }}
+- name: journal
+  mountPath: {{ $config.ledger.journal }}
 {{- end }}
 {{- if include "latchkey.hasWitness" . }}
 - name: witness

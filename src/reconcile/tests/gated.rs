@@ -31,6 +31,8 @@ pub(super) struct Gated {
     pub(super) inner: Arc<MemoryLedger>,
     world: Arc<World>,
     pub(super) read_only: AtomicBool,
+    /// Members cannot be read either.
+    pub(super) away: AtomicBool,
     /// Accepted right after the next intent was written.
     pub(super) after_intent: Mutex<Option<Accept>>,
     /// The commit after so many others has an unknown outcome; whether it happened.
@@ -43,6 +45,7 @@ impl Gated {
             inner,
             world,
             read_only: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             after_intent: Mutex::new(None),
             unknown: Mutex::new(None),
         }
@@ -75,6 +78,16 @@ impl Gated {
             return Err(LedgerError::Unavailable {
                 action: "writing",
                 source: "the disk is full".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn readable(&self) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(LedgerError::Unavailable {
+                action: "reading",
+                source: "the server is gone".into(),
             });
         }
         Ok(())
@@ -135,6 +148,7 @@ impl Ledger for Gated {
     }
 
     async fn member(&self, key: &MemberKey) -> Result<MemberRecord> {
+        self.readable()?;
         self.inner.member(key).await
     }
 

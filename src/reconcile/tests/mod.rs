@@ -16,6 +16,7 @@ mod ledger;
 mod life;
 mod members;
 mod neighbours;
+mod outage;
 mod random;
 mod reads;
 mod receipts;

@@ -232,9 +232,12 @@ pub(super) fn spoiled(mut reader: Reader) {
 
 /// The claim that a write is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fence {
-    pub(super) integration: String,
-    pub(super) epoch: u64,
+pub(super) enum Fence {
+    /// It stands, under this epoch.
+    Held { integration: String, epoch: u64 },
+    /// Whoever has it, it ends before this millisecond. Locked against being renewed until the write is committed: an
+    /// owner that renews it afterwards reads what was written.
+    Beyond { integration: String, end_ms: i64 },
 }
 
 /// Claims that were found to stand in this transaction; their rows are locked against a change of hands until it ends.
@@ -252,21 +255,30 @@ impl Admitted {
         if self.0.contains(fence) {
             return Ok(None);
         }
-        let stands = query(
-            "SELECT 1 FROM ownership WHERE integration = $1 AND epoch = $2 AND holder <> '' FOR SHARE",
-        )
-        .bind(fence.integration.clone())
-        .bind(rows::int(fence.epoch))
-        .fetch_optional(conn)
-        .await?
-        .is_some();
-        if stands {
+        let (integration, epoch) = match fence {
+            Fence::Held { integration, epoch } => (integration, *epoch),
+            Fence::Beyond { integration, .. } => (integration, 0),
+        };
+        let asked = match fence {
+            Fence::Held { epoch, .. } => query(
+                "SELECT 1 FROM ownership WHERE integration = $1 AND epoch = $2 AND holder <> '' FOR SHARE",
+            )
+            .bind(integration.clone())
+            .bind(rows::int(*epoch)),
+            Fence::Beyond { end_ms, .. } => query(
+                "SELECT 1 FROM ownership WHERE integration = $1 \
+                 AND (EXTRACT(EPOCH FROM deadline) * 1000)::bigint < $2 FOR SHARE",
+            )
+            .bind(integration.clone())
+            .bind(*end_ms),
+        };
+        if asked.fetch_optional(conn).await?.is_some() {
             self.0.push(fence.clone());
             return Ok(None);
         }
         let over = NotOwner {
-            integration: fence.integration.clone(),
-            epoch: fence.epoch,
+            integration: integration.clone(),
+            epoch,
         };
         Ok(Some(errors::unavailable(action, over)))
     }

@@ -57,6 +57,7 @@ pub use self::connect::{OpenError, Options};
 pub use self::migrate::migrate;
 pub use self::ownership::{Claiming, PostgresOwnership};
 use self::writer::{Command, Counters, Writer};
+use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::Result;
 use crate::ports::ownership::Standing;
@@ -203,10 +204,18 @@ impl PostgresLedger {
     /// The claim that its writes are bound to.
     fn fence(&self) -> Option<engine::Fence> {
         let (integration, standing) = self.bound_to.as_ref()?;
-        Some(engine::Fence {
+        Some(engine::Fence::Held {
             integration: integration.to_string(),
             epoch: standing.epoch(),
         })
+    }
+
+    /// The bound of a write that moves an end, where it is not bound to a claim of this process.
+    fn fence_beyond(&self, integration: &IntegrationName, end: Timestamp) -> Option<engine::Fence> {
+        Some(self.fence().unwrap_or_else(|| engine::Fence::Beyond {
+            integration: integration.to_string(),
+            end_ms: end.timestamp_millis(),
+        }))
     }
 }
 

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Connector, OpenError, Options};
 use super::engine::{self, Reader, query, query_scalar};
+use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::ports::Clock;
-use crate::ports::ownership::{Ownership, Standing, Tenure};
+use crate::ports::ownership::{Ownership, Reach, Standing, Tenure};
 use crate::store::rows;
 
 /// A claim is renewed this many times in its life.
@@ -34,7 +35,8 @@ const KNOWN: &str = "INSERT INTO ownership (integration, holder, epoch, deadline
      VALUES ($1, '', 0, clock_timestamp()) ON CONFLICT (integration) DO NOTHING";
 
 const RENEW: &str = "UPDATE ownership SET deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
-     WHERE holder = $1 AND deadline > clock_timestamp() RETURNING integration, epoch";
+     WHERE holder = $1 AND deadline > clock_timestamp() \
+     RETURNING integration, epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
 /// Every row: whose it is while it stands, and for how long nobody has had it.
 const ALL: &str = "SELECT integration, CASE WHEN deadline > clock_timestamp() THEN holder ELSE '' END, \
@@ -44,7 +46,8 @@ const RUNNING: &str = "SELECT name FROM replicas WHERE deadline > clock_timestam
 
 const TAKE: &str = "UPDATE ownership SET holder = $1, epoch = epoch + 1, \
      deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
-     WHERE integration = $3 AND (holder = '' OR deadline <= clock_timestamp()) RETURNING epoch";
+     WHERE integration = $3 AND (holder = '' OR deadline <= clock_timestamp()) \
+     RETURNING epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
 const LET_GO: &str = "UPDATE ownership SET holder = '', deadline = clock_timestamp() \
      WHERE integration = $1 AND holder = $2";
@@ -128,6 +131,12 @@ impl Picture {
             taken.push(integration.clone());
         }
         taken
+    }
+
+    /// For how long nobody has had an organization; not at all where somebody has it.
+    fn free_for(&self, integration: &str) -> Duration {
+        let row = self.rows.iter().find(|row| row.0 == integration);
+        Duration::from_millis(row.map_or(0, |row| u64::try_from(row.2).unwrap_or(0)))
     }
 
     /// The organization that this replica gives up, where another one has two less.
@@ -266,15 +275,19 @@ impl PostgresOwnership {
             .bind(millis)
             .execute(&mut *conn)
             .await?;
-        let renewed: BTreeMap<String, u64> = query(RENEW)
+        let renewed: BTreeMap<String, Reach> = query(RENEW)
             .bind(replica.clone())
             .bind(millis)
             .fetch_all(&mut *conn)
             .await?
             .iter()
-            .map(|row| Ok((row.try_get(0)?, rows::uint(row.try_get(1)?))))
+            .map(|row| {
+                let reach = reach(row.try_get(1)?, row.try_get(2)?, until);
+                Ok((row.try_get(0)?, reach))
+            })
             .collect::<Result<_, sqlx::Error>>()?;
         let picture = self.look(&mut conn).await?;
+        let looked = self.clock.since_boot();
         let wanted = |name: &str| {
             let standing = self
                 .standings
@@ -286,26 +299,28 @@ impl PostgresOwnership {
         };
         let mut taken = BTreeMap::new();
         for integration in picture.to_take(replica, *claim, wanted) {
-            let epoch: Option<i64> = query_scalar(TAKE)
+            let row = query(TAKE)
                 .bind(replica.clone())
                 .bind(millis)
                 .bind(integration.clone())
                 .fetch_optional(&mut *conn)
                 .await?;
-            if let Some(epoch) = epoch {
-                taken.insert(integration, rows::uint(epoch));
+            if let Some(row) = row {
+                let reach = reach(row.try_get(0)?, row.try_get(1)?, until);
+                taken.insert(integration, reach);
             }
         }
         end(conn).await?;
         for (name, standing) in self.standings.iter() {
             let held = *standing.tenure().borrow() != Tenure::Not;
             match (renewed.get(name.as_str()), taken.get(name.as_str())) {
-                (_, Some(epoch)) => {
-                    tracing::info!(integration = %name, epoch, replica, "Owns the integration");
-                    standing.hold(*epoch, until);
+                (_, Some(reach)) => {
+                    tracing::info!(integration = %name, epoch = reach.epoch, replica, "Owns the integration");
+                    standing.follows(looked.saturating_sub(picture.free_for(name.as_str())));
+                    standing.hold_to(*reach);
                 }
-                (Some(epoch), None) if held && *epoch == standing.epoch() => {
-                    standing.hold(*epoch, until);
+                (Some(reach), None) if held && reach.epoch == standing.epoch() => {
+                    standing.hold_to(*reach);
                 }
                 (_, None) if held => {
                     tracing::warn!(integration = %name, epoch = standing.epoch(), "Claim was taken over");
@@ -351,6 +366,15 @@ impl PostgresOwnership {
 
 async fn end(conn: Reader) -> Result<(), sqlx::Error> {
     engine::done(conn).await
+}
+
+/// How far a claim reaches that the server says ends in this millisecond: before it, so that rounding gives nothing away.
+fn reach(epoch: i64, deadline_ms: i64, until: Duration) -> Reach {
+    Reach {
+        epoch: rows::uint(epoch),
+        until,
+        deadline: Timestamp::from_timestamp_millis(deadline_ms - 1).unwrap_or_default(),
+    }
 }
 
 #[async_trait]

@@ -30,8 +30,11 @@ use crate::store::rows::{
 
 impl Handle {
     pub(super) async fn write(&self, work: Work) -> Result<Reply> {
+        self.write_under(work, self.fence()).await
+    }
+
+    async fn write_under(&self, work: Work, fence: Option<engine::Fence>) -> Result<Reply> {
         let action = work.action();
-        let fence = self.fence();
         let (reply, answer) = oneshot::channel();
         if self
             .commands
@@ -146,6 +149,16 @@ impl Ledger for Handle {
         let work = Work::Commit(Box::new(CommitRows::new(commit)));
         let action = work.action();
         let Reply::Number(version) = self.write(work).await? else {
+            return unexpected(action);
+        };
+        Ok(version)
+    }
+
+    async fn commit_beyond(&self, commit: MemberCommit, end: Timestamp) -> Result<u64> {
+        let fence = self.fence_beyond(&commit.record.key.integration, end);
+        let work = Work::Commit(Box::new(CommitRows::new(commit)));
+        let action = work.action();
+        let Reply::Number(version) = self.write_under(work, fence).await? else {
             return unexpected(action);
         };
         Ok(version)

@@ -45,6 +45,8 @@ pub use self::glance::Glance;
 use self::open::Permission;
 pub use self::open::{OpenError, Options};
 use self::writer::{Command, Counters, Writer};
+use crate::domain::Timestamp;
+use crate::domain::ids::IntegrationName;
 use crate::ports::ledger::Result;
 
 /// Handle of the ledger; cloning it is cheap.
@@ -178,6 +180,11 @@ impl SqliteLedger {
 
     /// The claim that its writes are bound to.
     fn fence(&self) -> Option<engine::Fence> {
+        None
+    }
+
+    /// The bound of a write that moves an end: nobody else can have begun to take it away.
+    fn fence_beyond(&self, _: &IntegrationName, _: Timestamp) -> Option<engine::Fence> {
         None
     }
 }

@@ -7,20 +7,20 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-pub(super) fn directory(path: &Path) -> &Path {
+pub(in crate::witness) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(in crate::witness) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-pub(super) fn private(path: &Path) -> io::Result<File> {
+pub(in crate::witness) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -30,7 +30,7 @@ pub(super) fn private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-pub(super) fn truncated(path: &Path) -> io::Result<File> {
+pub(in crate::witness) fn truncated(path: &Path) -> io::Result<File> {
     let file = private(path)?;
     file.set_len(0)?;
     (&file).seek(SeekFrom::Start(0))?;

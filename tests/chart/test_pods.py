@@ -2,7 +2,7 @@
 
 import pytest
 
-from .render import changed, matrix, pods, rendered
+from .render import changed, configuration, connector, matrix, pods, rendered
 
 # What a restricted pod may mount (Pod Security Standards, restricted, "Volume Types").
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -133,3 +133,13 @@ def test_jobs_never_take_calls_meant_for_the_connector():
 def test_nothing_secret_is_in_any_object():
     for name in matrix():
         assert not [each for each in rendered(name) if each["kind"] == "Secret"], name
+
+
+def test_the_journal_is_a_directory_of_each_connector():
+    spec, container = connector(rendered("everything"))
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "journal"]
+    assert mount["mountPath"] == configuration(rendered("everything"))["ledger"]["journal"]
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == "journal"]
+    assert set(volume) == {"name", "emptyDir"}, "replicas share none"
+    spec, _ = connector(rendered("ha"))
+    assert all(volume["name"] != "journal" for volume in spec["volumes"]), "off by default"

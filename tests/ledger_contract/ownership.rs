@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use latchkey::ports::ownership::{Standing, Tenure};
 use latchkey::ports::{Clock, Ledger as _, Ownership as _};
 use latchkey::runtime::SystemClock;
@@ -82,6 +83,9 @@ async fn a_claim_passes_on_only_when_it_has_run_out_and_then_soon() {
     second.owns().await;
     assert!(frozen.elapsed() < CLAIM * 3 / 2 + Duration::from_secs(1));
     assert!(second.standing.epoch() > first.standing.epoch());
+    let ended = second.standing.earlier_end().expect("somebody had it");
+    let since = SystemClock.since_boot() - ended;
+    assert!(since < CLAIM * 2, "the first claim ended {since:?} ago");
     // What the first one still wants to write is refused, and leaves nothing.
     create(&served.any(), grant(1, user("1"))).await;
     let stale = served
@@ -98,6 +102,37 @@ async fn a_claim_passes_on_only_when_it_has_run_out_and_then_soon() {
     assert_eq!(owner.commit(commit(record)).await.expect("written"), 2);
     assert_eq!(owner.last_sequence().await.expect("readable"), 1);
     second.stop.cancel();
+    served.close().await;
+}
+
+#[tokio::test]
+async fn who_does_not_own_moves_only_an_end_beyond_the_claim() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let first = Replica::start(&database, "first");
+    first.owns().await;
+    create(&served.any(), grant(1, user("1"))).await;
+    let record = served.ledger.member(&key(user("1"))).await.expect("readable");
+    let reach = first.standing.reach().expect("owned");
+    let near = served
+        .ledger
+        .commit_beyond(commit(record.clone()), reach.deadline)
+        .await;
+    assert!(near.expect_err("within the claim").is_not_owner());
+    let far = reach.deadline + TimeDelta::hours(1);
+    let moved = served.ledger.commit_beyond(commit(record), far).await;
+    assert_eq!(moved.expect("beyond it"), 2);
+    // The owner is bound to its claim alone.
+    let owner = served
+        .ledger
+        .bound_to(integration("main"), Arc::clone(&first.standing));
+    let record = owner.member(&key(user("1"))).await.expect("readable");
+    let own = owner.commit_beyond(commit(record.clone()), reach.deadline).await;
+    assert_eq!(own.expect("its own"), 3);
+    // Each renewal reaches further.
+    let later = first.standing.reach().expect("owned");
+    assert!(later.deadline >= reach.deadline && later.epoch == reach.epoch);
+    first.stop.cancel();
     served.close().await;
 }
 

@@ -68,7 +68,7 @@ def postgres():
 class Cluster:
     """Replicas of one connector, the simulated cloud, and the database that they share."""
 
-    def __init__(self, binary, folder, protocol, postgres, replicas, **changes):
+    def __init__(self, binary, folder, protocol, postgres, replicas, claim=None, journal=False, **changes):
         self.postgres, self.protocol = postgres, protocol
         self.database = f"db_{uuid.uuid4().hex[:12]}"
         postgres.ask("postgres", f"CREATE DATABASE {self.database}")
@@ -80,7 +80,12 @@ class Cluster:
         for number in range(replicas):
             home = folder / f"replica-{number}"
             home.mkdir()
-            replica = Connector(binary, self.cloud, home, ledger=ledger, **changes)
+            own = dict(ledger)
+            if claim:
+                own["claim"] = claim
+            if journal:
+                own["journal"] = str(home / "journal")
+            replica = Connector(binary, self.cloud, home, ledger=own, **changes)
             self.replicas.append(replica.start())
         for replica in self.replicas:
             eventually(replica.is_ready, seconds=30)
@@ -231,6 +236,91 @@ def test_without_the_database_nothing_is_granted_nobody_ends_and_what_fell_due_g
     eventually(lambda: not pair.cloud.held(person), seconds=30)
     for replica in pair.replicas:
         eventually(replica.is_ready, seconds=30)
+
+
+def calls_of_removal(cluster, person):
+    """What the audit says of removals of one person: kind, instant in microseconds, body."""
+    return cluster.postgres.ask(
+        cluster.database,
+        "SELECT kind, at, body FROM events WHERE kind IN ('call_intended', 'call_ended') "
+        f"AND subject = 'user:{person.user_id}' AND body LIKE '%\"remove\"%' ORDER BY sequence",
+    )
+
+
+def receipts_of(cluster, person):
+    return cluster.postgres.ask(
+        cluster.database, f"SELECT 1 FROM receipts WHERE subject = 'user:{person.user_id}'"
+    )
+
+
+def lose_the_database_before_an_end(pair):
+    """A grant that ends while the database is away, and one that ends later; answers when it was gone."""
+    owner = pair.owner()
+    (other,) = pair.others(owner)
+    soon, later = pair.cloud.person(), pair.cloud.person()
+    grant = pair.grant(other, soon, seconds=6)
+    pair.grant(owner, later, seconds=25)
+    # The owner reads ahead once a second.
+    time.sleep(2.5)
+    pair.postgres.order("stop")
+    stopped = time.time()
+    eventually(lambda: not pair.cloud.held(soon), seconds=10)
+    gone_at = time.time()
+    assert len(pair.cloud.removes(soon)) == 1
+    assert pair.cloud.held(later), "its end lies beyond the claim that stood"
+    assert gone_at > stopped
+    assert owner.metric("latchkey_removals_without_ledger_total", outcome="done") == 1
+    assert owner.metric("latchkey_journal_waiting") == 1
+    return owner, other, soon, later, grant, gone_at
+
+
+def test_access_that_is_known_to_end_goes_while_the_database_is_away_and_the_ledger_is_told_afterwards(cluster):
+    pair = cluster(2, claim="12s", journal=True)
+    try:
+        owner, other, soon, later, grant, gone_at = lose_the_database_before_an_end(pair)
+        eventually(lambda: not owner.is_ready(), seconds=30)
+        assert requests.get(f"{owner.http}/healthz", timeout=10).status_code == 200
+        with pytest.raises(grpc.RpcError):
+            pair.grant(owner, pair.cloud.person(), seconds=60)
+    finally:
+        pair.postgres.order("start")
+    eventually(lambda: owner.metric("latchkey_journal_waiting") == 0, seconds=40)
+    eventually(lambda: not pair.cloud.held(later), seconds=60)
+    pair.clients[other].wait_for(grant, "ENDED", seconds=60)
+    eventually(lambda: receipts_of(pair, soon), seconds=30)
+    intent, outcome = calls_of_removal(pair, soon)[:2]
+    assert (intent[0], outcome[0]) == ("call_intended", "call_ended")
+    assert '"done"' in outcome[2] and int(outcome[1]) / 1e6 <= gone_at + 1
+    assert len(pair.cloud.removes(soon)) == 1, "a read proved it, no second removal"
+
+
+def test_killed_before_the_ledger_was_told_the_next_start_tells_it(cluster):
+    pair = cluster(2, claim="12s", journal=True)
+    try:
+        owner, other, soon, _, grant, gone_at = lose_the_database_before_an_end(pair)
+        owner.kill()
+    finally:
+        pair.postgres.order("start")
+    owner.start()
+    eventually(lambda: owner.is_ready(), seconds=40)
+    eventually(lambda: owner.metric("latchkey_journal_waiting") == 0, seconds=40)
+    pair.clients[other].wait_for(grant, "ENDED", seconds=60)
+    told = [row for row in calls_of_removal(pair, soon) if int(row[1]) / 1e6 <= gone_at + 1]
+    assert [row[0] for row in told] == ["call_intended", "call_ended"] and '"done"' in told[1][2]
+    eventually(lambda: receipts_of(pair, soon), seconds=30)
+
+
+def test_shortly_before_its_end_only_the_owner_extends(cluster):
+    pair = cluster(2, claim="12s")
+    owner = pair.owner()
+    (other,) = pair.others(owner)
+    grant = pair.grant(other, pair.cloud.person(), seconds=30)
+    pair.clients[other].extend(grant, 1)
+    near = pair.grant(other, pair.cloud.person(), seconds=9)
+    with pytest.raises(grpc.RpcError) as refused:
+        pair.clients[other].extend(near, 60)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE and "about to end" in refused.value.details()
+    pair.clients[owner].extend(near, 60)
 
 
 def test_when_every_replica_is_gone_a_sweep_takes_over_and_while_one_runs_it_leaves_it_alone(cluster, latchkey_bin):

@@ -112,7 +112,11 @@ async fn who_does_not_own_moves_only_an_end_beyond_the_claim() {
     let first = Replica::start(&database, "first");
     first.owns().await;
     create(&served.any(), grant(1, user("1"))).await;
-    let record = served.ledger.member(&key(user("1"))).await.expect("readable");
+    let record = served
+        .ledger
+        .member(&key(user("1")))
+        .await
+        .expect("readable");
     let reach = first.standing.reach().expect("owned");
     let near = served
         .ledger
@@ -127,7 +131,9 @@ async fn who_does_not_own_moves_only_an_end_beyond_the_claim() {
         .ledger
         .bound_to(integration("main"), Arc::clone(&first.standing));
     let record = owner.member(&key(user("1"))).await.expect("readable");
-    let own = owner.commit_beyond(commit(record.clone()), reach.deadline).await;
+    let own = owner
+        .commit_beyond(commit(record.clone()), reach.deadline)
+        .await;
     assert_eq!(own.expect("its own"), 3);
     // Each renewal reaches further.
     let later = first.standing.reach().expect("owned");

@@ -72,6 +72,58 @@ async fn events_of_two_replicas_have_one_order_without_gaps() {
 }
 
 #[tokio::test]
+async fn a_commit_that_takes_long_is_waited_for_so_that_no_reader_passes_it_by() {
+    let database = database().await;
+    let (one, other) = (Served::open(&database).await, Served::open(&database).await);
+    create(&one.any(), grant(1, user("1"))).await;
+    let after = |ledger: PostgresLedger, last| async move {
+        let events = ledger.events(&EventFilter::default(), last, 99).await;
+        let events = events.expect("readable").into_iter();
+        events.map(|event| event.sequence).collect::<Vec<_>>()
+    };
+    // Another replica in the middle of its commit: its event has a number already.
+    let mut slow = <sqlx::postgres::PgConnection as sqlx::Connection>::connect(&database.url())
+        .await
+        .expect("connected");
+    sqlx::raw_sql(
+        "BEGIN; SELECT value FROM meta WHERE name = 'turn' FOR UPDATE; \
+         INSERT INTO events (at, integration, subject, grant_id, caller, kind, format, body) \
+         SELECT at, integration, subject, grant_id, caller, kind, format, body FROM events WHERE sequence = 1",
+    )
+    .execute(&mut slow)
+    .await
+    .expect("written");
+    let mut later = JoinSet::new();
+    let ledger = one.any();
+    later.spawn(async move { ledger.accept(accept(grant(2, user("2")))).await });
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks \
+         WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))";
+    let has_come = async {
+        while !sqlx::query_scalar::<_, bool>(waits)
+            .fetch_one(&mut slow)
+            .await
+            .expect("asked")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), has_come)
+        .await
+        .expect("it waits for its turn");
+    // Whoever reads now and goes on from here misses nothing of what comes.
+    assert_eq!(after(other.ledger.clone(), 0).await, [1]);
+    sqlx::raw_sql("COMMIT")
+        .execute(&mut slow)
+        .await
+        .expect("committed");
+    let accepted = later.join_next().await.expect("spawned").expect("ended");
+    assert!(matches!(accepted, Ok(Accepted::Created(_))), "{accepted:?}");
+    assert_eq!(after(other.ledger.clone(), 1).await, [2, 3]);
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test]
 async fn writes_that_wait_share_a_commit_and_one_that_fails_fails_alone() {
     let served = Served::open(&database().await).await;
     let mut callers = JoinSet::new();

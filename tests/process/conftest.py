@@ -7,6 +7,7 @@ import pytest
 from harness import Bench
 
 from . import faults
+from .cluster import Cluster, Postgres
 
 # Tests that mostly wait, at a time: few enough for two cores.
 AT_ONCE = 5
@@ -23,6 +24,28 @@ def shim_library(tmp_path_factory):
 def weather(shim_library, tmp_path):
     """Faults to start a connector under: `bench.start(env=weather.env)`."""
     return faults.Shim(shim_library, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A database server for a module."""
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def cluster(latchkey_bin, tmp_path, protocol, postgres):
+    """Makes replicas on a database of their own: `cluster(3, ledger={…})`."""
+    made = []
+
+    def make(replicas=2, **changes):
+        made.append(Cluster(latchkey_bin, tmp_path, protocol, postgres, replicas, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 def pytest_configure(config):

@@ -19,10 +19,10 @@ from grpc_client.protocol import refusal_of
 from harness import Process, connector_config, eventually, run, write_key
 
 from .canary import Hunt, files, living, offline
+from .cluster import Postgres
 from .openbao import OpenBao
 from .receivers import Elasticsearch, Webhook
 from .test_callers import PROVIDER, Authority, issue
-from .test_replicas import Postgres
 from .test_secrets import key_id, new_key
 
 TRACE = {"filter": "trace"}

@@ -5,10 +5,9 @@ import pathlib
 import subprocess
 import uuid
 
-import pytest
 from harness import Connector, eventually, run
 
-from .test_replicas import ROLE, Postgres
+from .cluster import ROLE
 
 PASSWORD = "a-password-of-the-application"
 # As docs/replicas.md tells it: rows of tables, and of the audit only new ones.
@@ -29,13 +28,6 @@ FORBIDDEN = [
     "CREATE ROLE z",
     "COPY grants TO PROGRAM 'cat'",
 ]
-
-
-@pytest.fixture
-def postgres():
-    server = Postgres()
-    yield server
-    server.close()
 
 
 def test_the_role_of_the_connector_is_enough_for_it_and_for_nothing_else(

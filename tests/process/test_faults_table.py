@@ -7,7 +7,7 @@ from harness import ROOT
 ROW = re.compile(r"^\| (F\d+) \|(.*)\|$", re.M)
 PROOF = re.compile(r"`((?:tests|src)/[\w/.]+)::(\w+)`")
 # What a row may say instead of a test: it belongs to a part with a suite of its own.
-ELSEWHERE = ("`tests/simulation`", "`tests/storm`", "replicas", "later")
+ELSEWHERE = ("`tests/simulation`", "`tests/storm`", "replicas")
 
 
 def test_every_fault_has_a_row_and_every_proof_exists():

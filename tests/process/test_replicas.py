@@ -1,8 +1,6 @@
 """Several replicas on one PostgreSQL: any of them answers, one works, and another takes over from whoever is gone."""
 
 import json
-import pathlib
-import re
 import signal
 import subprocess
 import time
@@ -11,137 +9,9 @@ import uuid
 import grpc
 import pytest
 import requests
-from harness import ROOT, Connector, Process, Simulator, eventually, never, run
+from harness import Connector, eventually, never, run
 
-CLAIM = 5.0
-# A claim that is gone is taken within one and a half of its life.
-TAKE_OVER = 1.5 * CLAIM
-ROLE = "deployment-admin"
-
-
-class Postgres:
-    """A throw-away server; it ends when its standard input does."""
-
-    def __init__(self):
-        self.child = subprocess.Popen(
-            [ROOT / "scripts" / "postgres"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.server = self._said("server")
-        self.pooler = self._said("pooler")
-
-    def _said(self, name):
-        found, _, address = self.child.stdout.readline().strip().partition(" ")
-        assert found == name, f"scripts/postgres said {found!r}"
-        return address
-
-    def order(self, word):
-        """`stop`, `start`, `pause` or `resume` the server."""
-        self.child.stdin.write(word + "\n")
-        self.child.stdin.flush()
-        assert self.child.stdout.readline().strip() == "done"
-
-    def ask(self, database, text):
-        """The rows that psql prints."""
-        psql = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/psql"))[-1]
-        host, port = self.server.split(":")
-        done = subprocess.run(
-            [psql, "-h", host, "-p", port, "-U", "latchkey", "-d", database, "-Atc", text],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-        return [line.split("|") for line in done.stdout.splitlines()]
-
-    def close(self):
-        self.child.stdin.close()
-        self.child.wait(30)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    server = Postgres()
-    yield server
-    server.close()
-
-
-class Cluster:
-    """Replicas of one connector, the simulated cloud, and the database that they share."""
-
-    def __init__(self, binary, folder, protocol, postgres, replicas, claim=None, journal=False, **changes):
-        self.postgres, self.protocol = postgres, protocol
-        self.database = f"db_{uuid.uuid4().hex[:12]}"
-        postgres.ask("postgres", f"CREATE DATABASE {self.database}")
-        self.cloud = Simulator(
-            Process([binary, "simulate", "--listen", "127.0.0.1:0"], folder / "simulator.log")
-        )
-        self.replicas, self.clients = [], {}
-        ledger = {"kind": "postgres", "url": f"postgres://latchkey@{postgres.server}/{self.database}"}
-        for number in range(replicas):
-            home = folder / f"replica-{number}"
-            home.mkdir()
-            own = dict(ledger)
-            if claim:
-                own["claim"] = claim
-            if journal:
-                own["journal"] = str(home / "journal")
-            replica = Connector(binary, self.cloud, home, ledger=own, **changes)
-            self.replicas.append(replica.start())
-        for replica in self.replicas:
-            eventually(replica.is_ready, seconds=30)
-            self.clients[replica] = protocol.client(replica.grpc)
-        self.deployment = self.cloud.organization()["deployments"][0]["id"]
-
-    def name(self, replica):
-        return re.search(r"\S+-[0-9a-f]{12}", self._line(replica)).group().split("=")[-1].strip('"')
-
-    def _line(self, replica):
-        return next(line for line in replica.log.splitlines() if "Shares the ledger" in line)
-
-    def claim(self):
-        """Who holds the claim that stands, and its epoch."""
-        rows = self.postgres.ask(
-            self.database, "SELECT holder, epoch FROM ownership WHERE holder <> '' AND deadline > clock_timestamp()"
-        )
-        return (rows[0][0], int(rows[0][1])) if rows else None
-
-    def owner(self):
-        """The replica that works."""
-        holder, _ = eventually(self.claim, seconds=15)
-        return next(replica for replica in self.replicas if self.name(replica) == holder)
-
-    def others(self, replica):
-        return [other for other in self.replicas if other is not replica]
-
-    def grant(self, replica, person, seconds, wait="ACTIVE"):
-        return self.clients[replica].grant(person, ROLE, self.deployment, seconds=seconds, wait=wait)
-
-    def close(self):
-        for client in self.clients.values():
-            client.close()
-        for replica in self.replicas:
-            replica.process.child.send_signal(signal.SIGCONT)
-            replica.kill()
-        self.cloud.process.kill()
-        self.postgres.ask("postgres", f"DROP DATABASE {self.database} WITH (FORCE)")
-
-
-@pytest.fixture
-def cluster(latchkey_bin, tmp_path, protocol, postgres):
-    made = []
-
-    def make(replicas=2, **changes):
-        made.append(Cluster(latchkey_bin, tmp_path, protocol, postgres, replicas, **changes))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
-def gone(cloud, people):
-    held = {person.user_id: cloud.held(person) for person in people}
-    return not any(held.values())
+from .cluster import CLAIM, TAKE_OVER, gone
 
 
 def test_a_caller_of_any_replica_sees_its_grant_become_active_and_end(cluster):
@@ -275,7 +145,7 @@ def lose_the_database_before_an_end(pair):
 
 
 def test_access_that_is_known_to_end_goes_while_the_database_is_away_and_the_ledger_is_told_afterwards(cluster):
-    pair = cluster(2, claim="12s", journal=True)
+    pair = cluster(2, ledger={"claim": "12s"}, journal=True)
     try:
         owner, other, soon, later, grant, gone_at = lose_the_database_before_an_end(pair)
         eventually(lambda: not owner.is_ready(), seconds=30)
@@ -295,7 +165,7 @@ def test_access_that_is_known_to_end_goes_while_the_database_is_away_and_the_led
 
 
 def test_killed_before_the_ledger_was_told_the_next_start_tells_it(cluster):
-    pair = cluster(2, claim="12s", journal=True)
+    pair = cluster(2, ledger={"claim": "12s"}, journal=True)
     try:
         owner, other, soon, _, grant, gone_at = lose_the_database_before_an_end(pair)
         owner.kill()
@@ -311,7 +181,7 @@ def test_killed_before_the_ledger_was_told_the_next_start_tells_it(cluster):
 
 
 def test_shortly_before_its_end_only_the_owner_extends(cluster):
-    pair = cluster(2, claim="12s")
+    pair = cluster(2, ledger={"claim": "12s"})
     owner = pair.owner()
     (other,) = pair.others(owner)
     grant = pair.grant(other, pair.cloud.person(), seconds=30)

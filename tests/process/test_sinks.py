@@ -8,11 +8,9 @@ import time
 import pytest
 from harness import eventually
 
+from .cluster import gone
 from .openbao import certificates
 from .receivers import Elasticsearch, Webhook
-from .test_replicas import cluster, gone, postgres
-
-__all__ = ["cluster", "postgres"]
 
 
 @pytest.fixture

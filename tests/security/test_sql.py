@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from harness import Connector, eventually, now
-from process.test_replicas import Postgres
+from process.cluster import Postgres
 
 TEXTS = [
     "'; DROP TABLE grants; --",

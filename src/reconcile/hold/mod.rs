@@ -125,10 +125,12 @@ impl Hold {
         Some(self.accord.witness.as_ref()?.place())
     }
 
-    /// Looks after the witness: tries again what failed, notes how far the ledger is, shows the metrics.
+    /// Looks after the witness: tries again what failed, notes how far the ledger is, shows the metrics. Without one
+    /// there may be other replicas, one of which was asked to release the hold.
     pub async fn tend(&self) {
         self.show();
         let Some(witness) = &self.accord.witness else {
+            self.hear_of_release().await;
             return;
         };
         let works = self.accord.settle().await.is_ok()
@@ -145,6 +147,27 @@ impl Hold {
                 error = error.code(),
                 "What the witness knows was not taken over; it is tried again"
             );
+        }
+    }
+
+    async fn hear_of_release(&self) {
+        if self.held().is_none() {
+            return;
+        }
+        match self.accord.ledger.holds().await {
+            Ok(holds)
+                if holds
+                    .iter()
+                    .any(|hold| hold.integration == self.integration) => {}
+            Ok(_) => {
+                tracing::warn!(integration = %self.integration, "Hold was released by another replica");
+                self.keep(None);
+            }
+            Err(error) => tracing::warn!(
+                integration = %self.integration,
+                error = error.code(),
+                "Whether the hold was released cannot be read; it is tried again"
+            ),
         }
     }
 

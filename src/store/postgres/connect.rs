@@ -241,7 +241,8 @@ fn may_come(error: &sqlx::Error) -> bool {
         let code = error.code();
         return code.is_some_and(|code| code.starts_with("57P") || code.starts_with("53"));
     }
-    matches!(error, sqlx::Error::Io(_))
+    // A server whose certificate is not right says something that cannot be believed; that stays so.
+    matches!(error, sqlx::Error::Io(cause) if cause.kind() != std::io::ErrorKind::InvalidData)
 }
 
 /// Refuses a server that would answer a commit and lose it.

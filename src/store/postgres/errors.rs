@@ -60,6 +60,12 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     )
 }
 
+/// Whether the server took the transaction back for the sake of another one: a deadlock, or an order that it could not
+/// keep. Nothing happened, and the same again may pass.
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+}
+
 /// Whether a failed `COMMIT` certainly left nothing behind: the server says so itself.
 fn commit_left_nothing(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| {
@@ -185,6 +191,16 @@ mod tests {
         }
         assert!(is_broken(&server(READ_ONLY)), "another server may write");
         assert!(!is_broken(&server(DISK_FULL)));
+    }
+
+    #[test]
+    fn only_a_conflict_with_somebody_else_is_tried_again() {
+        for state in ["40001", "40P01"] {
+            assert!(is_conflict(&server(state)), "{state}");
+        }
+        for state in ["40003", "40002", "23505", "53100", "57014", "55P03"] {
+            assert!(!is_conflict(&server(state)), "{state}");
+        }
     }
 
     #[test]

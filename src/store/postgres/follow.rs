@@ -64,10 +64,21 @@ pub(super) async fn follow(readers: PgPool, is_pooled: bool, newest: watch::Send
         if readers.is_closed() {
             return;
         }
+        // What was known before the question was committed before it as well.
+        let known = *newest.borrow();
         if let Ok(last) = last(&readers, is_pooled).await {
+            let went_back = last < known;
+            if went_back {
+                tracing::error!(
+                    code = "ledger_went_back",
+                    known,
+                    found = last,
+                    "The database knows less than it did: it was restored, or a stand-by took over that had not heard everything. Access given meanwhile is not in it; docs/replicas.md has the steps"
+                );
+            }
             newest.send_if_modified(|known| {
-                let is_news = *known < last;
-                *known = last.max(*known);
+                let is_news = *known < last || went_back;
+                *known = if went_back { last } else { last.max(*known) };
                 is_news
             });
         }

@@ -17,6 +17,7 @@ mod follow;
 mod hush;
 mod migrate;
 mod ownership;
+mod picture;
 mod together;
 
 #[path = "../sqlite/audit.rs"]

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Connector, OpenError, Options};
 use super::engine::{self, Reader, query, query_scalar};
+use super::picture::{Claimed, Picture, Stamp, Watched, millis};
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
 use crate::ports::Clock;
@@ -38,15 +39,17 @@ const RENEW: &str = "UPDATE ownership SET deadline = clock_timestamp() + $2 * IN
      WHERE holder = $1 AND deadline > clock_timestamp() \
      RETURNING integration, epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
-/// Every row: whose it is while it stands, and for how long nobody has had it.
+/// Every row: whose it is while it stands, for how long nobody has had it, its epoch and its deadline.
 const ALL: &str = "SELECT integration, CASE WHEN deadline > clock_timestamp() THEN holder ELSE '' END, \
-     (EXTRACT(EPOCH FROM clock_timestamp() - deadline) * 1000)::bigint FROM ownership ORDER BY integration";
+     (EXTRACT(EPOCH FROM clock_timestamp() - deadline) * 1000)::bigint, epoch, \
+     (EXTRACT(EPOCH FROM deadline) * 1000000)::bigint FROM ownership ORDER BY integration";
 
 const RUNNING: &str = "SELECT name FROM replicas WHERE deadline > clock_timestamp()";
 
 const TAKE: &str = "UPDATE ownership SET holder = $1, epoch = epoch + 1, \
      deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
-     WHERE integration = $3 AND (holder = '' OR deadline <= clock_timestamp()) \
+     WHERE integration = $3 AND (holder = '' OR deadline <= clock_timestamp() \
+     OR (epoch = $4 AND (EXTRACT(EPOCH FROM deadline) * 1000000)::bigint = $5)) \
      RETURNING epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
 const LET_GO: &str = "UPDATE ownership SET holder = '', deadline = clock_timestamp() \
@@ -85,70 +88,6 @@ impl fmt::Debug for PostgresOwnership {
     }
 }
 
-/// What one look at the table found.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Picture {
-    /// Integration, holder (empty for none), and for how many milliseconds nobody has had it.
-    rows: Vec<(String, String, i64)>,
-    /// Replicas that run.
-    running: Vec<String>,
-}
-
-impl Picture {
-    fn held_by(&self, replica: &str) -> usize {
-        self.rows.iter().filter(|row| row.1 == replica).count()
-    }
-
-    fn poorest(&self) -> usize {
-        let held = self.running.iter().map(|other| self.held_by(other));
-        held.min().unwrap_or(0)
-    }
-
-    /// The organizations that this replica takes now: its share, if nobody has less, and whatever nobody has taken for a whole claim.
-    fn to_take(
-        &self,
-        replica: &str,
-        claim: Duration,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Vec<String> {
-        let replicas = self.running.len().max(1);
-        let held = self.held_by(replica);
-        let mut room = if held > self.poorest() {
-            0
-        } else {
-            self.rows.len().div_ceil(replicas).saturating_sub(held)
-        };
-        let stale = i64::try_from(claim.as_millis()).unwrap_or(i64::MAX);
-        let mut taken = Vec::new();
-        for (integration, holder, free_ms) in &self.rows {
-            if !holder.is_empty() || !wanted(integration) {
-                continue;
-            }
-            if room == 0 && *free_ms < stale {
-                continue;
-            }
-            room = room.saturating_sub(1);
-            taken.push(integration.clone());
-        }
-        taken
-    }
-
-    /// For how long nobody has had an organization; not at all where somebody has it.
-    fn free_for(&self, integration: &str) -> Duration {
-        let row = self.rows.iter().find(|row| row.0 == integration);
-        Duration::from_millis(row.map_or(0, |row| u64::try_from(row.2).unwrap_or(0)))
-    }
-
-    /// The organization that this replica gives up, where another one has two less.
-    fn to_yield(&self, replica: &str) -> Option<&str> {
-        if self.held_by(replica) < self.poorest() + 2 {
-            return None;
-        }
-        let last = self.rows.iter().rev().find(|row| row.1 == replica)?;
-        Some(&last.0)
-    }
-}
-
 impl PostgresOwnership {
     /// Claims for the organizations of this replica; nothing is taken before [`Self::run`].
     ///
@@ -180,13 +119,14 @@ impl PostgresOwnership {
         let mut every = tokio::time::interval(period);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut watched = Watched::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = every.tick() => {}
             }
             self.drop_what_ran_out();
-            match tokio::time::timeout(self.claiming.claim / 2, self.turn()).await {
+            match tokio::time::timeout(self.claiming.claim / 2, self.turn(&mut watched)).await {
                 Ok(Ok(())) => {
                     if failing {
                         tracing::info!("Claims are renewed again");
@@ -264,11 +204,12 @@ impl PostgresOwnership {
     }
 
     /// Renews what is held, then takes or gives up.
-    async fn turn(&self) -> Result<(), sqlx::Error> {
+    async fn turn(&self, watched: &mut Watched) -> Result<(), sqlx::Error> {
         let Claiming { replica, claim, .. } = &*self.claiming;
-        let millis = i64::try_from(claim.as_millis()).unwrap_or(i64::MAX);
+        let millis = millis(*claim);
         // Counted from before the server was asked: here a claim ends earlier than there.
-        let until = self.clock.since_boot() + *claim;
+        let asked_at = self.clock.since_boot();
+        let until = asked_at + *claim;
         let mut conn = self.begin().await?;
         query(SEEN)
             .bind(replica.clone())
@@ -286,7 +227,8 @@ impl PostgresOwnership {
                 Ok((row.try_get(0)?, reach))
             })
             .collect::<Result<_, sqlx::Error>>()?;
-        let picture = self.look(&mut conn).await?;
+        let mut picture = self.look(&mut conn).await?;
+        watched.look(&mut picture, *claim, asked_at);
         let looked = self.clock.since_boot();
         let wanted = |name: &str| {
             let standing = self
@@ -298,16 +240,24 @@ impl PostgresOwnership {
             })
         };
         let mut taken = BTreeMap::new();
-        for integration in picture.to_take(replica, *claim, wanted) {
-            let row = query(TAKE)
+        for row in picture.to_take(replica, *claim, wanted) {
+            let answer = query(TAKE)
                 .bind(replica.clone())
                 .bind(millis)
-                .bind(integration.clone())
+                .bind(row.integration.clone())
+                .bind(rows::int(row.stamp.epoch))
+                .bind(row.stamp.deadline_us)
                 .fetch_optional(&mut *conn)
                 .await?;
-            if let Some(row) = row {
-                let reach = reach(row.try_get(0)?, row.try_get(1)?, until);
-                taken.insert(integration, reach);
+            if let Some(answer) = answer {
+                if row.is_stuck {
+                    tracing::warn!(
+                        integration = row.integration,
+                        "Took a claim that nobody renews and that does not run out: the clock of the database was set back"
+                    );
+                }
+                let reach = reach(answer.try_get(0)?, answer.try_get(1)?, until);
+                taken.insert(row.integration, reach);
             }
         }
         end(conn).await?;
@@ -343,21 +293,37 @@ impl PostgresOwnership {
 
     async fn look(&self, conn: &mut PgConnection) -> Result<Picture, sqlx::Error> {
         let known = query(ALL).fetch_all(&mut *conn).await?;
-        let mut rows = Vec::with_capacity(known.len());
+        let mut rows: Vec<Claimed> = Vec::with_capacity(known.len());
         for row in known {
-            rows.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+            rows.push(Claimed {
+                integration: row.try_get(0)?,
+                holder: row.try_get(1)?,
+                free_ms: row.try_get(2)?,
+                stamp: Stamp {
+                    epoch: rows::uint(row.try_get(3)?),
+                    deadline_us: row.try_get(4)?,
+                },
+                is_stuck: false,
+            });
         }
         for name in &self.claiming.integrations {
-            if rows
-                .iter()
-                .all(|(known, ..): &(String, String, i64)| known != name.as_str())
-            {
-                query(KNOWN)
-                    .bind(name.to_string())
-                    .execute(&mut *conn)
-                    .await?;
-                rows.push((name.to_string(), String::new(), 0));
+            if rows.iter().any(|row| row.integration == name.as_str()) {
+                continue;
             }
+            query(KNOWN)
+                .bind(name.to_string())
+                .execute(&mut *conn)
+                .await?;
+            rows.push(Claimed {
+                integration: name.to_string(),
+                holder: String::new(),
+                free_ms: 0,
+                stamp: Stamp {
+                    epoch: 0,
+                    deadline_us: 0,
+                },
+                is_stuck: false,
+            });
         }
         let running = query_scalar(RUNNING).fetch_all(conn).await?;
         Ok(Picture { rows, running })
@@ -404,50 +370,5 @@ impl Ownership for PostgresOwnership {
                 tracing::warn!(%error, integration = %integration, "Claim was not released; it runs out by itself");
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CLAIM: Duration = Duration::from_secs(5);
-
-    fn picture(holders: &[&str], running: &[&str]) -> Picture {
-        Picture {
-            rows: holders
-                .iter()
-                .enumerate()
-                .map(|(n, holder)| (format!("i{n}"), (*holder).to_owned(), 0))
-                .collect(),
-            running: running.iter().map(|name| (*name).to_owned()).collect(),
-        }
-    }
-
-    #[test]
-    fn a_replica_takes_its_share_and_leaves_the_rest_to_the_others() {
-        let free = picture(&["", "", "", "", ""], &["a", "b"]);
-        assert_eq!(free.to_take("a", CLAIM, |_| true), ["i0", "i1", "i2"]);
-        let half = picture(&["b", "b", "", "a", ""], &["a", "b"]);
-        assert_eq!(half.to_take("a", CLAIM, |_| true), ["i2", "i4"]);
-        assert!(half.to_take("b", CLAIM, |_| true).is_empty());
-    }
-
-    #[test]
-    fn what_nobody_takes_for_a_whole_claim_is_taken_by_anybody() {
-        let mut left = picture(&["a", ""], &["a", "b"]);
-        assert!(left.to_take("a", CLAIM, |_| true).is_empty());
-        left.rows[1].2 = 5_000;
-        assert_eq!(left.to_take("a", CLAIM, |_| true), ["i1"]);
-        assert!(left.to_take("a", CLAIM, |_| false).is_empty());
-    }
-
-    #[test]
-    fn a_replica_with_two_more_than_another_gives_one_up() {
-        let uneven = picture(&["a", "a", "b", "b"], &["a", "b", "c"]);
-        assert_eq!(uneven.to_yield("a"), Some("i1"));
-        assert_eq!(uneven.to_yield("c"), None);
-        let even = picture(&["a", "a", "b"], &["a", "b"]);
-        assert_eq!(even.to_yield("a"), None);
     }
 }

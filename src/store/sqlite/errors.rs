@@ -26,6 +26,11 @@ fn primary(error: &sqlx::Error) -> Option<i32> {
     code(error).map(|code| code & 0xff)
 }
 
+/// Whether a transaction was taken back for the sake of another one. Here there is only one that writes.
+pub(super) fn is_conflict(_error: &sqlx::Error) -> bool {
+    false
+}
+
 /// Whether the error says that what is stored cannot be read.
 pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
     matches!(primary(error), Some(SQLITE_CORRUPT | SQLITE_NOTADB))

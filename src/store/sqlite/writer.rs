@@ -101,6 +101,9 @@ type Outcomes = Vec<Result<Reply>>;
 /// The same and the newest sequence, before the commit.
 type Attempted = std::result::Result<(Outcomes, u64), sqlx::Error>;
 
+/// How often a batch is tried that the database took back for the sake of somebody else's.
+const TRIES: u32 = 8;
+
 impl Writer {
     /// Runs until the ledger is closed or every handle is gone.
     pub(super) async fn run(mut self) {
@@ -176,6 +179,27 @@ impl Writer {
     }
 
     async fn transact(&mut self, works: &[Asked]) -> Outcomes {
+        let mut tries = 1;
+        loop {
+            match self.attempt(works).await {
+                Ok(outcomes) => return outcomes,
+                Err(conflict) if tries < TRIES => {
+                    tracing::debug!(error = %conflict, tries, "A transaction of the ledger is tried again");
+                    tries += 1;
+                }
+                Err(conflict) => {
+                    tracing::warn!(error = %conflict, tries, "A transaction of the ledger was given up");
+                    return all(works, conflict, errors::of_statement);
+                }
+            }
+        }
+    }
+
+    /// One try. The error is a conflict: nothing happened, and trying again may help.
+    async fn attempt(
+        &mut self,
+        works: &[Asked],
+    ) -> std::result::Result<Outcomes, Arc<sqlx::Error>> {
         if self.conn.is_none() {
             match engine::patient(self.source.anew()).await {
                 Ok(conn) => {
@@ -184,16 +208,20 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::error!(%error, "Opening the ledger anew failed");
-                    return all(works, Arc::new(error), errors::of_statement);
+                    return Ok(all(works, Arc::new(error), errors::of_statement));
                 }
             }
         }
         let Some(conn) = &mut self.conn else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let known = *self.last_sequence.borrow();
         let attempted = match engine::patient(together(conn, works, known)).await {
-            Err(error) if works.len() == 1 || errors::is_broken(&error) => Err(error),
+            Err(error)
+                if works.len() == 1 || errors::is_broken(&error) || errors::is_conflict(&error) =>
+            {
+                Err(error)
+            }
             // One of them failed: it alone must not take the others along.
             Err(_) => engine::patient(one_by_one(conn, works, known)).await,
             done => done,
@@ -201,12 +229,15 @@ impl Writer {
         let (outcomes, last) = match attempted {
             Ok(attempted) => attempted,
             Err(error) => {
-                tracing::warn!(%error, writes = works.len(), "A transaction of the ledger was rolled back");
                 let is_usable = engine::rolled_back(conn).await && !errors::is_broken(&error);
                 if !is_usable && let Some(conn) = self.conn.take() {
                     write::close(conn).await;
                 }
-                return all(works, Arc::new(error), errors::of_statement);
+                if errors::is_conflict(&error) {
+                    return Err(Arc::new(error));
+                }
+                tracing::warn!(%error, writes = works.len(), "A transaction of the ledger was rolled back");
+                return Ok(all(works, Arc::new(error), errors::of_statement));
             }
         };
         match engine::patient(engine::commit(conn, last)).await {
@@ -216,7 +247,15 @@ impl Writer {
                 self.counters
                     .writes
                     .fetch_add(works.len() as u64, Ordering::Relaxed);
-                outcomes
+                Ok(outcomes)
+            }
+            Err(error) if errors::is_conflict(&error) => {
+                if !engine::rolled_back(conn).await
+                    && let Some(conn) = self.conn.take()
+                {
+                    write::close(conn).await;
+                }
+                Err(Arc::new(error))
             }
             Err(error) => {
                 tracing::error!(%error, writes = works.len(), "A commit of the ledger failed; opening it anew");
@@ -225,7 +264,7 @@ impl Writer {
                     write::close(conn).await;
                 }
                 let error = Arc::new(error);
-                outcomes
+                Ok(outcomes
                     .into_iter()
                     .zip(works)
                     .map(|(outcome, asked)| {
@@ -233,7 +272,7 @@ impl Writer {
                             Err(errors::of_commit(asked.work.action(), Arc::clone(&error)))
                         })
                     })
-                    .collect()
+                    .collect())
             }
         }
     }
@@ -306,7 +345,9 @@ async fn one_by_one(conn: &mut Conn, works: &[Asked], known: u64) -> Attempted {
                 engine::run(conn, "RELEASE one").await?;
                 outcome
             }
-            Err(error) if errors::is_broken(&error) => return Err(error),
+            Err(error) if errors::is_broken(&error) || errors::is_conflict(&error) => {
+                return Err(error);
+            }
             Err(error) => {
                 let action = asked.work.action();
                 tracing::warn!(%error, action, "A write to the ledger was rolled back");

@@ -4,8 +4,8 @@
  * It counts *points* (before and after each fsync, at the first and at a later write of every group of writes to the
  * ledger's files, around every connect, send and first answer of the upstream's sockets) and kills the process with
  * SIGKILL at the point whose number or name it was given. It makes fsync slow or fail, fills the disk, stops epoll_wait for
- * good, makes connections deaf, loses name resolution, and moves the wall clock. Without LATCHKEY_SHIM it does
- * nothing. The layout of the file stands in faults.py too.
+ * good, makes connections deaf, loses name resolution, and moves the wall clock. Under PostgreSQL the files of its tables
+ * take the place of the ledger's. Without LATCHKEY_SHIM it does nothing. The layout of the file stands in faults.py too.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -103,6 +103,7 @@ static enum kind kind_of_path(const char *path) {
     const char *name = slash ? slash + 1 : path;
     if (strstr(name, "witness")) return WITNESS;
     if (strstr(name, "api-key")) return KEY;
+    if (strstr(path, "/data/base/")) return DATABASE; /* of PostgreSQL; its log lies elsewhere */
     if (strncmp(name, "ledger.db", 9) != 0) return OTHER;
     name += 9;
     if (*name == 0) return DATABASE;
@@ -365,6 +366,22 @@ int clock_gettime(clockid_t which, struct timespec *time) {
         time->tv_nsec = moved % 1000000000;
         if (time->tv_nsec < 0) {
             time->tv_nsec += 1000000000;
+            time->tv_sec -= 1;
+        }
+    }
+    return done;
+}
+
+/* What PostgreSQL asks for the time. */
+int gettimeofday(struct timeval *restrict time, void *restrict zone) {
+    REAL(gettimeofday);
+    int done = real(time, zone);
+    if (done == 0 && shared) {
+        int64_t moved = __atomic_load_n(&shared->wall_ns, __ATOMIC_RELAXED) / 1000 + time->tv_usec;
+        time->tv_sec += moved / 1000000;
+        time->tv_usec = moved % 1000000;
+        if (time->tv_usec < 0) {
+            time->tv_usec += 1000000;
             time->tv_sec -= 1;
         }
     }

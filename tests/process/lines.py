@@ -1,0 +1,107 @@
+"""A line between a replica and something it talks to: it can be cut in one direction, slowed, or led elsewhere."""
+
+import socket
+import threading
+import time
+
+UP, DOWN = "up", "down"
+# How a request begins that changes something. Each is written at once, so a piece begins with it.
+CHANGES = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ")
+
+
+class Line:
+    """Forwards connections from a port of its own to `target`, written `host:port`.
+
+    What is sent into a direction that is cut is kept and arrives once it is open again, as packets do that were held
+    up on their way; nobody is told meanwhile.
+    """
+
+    def __init__(self, target):
+        self.target = target
+        self.pause = 0.0
+        self._open = {UP: threading.Event(), DOWN: threading.Event()}
+        self._began = []
+        self._sockets = set()
+        self._lock = threading.Lock()
+        self.heal()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self):
+        return "{}:{}".format(*self._listener.getsockname())
+
+    def cut(self, *ways):
+        """Nothing goes this way any more: up, towards the target, or down."""
+        for way in ways:
+            self._open[way].clear()
+
+    def heal(self):
+        for way in self._open.values():
+            way.set()
+
+    def lead_to(self, target):
+        """New connections go elsewhere, and those that stand end."""
+        self.target = target
+        self.hang_up()
+
+    def hang_up(self):
+        with self._lock:
+            standing, self._sockets = self._sockets, set()
+        for each in standing:
+            _end(each)
+
+    @property
+    def changes(self):
+        """When each changing request was sent into it, and its first words."""
+        return list(self._began)
+
+    def close(self):
+        self._listener.close()
+        self.heal()
+        self.hang_up()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            host, _, port = self.target.rpartition(":")
+            try:
+                far = socket.create_connection((host, int(port)), timeout=10)
+            except OSError:
+                _end(near)
+                continue
+            for each in (near, far):
+                each.settimeout(None)
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._sockets |= {near, far}
+            for ends in ((near, far, UP), (far, near, DOWN)):
+                threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source, sink, way):
+        try:
+            while piece := source.recv(65536):
+                if way == UP and piece.startswith(CHANGES):
+                    self._began.append((time.monotonic(), piece.split(b" HTTP")[0].decode()))
+                self._open[way].wait()
+                if self.pause:
+                    time.sleep(self.pause)
+                sink.sendall(piece)
+        except OSError:
+            pass
+        self._open[way].wait()
+        with self._lock:
+            self._sockets -= {source, sink}
+        _end(source)
+        _end(sink)
+
+
+def _end(one):
+    try:
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    one.close()

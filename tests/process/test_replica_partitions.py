@@ -1,0 +1,166 @@
+"""A replica that is stopped or cut off changes nothing any more, and another one goes on: counted on its own line to the cloud."""
+
+import random
+import time
+
+import pytest
+from harness import eventually, never
+
+from .cluster import EAGER, gone
+from .lines import DOWN, UP
+
+# Shorter than the default, so that there is time for more trials; renewed ten times in its life all the same.
+CLAIM = 3.0
+QUICK = {"ledger": {"claim": "3s"}, "upstream": {"mutation_budget": "1500ms"}, "limits": EAGER}
+# What this test needs to notice a change of hands.
+LOOK = 0.5
+
+
+def began(pair, replica, since):
+    """The changing requests that a replica sent after this moment."""
+    return [words for at, words in pair.ways[replica].changes if at > since]
+
+
+def loaded(pair, owner, chance):
+    """Members whose access ends around the moment at which the owner is lost."""
+    people = [pair.cloud.person() for _ in range(chance.randint(4, 10))]
+    for number, person in enumerate(people):
+        pair.grant(owner, person, seconds=1 + number % 3, wait="ACCEPTED")
+    eventually(lambda: all(pair.cloud.adds(person) for person in people))
+    return people
+
+
+def lost(pair, owner, chance, how):
+    """Loses the owner in the middle of its work. Answers who took over, when, and whose access ended meanwhile."""
+    people = loaded(pair, owner, chance)
+    time.sleep(chance.uniform(0, 1.5))
+    (other,) = pair.others(owner)
+    lost_at = time.monotonic()
+    how()
+    eventually(lambda: pair.is_owner(other), seconds=3 * CLAIM)
+    taken_at = time.monotonic()
+    took = taken_at - lost_at
+    assert took <= 1.5 * CLAIM + LOOK, f"take-over took {took:.1f} s"
+    return other, taken_at, people, took
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_owner_cut_off_from_the_database_in_one_direction_sends_nothing_once_another_works(cluster, seed):
+    pair = cluster(2, lines=True, **QUICK)
+    chance = random.Random(seed)
+    took = []
+    for trial in range(3):
+        owner = pair.owner()
+        ways = ([UP], [DOWN], [UP, DOWN])[(seed + trial) % 3]
+        other, taken_at, people, time_ = lost(pair, owner, chance, lambda: pair.lines[owner].cut(*ways))
+        took.append(time_)
+        # The cloud is within reach all the time.
+        assert pair.cloud.get("/api/v1/organizations")
+        eventually(lambda: gone(pair.cloud, people), seconds=15)
+        assert not began(pair, owner, taken_at), "sent while another works"
+        # What it sent towards the database arrives now, late, and what it was told.
+        pair.lines[owner].heal()
+        never(lambda: began(pair, owner, taken_at), seconds=1)
+        assert pair.is_owner(other)
+        eventually(owner.is_ready, seconds=15)
+        assert all(len(pair.cloud.removes(person)) <= 2 for person in people)
+    print(f"seed {seed}: take-over after {max(took):.2f} s at most, nothing sent after it")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_owner_that_was_stopped_in_the_middle_of_its_work_sends_nothing_when_it_wakes(cluster, seed):
+    pair = cluster(2, lines=True, **QUICK)
+    chance = random.Random(100 + seed)
+    took = []
+    for _ in range(3):
+        owner = pair.owner()
+        other, _, people, time_ = lost(pair, owner, chance, lambda: pair.pause(owner))
+        took.append(time_)
+        eventually(lambda: gone(pair.cloud, people), seconds=15)
+        woken_at = time.monotonic()
+        pair.resume(owner)
+        never(lambda: began(pair, owner, woken_at), seconds=1.5)
+        assert pair.is_owner(other)
+        eventually(owner.is_ready, seconds=15)
+    print(f"seed {seed}: take-over after {max(took):.2f} s at most, nothing sent by whoever woke")
+
+
+def test_a_database_that_answers_after_seconds_lets_claims_run_out_and_nothing_is_sent_without_one(cluster):
+    pair = cluster(2, lines=True, **QUICK)
+    owner = pair.owner()
+    people = [pair.cloud.person() for _ in range(6)]
+    for person in people:
+        pair.grant(owner, person, seconds=5)
+    slow_at = time.monotonic()
+    for line in pair.lines.values():
+        line.pause = 5.0
+    eventually(lambda: pair.claim() is None, seconds=3 * CLAIM)
+    without = time.monotonic()
+    never(lambda: any(began(pair, replica, without) for replica in pair.replicas), seconds=5)
+    assert any(pair.cloud.held(person) for person in people)
+    for line in pair.lines.values():
+        line.pause = 0.0
+    eventually(lambda: gone(pair.cloud, people), seconds=30)
+    print(f"slow for {time.monotonic() - slow_at:.1f} s")
+    assert all(len(pair.cloud.removes(person)) == 1 for person in people), "each was removed once"
+    for replica in pair.replicas:
+        eventually(replica.is_ready, seconds=30)
+
+
+def test_a_claim_that_changes_hands_again_and_again_removes_everything_and_no_more_than_twice(cluster):
+    pair = cluster(2, lines=True, **QUICK)
+    chance = random.Random(7)
+    people = [pair.cloud.person() for _ in range(60)]
+    grants = [pair.grant(pair.replicas[n % 2], person, 3600, wait="ACCEPTED") for n, person in enumerate(people)]
+    eventually(lambda: all(pair.cloud.held(person) for person in people), seconds=60)
+    pair.cloud.faults(("role_assignments.remove", {"type": "delay", "ms": 200}))
+    for grant in grants:
+        pair.clients[pair.replicas[1]].revoke(grant)
+    hands = 0
+    end = time.monotonic() + 20
+    while not gone(pair.cloud, people):
+        assert time.monotonic() < end
+        # As if the other one had taken it: until its next look the one who had it believes that it still has.
+        holder, _ = eventually(pair.claim, seconds=15)
+        other = next(pair.name(replica) for replica in pair.replicas if pair.name(replica) != holder)
+        pair.postgres.ask(
+            pair.database,
+            f"UPDATE ownership SET holder = '{other}', epoch = epoch + 1, "
+            f"deadline = clock_timestamp() + interval '1 second' WHERE holder = '{holder}'",
+        )
+        hands += 1
+        time.sleep(chance.uniform(0.2, 1.5))
+    for grant in grants:
+        pair.clients[pair.replicas[0]].wait_for(grant, "ENDED")
+    twice = [person for person in people if len(pair.cloud.removes(person)) > 1]
+    print(f"{hands} times another holder, {len(twice)} of {len(people)} removals sent more than once")
+    calls = pair.cloud.calls(kind="role_assignments.remove")
+    assert len(calls) <= len(people) + hands * 12, "at most what was under way at each change of hands"
+    assert not [call for call in pair.cloud.calls() if call.get("status") == 429]
+    ended = pair.postgres.ask(pair.database, "SELECT state, count(*) FROM grants GROUP BY state")
+    assert ended == [["ended", str(len(people))]]
+
+
+def test_sessions_that_the_server_ends_all_the_time_delay_removals_and_lose_none(cluster):
+    pair = cluster(2, **{**QUICK, "limits": EAGER})
+    people = [pair.cloud.person() for _ in range(30)]
+    grants = [pair.grant(pair.replicas[0], person, 3600, wait="ACCEPTED") for person in people]
+    eventually(lambda: all(pair.cloud.held(person) for person in people), seconds=60)
+    for grant in grants:
+        pair.clients[pair.replicas[0]].revoke(grant)
+    end_all = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        f"WHERE datname = '{pair.database}' AND pid <> pg_backend_pid()"
+    )
+    ended = 0
+    for _ in range(12):
+        [[count]] = pair.postgres.ask("postgres", end_all)
+        ended += int(count)
+        time.sleep(0.3)
+    assert ended > 24, "sessions were there to be ended, again and again"
+    eventually(lambda: gone(pair.cloud, people), seconds=30)
+    for grant in grants:
+        pair.clients[pair.replicas[1]].wait_for(grant, "ENDED")
+    for replica in pair.replicas:
+        eventually(replica.is_ready, seconds=30)
+    assert all(len(pair.cloud.removes(person)) <= 2 for person in people)

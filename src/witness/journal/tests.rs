@@ -46,7 +46,7 @@ async fn filled(place: &Path) -> Vec<Entry> {
     for user in 1..=3 {
         assert_eq!(
             journal.intend(removal(user)).await.expect("noted"),
-            user.into()
+            u64::from(user)
         );
     }
     journal.ended(1, ending(Answer::Done)).await.expect("noted");

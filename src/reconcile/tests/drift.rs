@@ -363,14 +363,13 @@ fn what_was_taken_away_for_good_is_closed_as_no_longer_wanted() {
     bench.run(300);
     assert_eq!(bench.cause(id), EndCause::Superseded);
     let events = bench.events();
-    let outcomes: Vec<_> = events
-        .iter()
-        .filter_map(|event| match event {
-            EventKind::DriftEnded { kind, outcome, .. } if kind == "missing" => {
-                Some(outcome.clone())
-            }
-            _ => None,
-        })
-        .collect();
+    let mut outcomes = Vec::new();
+    for event in &events {
+        if let EventKind::DriftEnded { kind, outcome, .. } = event
+            && kind == "missing"
+        {
+            outcomes.push(outcome.as_str());
+        }
+    }
     assert_eq!(outcomes, ["no longer wanted"]);
 }

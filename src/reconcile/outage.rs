@@ -30,6 +30,9 @@ const SKEW: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 /// How often one assignment is tried without the ledger.
 const TRIES: usize = 3;
 
+/// Writes that are remembered before old ones are forgotten.
+const WRITES: usize = 4_096;
+
 /// No read of the ledger takes longer.
 const LONGEST_READ: Duration = Duration::from_secs(60);
 
@@ -72,6 +75,12 @@ impl State {
     }
 
     fn begin(&mut self, key: &MemberKey, since_boot: Duration) -> u64 {
+        if self.written.len() > WRITES {
+            // Whatever was being read then has been read.
+            for writes in [&mut self.written, &mut self.decided] {
+                writes.retain(|_, (_, at)| *at + LONGEST_READ > since_boot);
+            }
+        }
         self.turn += 1;
         self.known.remove(key);
         self.written.insert(key.clone(), (self.turn, since_boot));
@@ -136,12 +145,6 @@ impl Outage {
             state.known.clear();
             state.under_way.clear();
             state.epoch = reach.epoch;
-        }
-        let State {
-            written, decided, ..
-        } = &mut *state;
-        for writes in [written, decided] {
-            writes.retain(|_, (_, at)| *at + LONGEST_READ > since_boot);
         }
         let left = reach.until.saturating_sub(since_boot);
         Some(Reading {

@@ -314,8 +314,7 @@ fn another_replica_that_takes_over_doubts_what_was_due_before() {
         replica.away(false);
         let first = replica.another();
         replica.bench.run(300);
-        let held = replica.bench.holds("ada", &viewer("a"));
-        assert!(replica.bench.is_active(new) && held, "{lands:?}");
+        assert!(replica.bench.is_active(new), "{lands:?}");
         // The first one comes back, and tells; it owns nothing any more.
         replica.notes = first;
         let (_, outage) = share(&mut replica.bench, &replica.notes);
@@ -406,6 +405,6 @@ fn half_an_hour_without_the_ledger_those_known_are_on_time_and_the_rest_soon_aft
     assert_eq!(by_memory, 4);
     replica.bench.run(60);
     for (name, _) in &grants {
-        replica.bench.assert_clean(&[name]);
+        replica.bench.assert_clean(&[name.as_str()]);
     }
 }

@@ -54,11 +54,11 @@ def storm(cluster, replica, amid=None):
     grants = given(cluster)
     assert len(grants) == COUNT
     watch = Watch(cluster.cloud)
-    # All at once, as when a deployment is given up.
+    # All at once.
     revoking = cluster.protocol.RevokeAccessRequest(
         request_id=f"storm-{uuid.uuid4()}",
-        target=cluster.protocol.deployment(cluster.deployment),
-        reason="the deployment is given up",
+        everything=True,
+        reason="a storm",
     )
     with ThreadPoolExecutor(1) as beside:
         revoked = beside.submit(cluster.clients[replica].access.RevokeAccess, revoking, timeout=120)

@@ -105,8 +105,7 @@ impl Standing {
 
     /// For the adapter: the claim stands until `until` since boot. A later epoch is another claim.
     pub fn hold(&self, epoch: u64, until: Duration) {
-        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX - 1);
-        self.until_ms.store(until, Ordering::SeqCst);
+        self.stand_until(until);
         self.epoch.store(epoch, Ordering::SeqCst);
         self.tenure.send_if_modified(|tenure| {
             let is_new = *tenure == Tenure::Not;
@@ -121,6 +120,23 @@ impl Standing {
     pub fn hold_to(&self, reach: Reach) {
         self.lock().0 = Some(reach);
         self.hold(reach.epoch, reach.until);
+    }
+
+    /// For the adapter: the claim was renewed, and stands as far as this. Nothing comes of it where the claim was lost or
+    /// let go meanwhile: whoever has it next does not know of this renewal.
+    pub fn renew_to(&self, reach: Reach) {
+        self.tenure.send_if_modified(|tenure| {
+            if *tenure != Tenure::Not && reach.epoch == self.epoch() {
+                self.lock().0 = Some(reach);
+                self.stand_until(reach.until);
+            }
+            false
+        });
+    }
+
+    fn stand_until(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX - 1);
+        self.until_ms.store(until, Ordering::SeqCst);
     }
 
     /// For the adapter: when the claim of whoever had it before ended, or will have ended at the latest.
@@ -158,9 +174,9 @@ impl Standing {
 
     /// For the adapter: the claim is over. Its epoch is kept, so that what still runs is refused under its own.
     pub fn lose(&self) {
-        self.lock().0 = None;
-        self.until_ms.store(0, Ordering::SeqCst);
         self.tenure.send_if_modified(|tenure| {
+            self.lock().0 = None;
+            self.until_ms.store(0, Ordering::SeqCst);
             let was_held = *tenure != Tenure::Not;
             *tenure = Tenure::Not;
             was_held
@@ -217,6 +233,26 @@ mod tests {
         standing.lose();
         standing.ask_back();
         assert_eq!(*tenure.borrow(), Tenure::Not);
+    }
+
+    #[test]
+    fn a_renewal_that_comes_after_the_claim_was_lost_brings_nothing_back() {
+        let standing = Standing::none();
+        let reach = |epoch, seconds| Reach {
+            epoch,
+            until: Duration::from_secs(seconds),
+            deadline: Timestamp::default(),
+        };
+        standing.hold_to(reach(1, 5));
+        standing.renew_to(reach(1, 6));
+        assert!(standing.covers(Duration::from_secs(5), Duration::ZERO));
+        standing.renew_to(reach(2, 9));
+        assert_eq!(standing.reach(), Some(reach(1, 6)), "of another claim");
+        standing.lose();
+        standing.renew_to(reach(1, 7));
+        assert!(!standing.covers(Duration::from_secs(5), Duration::ZERO));
+        assert_eq!(standing.reach(), None);
+        assert_eq!(*standing.tenure().borrow(), Tenure::Not);
     }
 
     #[test]

@@ -161,3 +161,49 @@ async fn a_claim_that_is_let_go_passes_on_at_once() {
     }
     served.close().await;
 }
+
+#[tokio::test]
+async fn a_claim_of_which_the_answer_was_lost_runs_out_and_is_taken_anew() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let first = Replica::start(&database, "first");
+    first.owns().await;
+    let epoch = first.standing.epoch();
+    // As a claim that the server wrote down without this replica hearing of it.
+    database
+        .run("UPDATE ownership SET epoch = epoch + 1, deadline = clock_timestamp() + INTERVAL '2 seconds'")
+        .await;
+    let unheard = Instant::now();
+    let mut tenure = first.standing.tenure();
+    timeout(CLAIM, tenure.wait_for(|now| *now == Tenure::Not))
+        .await
+        .expect("in time")
+        .expect("open");
+    first.owns().await;
+    assert_eq!(first.standing.epoch(), epoch + 2);
+    assert!(unheard.elapsed() < CLAIM * 3 / 2 + Duration::from_secs(1));
+    first.stop.cancel();
+    served.close().await;
+}
+
+#[tokio::test]
+async fn an_earlier_claim_that_is_let_go_late_takes_nothing_from_a_later_one() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let mut earlier = Replica::start(&database, "one");
+    earlier.owns().await;
+    earlier.freeze().await;
+    // Under the same name, as the same process would.
+    let later = Replica::start(&database, "one");
+    later.owns().await;
+    let epoch = later.standing.epoch();
+    earlier.ownership.release(&integration("main")).await;
+    database
+        .run(&format!(
+            "DO $$ BEGIN ASSERT EXISTS (SELECT FROM ownership WHERE holder = 'one' AND epoch = {epoch}); END $$"
+        ))
+        .await;
+    assert!(later.covers(), "it still has it");
+    later.stop.cancel();
+    served.close().await;
+}

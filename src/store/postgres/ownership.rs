@@ -1,7 +1,8 @@
 //! Claims on organizations, in the database that all replicas share.
 //!
 //! Owns taking, renewing and spreading them. Deadlines are compared by the server's clock alone; this process counts
-//! from before it asked, so it stops before the server lets anybody else begin. Never takes what still runs here.
+//! from before it asked, so it stops before the server lets anybody else begin. Never takes what still runs here, and
+//! never renews what nobody here works under.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,8 +36,11 @@ const SEEN: &str = "INSERT INTO replicas (name, deadline) VALUES ($1, clock_time
 const KNOWN: &str = "INSERT INTO ownership (integration, holder, epoch, deadline) \
      VALUES ($1, '', 0, clock_timestamp()) ON CONFLICT (integration) DO NOTHING";
 
+/// Only the very claims that are held here: one of which the answer was lost, or that ran out here before the server's
+/// last word came, has to run out there as well. Renewed under this name, nobody would ever work under it.
 const RENEW: &str = "UPDATE ownership SET deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
      WHERE holder = $1 AND deadline > clock_timestamp() \
+     AND (integration, epoch) IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])) \
      RETURNING integration, epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
 /// Every row: whose it is while it stands, for how long nobody has had it, its epoch and its deadline.
@@ -53,7 +57,7 @@ const TAKE: &str = "UPDATE ownership SET holder = $1, epoch = epoch + 1, \
      RETURNING epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
 const LET_GO: &str = "UPDATE ownership SET holder = '', deadline = clock_timestamp() \
-     WHERE integration = $1 AND holder = $2";
+     WHERE integration = $1 AND holder = $2 AND epoch = $3";
 
 const GONE: &str =
     "DELETE FROM replicas WHERE name = $1 OR deadline < clock_timestamp() - INTERVAL '1 day'";
@@ -196,6 +200,15 @@ impl PostgresOwnership {
         }
     }
 
+    /// The claims that are held, and their epochs.
+    fn held(&self) -> (Vec<String>, Vec<i64>) {
+        self.standings
+            .iter()
+            .filter(|(_, standing)| *standing.tenure().borrow() != Tenure::Not)
+            .map(|(name, standing)| (name.to_string(), rows::int(standing.epoch())))
+            .unzip()
+    }
+
     async fn begin(&self) -> Result<Reader, sqlx::Error> {
         let mut conn = self.connector.reader(&self.pool, false).await?;
         conn.framed();
@@ -216,9 +229,12 @@ impl PostgresOwnership {
             .bind(millis)
             .execute(&mut *conn)
             .await?;
+        let (names, epochs) = self.held();
         let renewed: BTreeMap<String, Reach> = query(RENEW)
             .bind(replica.clone())
             .bind(millis)
+            .bind(names)
+            .bind(epochs)
             .fetch_all(&mut *conn)
             .await?
             .iter()
@@ -269,9 +285,7 @@ impl PostgresOwnership {
                     standing.follows(looked.saturating_sub(picture.free_for(name.as_str())));
                     standing.hold_to(*reach);
                 }
-                (Some(reach), None) if held && reach.epoch == standing.epoch() => {
-                    standing.hold_to(*reach);
-                }
+                (Some(reach), None) if held => standing.renew_to(*reach),
                 (_, None) if held => {
                     tracing::warn!(integration = %name, epoch = standing.epoch(), "Claim was taken over");
                     standing.lose();
@@ -354,12 +368,14 @@ impl Ownership for PostgresOwnership {
 
     async fn release(&self, integration: &IntegrationName) {
         let standing = self.standing(integration);
+        let epoch = rows::int(standing.epoch());
         standing.lose();
         let release = async {
             let mut conn = self.begin().await?;
             query(LET_GO)
                 .bind(integration.to_string())
                 .bind(self.claiming.replica.clone())
+                .bind(epoch)
                 .execute(&mut *conn)
                 .await?;
             end(conn).await

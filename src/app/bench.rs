@@ -3,14 +3,17 @@
 //! Owns building them from domain values and the adapters. Never part of serving: the product runs with
 //! [`Baseline::default`], which changes nothing.
 
+mod ground;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 
+pub use self::ground::{Ground, Place, make_overdue};
 use super::adapters;
-use crate::config::Config;
+use crate::config::{Config, LedgerKind};
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Assignment, Target};
 use crate::domain::event::{AuditEvent, EventKind};
@@ -26,8 +29,8 @@ use crate::ports::ledger::{Accept, MemberCommit, RequestRecord};
 use crate::ports::provider::Outcome;
 use crate::ports::{AccessProvider, Clock, Ledger};
 use crate::runtime::SystemClock;
+use crate::store::postgres;
 use crate::store::sqlite::{Filled, bench_bare_commits, bench_fill, bench_first_page};
-use crate::store::{SqliteLedger, SqliteOptions};
 
 /// The role of every grant that the bench makes.
 pub const ROLE: &str = "deployment-viewer";
@@ -174,58 +177,6 @@ pub async fn fill(path: &Path, fill: &Fill) -> anyhow::Result<u64> {
     }
 }
 
-/// Makes the grants of some members of a ledger that nobody has open end at an instant that has passed.
-///
-/// # Errors
-/// When the ledger cannot be opened or written.
-pub async fn make_overdue(
-    path: &Path,
-    integration: &IntegrationName,
-    users: &[UserId],
-    ended_at: Timestamp,
-) -> anyhow::Result<()> {
-    let (ledger, writer) = SqliteLedger::open(path, SqliteOptions::default())
-        .await
-        .context("opening the ledger")?;
-    let change = async {
-        for user in users {
-            let key = MemberKey {
-                integration: integration.clone(),
-                subject: Subject::Member(user.clone()),
-            };
-            let mut record = ledger.member(&key).await?;
-            for grant in &mut record.grants {
-                if let GrantState::Active { expires_at, .. } = &mut grant.state {
-                    *expires_at = ended_at;
-                    grant.version += 1;
-                }
-            }
-            for owned in &mut record.owned {
-                owned.must_end_by = Some(ended_at);
-            }
-            record.due = record.due.map(|due| Due {
-                at: ended_at,
-                ..due
-            });
-            ledger
-                .commit(MemberCommit {
-                    record,
-                    audit: Vec::new(),
-                    request: None,
-                })
-                .await?;
-        }
-        anyhow::Ok(())
-    };
-    let changed = async {
-        let changed = change.await;
-        ledger.close().await;
-        changed
-    };
-    let (changed, ()) = tokio::join!(changed, writer);
-    changed
-}
-
 /// The least that a start must do before the first removal is on the wire: read the key, set up the client, read the
 /// first page of what is due, send one DELETE.
 ///
@@ -241,9 +192,19 @@ pub async fn bare_start(config: &Config) -> anyhow::Result<()> {
         None,
     )?;
     elastic.load_key().await.context("reading the key")?;
-    let page = bench_first_page(&config.ledger.path, &section.name, clock.now(), FIRST_PAGE)
-        .await
-        .context("reading the first page")?;
+    let (now, ledger) = (clock.now(), &config.ledger);
+    let page = match ledger.kind {
+        LedgerKind::Sqlite => bench_first_page(&ledger.path, &section.name, now, FIRST_PAGE)
+            .await
+            .context("reading the first page")?,
+        LedgerKind::Postgres => {
+            let options = adapters::postgres_options(ledger);
+            postgres::bench_first_page(&options, &section.name, now, FIRST_PAGE)
+                .await
+                .context("reading the first page")?
+        }
+        LedgerKind::Memory => anyhow::bail!("nothing is due in a ledger in memory"),
+    };
     let first = page.first().context("something is due")?;
     let Subject::Member(user) = &first.key.subject else {
         anyhow::bail!("the first that is due is a member");

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{postgres, sqlite};
 
-/// Rows that are read at a time.
+/// Rows that are read and written at a time; with the values of each of them a text stays within what SQLite binds.
 const PAGE: i64 = 500;
 
 /// Where a ledger is.
@@ -225,7 +225,7 @@ pub(crate) trait End: Send {
         after: Option<&[Cell]>,
         limit: i64,
     ) -> Result<Vec<Vec<Cell>>, sqlx::Error>;
-    /// Writes rows.
+    /// Writes rows, at least one.
     async fn put(&mut self, table: &Table, rows: Vec<Vec<Cell>>) -> Result<(), sqlx::Error>;
     /// Makes it durable.
     async fn commit(&mut self) -> Result<(), sqlx::Error>;

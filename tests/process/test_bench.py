@@ -39,3 +39,22 @@ def test_a_filled_ledger_holds_what_was_asked_for(latchkey_bin, tmp_path):
     filled = run(latchkey_bin, "bench", "fill", "--ledger", ledger, "--members", "30", "--each", "4", "--overdue", "3")
     assert filled.returncode == 0, filled.stderr
     assert json.loads(filled.stdout) == {"grants": 120}
+
+
+def test_a_large_ledger_in_postgres_lies_in_databases_of_the_bench(latchkey_bin, tmp_path, postgres):
+    def databases():
+        return postgres.ask("postgres", "SELECT datname FROM pg_database ORDER BY datname")
+
+    before = databases()
+    url = f"postgres://latchkey@{postgres.server}/postgres"
+    args = ["bench", "--quick", "--directory", tmp_path, "--postgres", url, "--output", "json"]
+    done = run(latchkey_bin, *args, "--only", "memory,restart", seconds=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = json.loads(done.stdout)["measurements"]
+    assert list(dict.fromkeys(line["section"] for line in lines)) == ["memory", "restart"]
+    assert all(line["pairs"] and all(math.isfinite(number) for number in line["pairs"]) for line in lines), lines
+    assert "400 grants" in lines[0]["sides"] and "a database of" in lines[0]["sides"], lines[0]
+    assert databases() == before, "the bench drops what it made, and nothing else"
+    assert list(tmp_path.iterdir()) == [], "the bench cleans up behind itself"
+    refused = run(latchkey_bin, *args, "--only", "accept", seconds=60)
+    assert refused.returncode != 0 and "section accept knows no --postgres" in refused.stderr, refused.stderr

@@ -1,6 +1,6 @@
 //! Sections 3 to 5: a ledger of a million grants: how it starts, what it holds in memory, what it does when idle.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use super::report::{Goal, Line, Unit, median, ratios};
 use super::stage::{PATIENCE, Process, Server, Stage, connector, integration, until};
 use super::{Plan, Section};
 use crate::api::pb;
-use crate::app::bench::{Fill, fill, make_overdue};
+use crate::app::bench::{Fill, Ground, Place, make_overdue};
 
 /// Grants of each member.
 const EACH: usize = 20;
@@ -29,22 +29,37 @@ const OFTEN: &str = "sweeps:\n  drift: \"*/5 * * * * *\"\n";
 const CHURN: usize = 4;
 
 /// An organization and a full ledger of it.
-struct Large {
+struct Large<'a> {
     stage: Stage,
-    ledger: PathBuf,
+    ground: &'a Ground,
+    ledger: Place,
     grants: usize,
 }
 
+/// `postgres` is the address of a server, where ledgers are to be databases.
 pub(super) async fn measure(
     plan: &Plan,
     directory: &Path,
+    postgres: Option<&str>,
+    wanted: &dyn Fn(Section) -> bool,
+    show: &mut (dyn FnMut(Section, Vec<Line>) -> anyhow::Result<()> + Send),
+) -> anyhow::Result<()> {
+    let ground = Ground::new(directory, postgres);
+    let measured = Box::pin(sections(plan, directory, &ground, wanted, show)).await;
+    let cleared = ground.clear().await.context("dropping databases");
+    measured.and(cleared)
+}
+
+async fn sections(
+    plan: &Plan,
+    directory: &Path,
+    ground: &Ground,
     wanted: &dyn Fn(Section) -> bool,
     show: &mut (dyn FnMut(Section, Vec<Line>) -> anyhow::Result<()> + Send),
 ) -> anyhow::Result<()> {
     let members = (plan.grants / EACH).max(CHURN + 1);
     let unlimited = ["rate_limit=0"];
     let stage = Stage::new(directory, members, EACH, true, &unlimited).await?;
-    let ledger = stage.ledger()?;
     let end = stage.now() + TimeDelta::hours(10);
     let whole = Fill {
         integration: integration(),
@@ -57,11 +72,12 @@ pub(super) async fn measure(
             .collect(),
     };
     let started = Instant::now();
-    let grants = usize::try_from(fill(&ledger, &whole).await?).unwrap_or(usize::MAX);
-    let size = std::fs::metadata(&ledger).map_or(0, |file| file.len()) >> 20;
+    let (ledger, grants, bytes) = ground.filled(&whole).await?;
+    let grants = usize::try_from(grants).unwrap_or(usize::MAX);
     let took = started.elapsed();
     let large = Large {
         stage,
+        ground,
         ledger,
         grants,
     };
@@ -71,7 +87,14 @@ pub(super) async fn measure(
             unit: Unit::Count,
             pairs: vec![(number(grants) / took.as_secs_f64()).round()],
             goal: Goal::Shown,
-            sides: format!("{grants} grants in {took:.1?}, a file of {size} MiB"),
+            sides: format!(
+                "{grants} grants in {took:.1?}, a {} of {} MiB",
+                match &large.ledger {
+                    Place::File(_) => "file",
+                    Place::Database { .. } => "database",
+                },
+                bytes >> 20
+            ),
         }];
         lines.extend(memory(plan, directory, &large).await?);
         show(Section::Memory, lines)?;
@@ -80,7 +103,7 @@ pub(super) async fn measure(
         show(Section::Idle, idle(plan, &large).await?)?;
     }
     if wanted(Section::Restart) {
-        show(Section::Restart, restart(plan, &large).await?)?;
+        show(Section::Restart, Box::pin(restart(plan, &large)).await?)?;
     }
     large.stage.close().await;
     Ok(())
@@ -88,15 +111,15 @@ pub(super) async fn measure(
 
 /// What a million grants add to the memory of a connector of the same organization, after some came and went and with
 /// everybody compared with upstream again and again.
-async fn memory(plan: &Plan, directory: &Path, large: &Large) -> anyhow::Result<Vec<Line>> {
+async fn memory(plan: &Plan, directory: &Path, large: &Large<'_>) -> anyhow::Result<Vec<Line>> {
     let rounds = plan.rounds.min(3);
     let stage = &large.stage;
     let (mut full, mut none, mut few) = (Vec::new(), Vec::new(), Vec::new());
     let small = Stage::new(directory, CHURN + 1, EACH, true, &["rate_limit=0"]).await?;
     for _ in 0..rounds {
         full.push(churned(stage, &large.ledger, plan).await?);
-        none.push(churned(stage, &stage.ledger()?, plan).await?);
-        few.push(churned(&small, &small.ledger()?, plan).await?);
+        none.push(churned(stage, &large.ground.empty().await?, plan).await?);
+        few.push(churned(&small, &large.ground.empty().await?, plan).await?);
     }
     small.close().await;
     let of = |all: &[Churned], what: fn(&Churned) -> f64| all.iter().map(what).collect::<Vec<_>>();
@@ -166,8 +189,8 @@ struct Churned {
 
 /// A connector's memory after grants of some members came and went, some stayed, and everybody was compared with
 /// upstream a few times.
-async fn churned(stage: &Stage, ledger: &Path, plan: &Plan) -> anyhow::Result<Churned> {
-    let server = Server::connector(&stage.configure(ledger, OFTEN)?, &[]).await?;
+async fn churned(stage: &Stage, ledger: &Place, plan: &Plan) -> anyhow::Result<Churned> {
+    let server = Server::connector(&stage.configure_for(ledger, OFTEN)?, &[]).await?;
     let channel = server.channel().await?;
     // A role that nobody holds: it is added and taken away again.
     let who = Subjects::of(stage).with_role("deployment-editor");
@@ -228,7 +251,7 @@ async fn swept(http: std::net::SocketAddr, count: usize) -> anyhow::Result<usize
 }
 
 /// What a connector does while nothing is due, against a server that serves nothing.
-async fn idle(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
+async fn idle(plan: &Plan, large: &Large<'_>) -> anyhow::Result<Vec<Line>> {
     let stage = &large.stage;
     let (settle, window) = if plan.quick {
         (Duration::from_millis(500), Duration::from_secs(1))
@@ -240,7 +263,7 @@ async fn idle(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut bare_ticks, mut bare_switches) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds.min(2) {
-        let ours = Server::connector(&stage.configure(&large.ledger, NO_DRIFT)?, &[]).await?;
+        let ours = Server::connector(&stage.configure_for(&large.ledger, NO_DRIFT)?, &[]).await?;
         let empty = Server::empty().await?;
         for server in [&ours, &empty] {
             load::empty(server.channel().await?).await.ok();
@@ -306,12 +329,19 @@ async fn quiet(pid: u32) -> anyhow::Result<()> {
 }
 
 /// From the start of the process to the first overdue removal on the wire.
-async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
-    let stage = &large.stage;
+async fn restart(plan: &Plan, large: &Large<'_>) -> anyhow::Result<Vec<Line>> {
+    let (stage, ground) = (&large.stage, large.ground);
     let overdue = (stage.users.len() / OVERDUE).max(2);
     let past = stage.now() - TimeDelta::minutes(5);
     let late: Vec<_> = stage.users.iter().take(overdue).cloned().collect();
-    make_overdue(&large.ledger, &integration(), &late, past).await?;
+    Box::pin(make_overdue(
+        ground,
+        &large.ledger,
+        &integration(),
+        &late,
+        past,
+    ))
+    .await?;
     let members = (SMALL / EACH).min(stage.users.len());
     let few = Fill {
         integration: integration(),
@@ -320,17 +350,16 @@ async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
         deployments: stage.deployments.clone(),
         ends: vec![past; members],
     };
-    let few_ledger = stage.ledger()?;
-    fill(&few_ledger, &few).await?;
+    let (few_ledger, _, _) = ground.filled(&few).await?;
     let (mut ours, mut bare, mut small, mut whole) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        ours.push(first_removal(stage, &large.ledger, &[]).await?);
-        bare.push(bare_removal(stage, &large.ledger).await?);
-        small.push(first_removal(stage, &few_ledger, &[]).await?);
+        ours.push(first_removal(large, &large.ledger, &[]).await?);
+        bare.push(bare_removal(large).await?);
+        small.push(first_removal(large, &few_ledger, &[]).await?);
         // The slowest of them by far, and the farthest from its bound.
         if round < 2 {
-            whole.push(first_removal(stage, &large.ledger, &["--full-load"]).await?);
+            whole.push(first_removal(large, &large.ledger, &["--full-load"]).await?);
         }
     }
     let lines = |values: &[f64]| format!("{:.0} ms", median(values));
@@ -366,24 +395,28 @@ async fn restart(plan: &Plan, large: &Large) -> anyhow::Result<Vec<Line>> {
 }
 
 /// A start with a copy of a ledger, so that every start finds the same work to do.
-async fn first_removal(stage: &Stage, ledger: &Path, switches: &[&str]) -> anyhow::Result<f64> {
-    let copy = stage.copy(ledger)?;
-    let config = stage.configure(&copy, "")?;
-    let (spent, process) = to_first_removal(stage, || connector(&config, switches)).await?;
+async fn first_removal(
+    large: &Large<'_>,
+    ledger: &Place,
+    switches: &[&str],
+) -> anyhow::Result<f64> {
+    let copy = large.ground.copy(ledger).await?;
+    let config = large.stage.configure_for(&copy, "")?;
+    let (spent, process) = to_first_removal(&large.stage, || connector(&config, switches)).await?;
     process.crash()?;
-    stage.discard(&copy)?;
+    large.ground.discard(copy).await?;
     Ok(spent)
 }
 
-/// The least that a start must do, with a copy of a ledger.
-async fn bare_removal(stage: &Stage, ledger: &Path) -> anyhow::Result<f64> {
-    let copy = stage.copy(ledger)?;
-    let config = stage.configure(&copy, "")?;
+/// The least that a start must do, with a copy of the large ledger.
+async fn bare_removal(large: &Large<'_>) -> anyhow::Result<f64> {
+    let copy = large.ground.copy(&large.ledger).await?;
+    let config = large.stage.configure_for(&copy, "")?;
     let text = config.to_str().context("paths of the bench are text")?;
     let arguments = ["bench", "bare-start", "--config", text];
-    let (spent, process) = to_first_removal(stage, || Process::start(&arguments)).await?;
+    let (spent, process) = to_first_removal(&large.stage, || Process::start(&arguments)).await?;
     process.finish().await?;
-    stage.discard(&copy)?;
+    large.ground.discard(copy).await?;
     Ok(spent)
 }
 

@@ -53,6 +53,10 @@ pub struct BenchArgs {
     /// Where ledgers are made; the large one takes some 4 GiB [default: the system's]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
+    /// Keep the large ledger in PostgreSQL, in databases made beside the one named here and dropped at the end; on
+    /// loopback, by a role without a password that may make databases. Sections memory, idle and restart
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
     /// Exit with 1 when a goal is missed
     #[arg(long)]
     enforce: bool,
@@ -88,6 +92,9 @@ pub enum Section {
     /// How fast a sealed audit is verified
     Verify,
 }
+
+/// Those that have a large ledger.
+const LARGE: [Section; 3] = [Section::Memory, Section::Idle, Section::Restart];
 
 impl Section {
     fn title(self) -> &'static str {
@@ -140,6 +147,7 @@ pub(super) async fn run(
         seconds,
         grants,
         directory,
+        postgres,
         enforce,
         markdown,
     } = args;
@@ -148,6 +156,10 @@ pub(super) async fn run(
         parts::run(part, clock.as_ref(), &mut *streams.out).await?;
         return Ok(Exit::Done);
     }
+    let only = match &postgres {
+        Some(_) => of_large(only)?,
+        None => only,
+    };
     let plan = if quick {
         Plan {
             rounds: 1,
@@ -182,7 +194,8 @@ pub(super) async fn run(
     };
     let started = Instant::now();
     let now = streams.clock.now();
-    measure(&plan, place.path(), now, &only, &mut table).await?;
+    let at = (place.path(), postgres.as_deref());
+    measure(&plan, at, now, &only, &mut table).await?;
     let missed = table.finish(started.elapsed())?;
     Ok(if enforce && missed > 0 {
         Exit::Failed
@@ -191,9 +204,24 @@ pub(super) async fn run(
     })
 }
 
+/// The sections that a ledger in PostgreSQL is measured by, of those that are wanted.
+fn of_large(only: Vec<Section>) -> anyhow::Result<Vec<Section>> {
+    if only.is_empty() {
+        return Ok(LARGE.to_vec());
+    }
+    for section in &only {
+        anyhow::ensure!(
+            LARGE.contains(section),
+            "section {} knows no --postgres: write --only memory,idle,restart or some of them",
+            section.name()
+        );
+    }
+    Ok(only)
+}
+
 async fn measure(
     plan: &Plan,
-    directory: &std::path::Path,
+    (directory, postgres): (&std::path::Path, Option<&str>),
     now: Timestamp,
     only: &[Section],
     table: &mut Table<'_>,
@@ -211,12 +239,12 @@ async fn measure(
     if wanted(Section::Storm) {
         table.show(Section::Storm, storm::callers(plan, directory).await?)?;
     }
-    if [Section::Memory, Section::Idle, Section::Restart]
-        .into_iter()
-        .any(wanted)
-    {
+    if LARGE.into_iter().any(wanted) {
         let mut show = |section, lines| table.show(section, lines);
-        large::measure(plan, directory, &wanted, &mut show).await?;
+        Box::pin(large::measure(
+            plan, directory, postgres, &wanted, &mut show,
+        ))
+        .await?;
     }
     if wanted(Section::Verify) {
         table.show(

@@ -20,6 +20,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::app::bench::Place;
 use crate::cli::demo;
 use crate::domain::ids::{DeploymentId, IntegrationName, UserId};
 use crate::sim::{Assignment, Assignments, Handle, Options, Running, Settings, Simulator, World};
@@ -96,8 +97,22 @@ impl Stage {
         })
     }
 
-    /// Writes a configuration for a ledger; `sections` is YAML that is added at the end.
+    /// Writes a configuration for a ledger in a file; `sections` is YAML that is added at the end.
     pub(super) fn configure(&self, ledger: &Path, sections: &str) -> anyhow::Result<PathBuf> {
+        self.configuration(&format!("path: {}", ledger.display()), sections)
+    }
+
+    /// Writes a configuration for a ledger wherever it lies.
+    pub(super) fn configure_for(&self, place: &Place, sections: &str) -> anyhow::Result<PathBuf> {
+        match place {
+            Place::File(path) => self.configure(path, sections),
+            Place::Database { url, .. } => {
+                self.configuration(&format!("kind: postgres\n  url: {url}"), sections)
+            }
+        }
+    }
+
+    fn configuration(&self, ledger: &str, sections: &str) -> anyhow::Result<PathBuf> {
         let at = tempfile::Builder::new()
             .prefix("connector-")
             .tempdir_in(&self.directory)
@@ -108,12 +123,11 @@ impl Stage {
         let path = at.join("latchkey.yaml");
         let text = format!(
             "listen:\n  grpc: 127.0.0.1:0\n  http: 127.0.0.1:0\nlog:\n  filter: \"off\"\n\
-             ledger:\n  path: {ledger}\n\
+             ledger:\n  {ledger}\n\
              limits:\n  requests_per_second: 100000\n  burst: 1000000\n\
              integrations:\n  - name: {INTEGRATION}\n    kind: elastic_cloud\n    \
              organization_id: \"{organization}\"\n    base_url: {base_url}\n    secret:\n      \
              file:\n        path: {key}\n{sections}",
-            ledger = ledger.display(),
             organization = self.simulator.organization_id(),
             base_url = self.simulator.base_url(),
             key = key.display(),
@@ -130,24 +144,6 @@ impl Stage {
             .context("making a directory")?
             .keep();
         Ok(at.join("ledger.db"))
-    }
-
-    /// A copy of a ledger that nobody has open, in a place of its own.
-    pub(super) fn copy(&self, ledger: &Path) -> anyhow::Result<PathBuf> {
-        let copy = self.ledger()?;
-        std::fs::copy(ledger, &copy).context("copying a ledger")?;
-        Ok(copy)
-    }
-
-    /// Removes a copy, with everything that lies beside it.
-    pub(super) fn discard(&self, copy: &Path) -> anyhow::Result<()> {
-        let place = copy.parent().context("a ledger lies in a directory")?;
-        ensure!(
-            place.starts_with(&self.directory) && place != self.directory,
-            "{} is not a place of the bench",
-            place.display()
-        );
-        std::fs::remove_dir_all(place).context("removing a copy of a ledger")
     }
 
     /// Gives every member of the bench its role back on every deployment.

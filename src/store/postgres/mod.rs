@@ -10,6 +10,7 @@
     reason = "one text for both databases, compiled against each one's driver"
 )]
 
+mod bench;
 mod connect;
 mod engine;
 mod errors;
@@ -53,6 +54,7 @@ use std::sync::atomic::Ordering;
 use sqlx::postgres::PgPool;
 use tokio::sync::{mpsc, watch};
 
+pub use self::bench::{BenchServer, bench_first_page};
 use self::connect::Connector;
 pub use self::connect::{OpenError, Options};
 pub use self::migrate::migrate;

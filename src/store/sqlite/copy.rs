@@ -100,13 +100,14 @@ impl End for Open {
 
     async fn put(&mut self, table: &Table, rows: Vec<Vec<Cell>>) -> Result<(), sqlx::Error> {
         let all = names(table, table.columns().len());
-        for row in rows {
-            let mut text: QueryBuilder<Db> =
-                QueryBuilder::new(format!("INSERT INTO {} ({all}) VALUES (", table.name));
-            push_cells(&mut text, &row);
+        let mut text: QueryBuilder<Db> =
+            QueryBuilder::new(format!("INSERT INTO {} ({all}) VALUES ", table.name));
+        for (at, row) in rows.iter().enumerate() {
+            text.push(if at == 0 { "(" } else { ", (" });
+            push_cells(&mut text, row);
             text.push(")");
-            built(&mut text).execute(&mut self.conn).await?;
         }
+        built(&mut text).execute(&mut self.conn).await?;
         Ok(())
     }
 

@@ -408,4 +408,58 @@ mod tests {
         };
         assert!(Asked::Create(nowhere).normalised().is_err());
     }
+
+    fn extension() -> ExtendAsked {
+        ExtendAsked {
+            request_id: "r-2".to_owned(),
+            grant_id: "019A0000-0000-7000-8000-000000000001".to_owned(),
+            duration_s: 600,
+            requester: "ada".to_owned(),
+            reason: "still burning".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_extension_has_a_canonical_text_of_its_own() {
+        let normal = Asked::Extend(extension())
+            .normalised()
+            .expect("well formed");
+        assert_eq!(
+            normal.canonical(),
+            "{\"duration_s\":600,\"grant_id\":\"019a0000-0000-7000-8000-000000000001\",\
+             \"kind\":\"extend\",\"reason\":\"still burning\",\"request_id\":\"r-2\",\
+             \"requester\":\"ada\"}"
+        );
+        let wrong = [
+            ExtendAsked {
+                request_id: String::new(),
+                ..extension()
+            },
+            ExtendAsked {
+                grant_id: "1".to_owned(),
+                ..extension()
+            },
+            ExtendAsked {
+                duration_s: 0,
+                ..extension()
+            },
+        ];
+        for (asked, field) in wrong
+            .into_iter()
+            .zip(["request_id", "grant_id", "duration_s"])
+        {
+            let error = Asked::Extend(asked).normalised().expect_err(field);
+            assert!(error.starts_with(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn targets_and_stack_roles_are_read_back_from_their_words() {
+        let read = target("deployment/a").expect("well formed");
+        assert_eq!(read.to_string(), "deployment/a");
+        assert!(target("somewhere").is_err());
+        assert_eq!(stack_roles(&ApplicationRoles::Mapped), None);
+        let none = stack_roles(&ApplicationRoles::Exactly(BTreeSet::new()));
+        assert_eq!(none, Some(BTreeSet::new()));
+    }
 }

@@ -187,3 +187,121 @@ impl Review {
             && !is(&self.requester)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+    }
+
+    fn caller(name: &str) -> CallerName {
+        CallerName::parse(name).expect("well formed")
+    }
+
+    fn emergency() -> BreakGlass {
+        BreakGlass {
+            key: "safe".to_owned(),
+            id: "bg-1".to_owned(),
+            token: "t-1".to_owned(),
+            reason: "outage".to_owned(),
+            until: at(60),
+        }
+    }
+
+    fn review(by: &str) -> Review {
+        Review {
+            grant_id: GrantId::new(at(0), [0; 10]),
+            integration: IntegrationName::parse("main").expect("well formed"),
+            caller: caller(by),
+            beneficiary: "ada@example.com".to_owned(),
+            requester: "bob".to_owned(),
+            justification: String::new(),
+            assignments: Vec::new(),
+            used: emergency(),
+            opened_at: at(0),
+            closed: None,
+        }
+    }
+
+    #[test]
+    fn nobody_who_had_a_part_in_it_closes_a_review() {
+        let desk = review("desk");
+        let eve = caller("eve");
+        assert!(desk.may_be_closed_by(&eve, "eve"));
+        assert!(
+            desk.may_be_closed_by(&eve, ""),
+            "told by nobody is nobody's name"
+        );
+        for who in ["ada@example.com", "ADA@example.com", "bob", "Bob"] {
+            assert!(!desk.may_be_closed_by(&eve, who), "{who}");
+        }
+        assert!(
+            !desk.may_be_closed_by(&caller("desk"), "eve"),
+            "whoever used the token"
+        );
+        // Where everybody is the same local caller, only names tell them apart.
+        let local = review(super::super::caller::Caller::LOCAL);
+        let same = caller(super::super::caller::Caller::LOCAL);
+        assert!(local.may_be_closed_by(&same, "eve"));
+        assert!(!local.may_be_closed_by(&same, "bob"));
+        let mut unnamed = review("desk");
+        unnamed.requester.clear();
+        assert!(unnamed.may_be_closed_by(&eve, ""));
+    }
+
+    #[test]
+    fn what_a_grant_rests_on_is_used_up_with_it() {
+        let approval = Approval {
+            approver: "lead".to_owned(),
+            person: "carol".to_owned(),
+            id: "ap-1".to_owned(),
+            token: "t-2".to_owned(),
+            until: at(30),
+        };
+        assert!(Authority::default().is_empty());
+        assert!(Authority::default().uses().is_empty());
+        let approved = Authority {
+            approvals: vec![approval.clone()],
+            break_glass: None,
+        };
+        let opened = Authority {
+            approvals: Vec::new(),
+            break_glass: Some(emergency()),
+        };
+        assert!(!approved.is_empty() && !opened.is_empty());
+        let both = Authority {
+            approvals: vec![approval],
+            break_glass: Some(emergency()),
+        };
+        let uses = both.uses();
+        let told: Vec<_> = uses
+            .iter()
+            .map(|one| (one.token.as_str(), one.kind, one.until))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("t-2", TokenKind::Approval, at(30)),
+                ("t-1", TokenKind::BreakGlass, at(60))
+            ]
+        );
+    }
+
+    #[test]
+    fn a_text_is_remembered_by_kind_key_and_id_together() {
+        let approval = TokenKind::Approval.token("key", "id");
+        assert_eq!(approval.len(), 64);
+        assert_eq!(approval, TokenKind::Approval.token("key", "id"));
+        for other in [
+            TokenKind::BreakGlass.token("key", "id"),
+            TokenKind::Approval.token("keyi", "d"),
+            TokenKind::Approval.token("key2", "id"),
+        ] {
+            assert_ne!(approval, other);
+        }
+        let names = [TokenKind::Approval, TokenKind::BreakGlass].map(TokenKind::as_str);
+        assert_eq!(names, ["approval", "break_glass"]);
+    }
+}

@@ -325,4 +325,14 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), ROLES.len());
     }
+
+    #[test]
+    fn what_upstream_says_becomes_the_name_of_the_catalogue_or_stays_as_it_is() {
+        assert_eq!(canonical("admin", Scope::Deployment), "deployment-admin");
+        assert_eq!(
+            canonical("deployment-admin", Scope::Deployment),
+            "deployment-admin"
+        );
+        assert_eq!(canonical("of-tomorrow", Scope::Deployment), "of-tomorrow");
+    }
 }

@@ -202,4 +202,51 @@ mod tests {
         assert!(!counts(&one, TimeDelta::hours(2)));
         assert!(!counts(&other, TimeDelta::zero()));
     }
+
+    #[test]
+    fn what_is_given_up_is_told_to_the_receipts_that_wait_for_it_and_to_no_other() {
+        let now: Timestamp = "2026-03-02T10:00:00Z".parse().expect("an instant");
+        let one = Assignment::parse("deployment-viewer on deployment/a").expect("well formed");
+        let other = Assignment::parse("deployment-viewer on deployment/b").expect("well formed");
+        let proposal = |assignment: &Assignment| Proposal {
+            assignment: assignment.clone(),
+            by: "ada".to_owned(),
+            identity: None,
+            reason: String::new(),
+            at: now,
+            expires_at: now + TimeDelta::hours(1),
+        };
+        let forgotten = |assignment: &Assignment| Forgotten {
+            assignment: assignment.clone(),
+            at: now,
+            by: "ada".to_owned(),
+            confirmed_by: "bob".to_owned(),
+            reason: String::new(),
+            reported_at: None,
+        };
+        let mut evidence = Evidence {
+            proposals: vec![proposal(&one), proposal(&other)],
+            forgotten: vec![forgotten(&other)],
+            ..Evidence::default()
+        };
+        assert!(evidence.forgotten(&one).is_none());
+        assert_eq!(
+            evidence.forgotten(&other).map(|found| &found.assignment),
+            Some(&other)
+        );
+        let how = GivenUp::Adopted {
+            by: "ada".to_owned(),
+            at: now,
+            reason: String::new(),
+        };
+        evidence.give_up(&one, &how);
+        assert!(evidence.proposal(&one, now).is_none(), "decided");
+        assert!(evidence.proposal(&other, now).is_some());
+        let given_up: Vec<_> = evidence
+            .trails
+            .iter()
+            .map(|trail| (&trail.assignment, trail.given_up.as_ref()))
+            .collect();
+        assert_eq!(given_up, [(&one, Some(&how))]);
+    }
 }

@@ -325,4 +325,20 @@ mod tests {
         );
         assert_eq!(GrantId::parse(&id.to_string()), Ok(id));
     }
+
+    #[test]
+    fn every_part_of_a_domain_is_looked_at_and_an_address_keeps_its_letters() {
+        let address = Email::parse("Ada.L+ops@sub-domain.example.com").expect("well formed");
+        assert_eq!(address.as_str(), "ada.l+ops@sub-domain.example.com");
+        assert_eq!(String::from(address.clone()), address.to_string());
+        assert_eq!(Email::try_from(address.to_string()), Ok(address));
+        for text in [
+            "ada@exa_mple.com",
+            "ada@.com",
+            "ada@example.",
+            "ada@ex ample.com",
+        ] {
+            assert!(Email::parse(text).is_err(), "{text:?} was accepted");
+        }
+    }
 }

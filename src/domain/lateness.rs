@@ -199,4 +199,28 @@ mod tests {
         let never = TimeDelta::seconds(1);
         assert_eq!(storm.earliest(at(0), never, &TEN_A_SECOND), None);
     }
+
+    #[test]
+    fn parts_of_a_second_count_as_whole_ones() {
+        for (ms, seconds) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (2_500, 3)] {
+            assert_eq!(seconds_up(ms), seconds, "{ms} ms");
+        }
+    }
+
+    #[test]
+    fn nobody_more_leaves_no_trace() {
+        let mut endings = endings(&[(0, 3)]);
+        let before = endings.clone();
+        endings.add(at(7), 0);
+        assert_eq!(endings, before);
+    }
+
+    #[test]
+    fn far_from_a_long_storm_an_end_is_looked_for_in_larger_steps() {
+        let near = i64::try_from(CANDIDATES).expect("small") / 2;
+        let short: Vec<(i64, u64)> = (0..near + 10).map(|second| (second, 10)).collect();
+        let found = endings(&short).earliest(at(0), TimeDelta::seconds(10), &TEN_A_SECOND);
+        let past = (found.expect("near") - at(near)).num_seconds();
+        assert!(past > 0 && past % 60 == 0, "{past}");
+    }
 }

@@ -434,4 +434,67 @@ mod tests {
         assert!(due(1, 80) < due(1, 20));
         assert!(due(1, 20) < due(2, 80));
     }
+
+    #[test]
+    fn open_weight_counts_what_is_ours_unwanted_and_neither_blocked_nor_answered() {
+        let now = chrono::DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+        let one = |text: &str| Assignment::parse(text).expect("well formed");
+        let viewer = one("deployment-viewer on deployment/a");
+        let admin = one("deployment-admin on deployment/b");
+        let key = MemberKey {
+            integration: IntegrationName::parse("main").expect("well formed"),
+            subject: Subject::Member(UserId::parse("1").expect("well formed")),
+        };
+        let mut record = MemberRecord::new(key);
+        let row = |assignment: &Assignment| Owned {
+            assignment: assignment.clone(),
+            phase: Phase::Live,
+            since: now,
+            must_end_by: None,
+            last_write: LastWrite {
+                kind: WriteKind::Add,
+                at: now,
+                outcome: WriteOutcome::Done,
+            },
+            seen: true,
+            echo_until: None,
+            removal_echo_until: None,
+            must_survive: Vec::new(),
+            blocked: None,
+            isolate: false,
+            attempts: 0,
+        };
+        record.owned = vec![row(&viewer), row(&admin)];
+        let both = total_weight([&viewer, &admin]);
+        let light = total_weight([&viewer]);
+        assert!(light < both);
+        assert_eq!(record.open_weight(now), both);
+        let change = |change: fn(&mut Owned)| {
+            let mut other = record.clone();
+            change(&mut other.owned[1]);
+            other.open_weight(now)
+        };
+        assert_eq!(change(|row| row.last_write.kind = WriteKind::Remove), light);
+        let unknown = change(|row| {
+            row.last_write.kind = WriteKind::Remove;
+            row.last_write.outcome = WriteOutcome::Unknown;
+        });
+        assert_eq!(unknown, both, "it may still be there");
+        let blocked = change(|row| {
+            row.blocked = Some(Blocked {
+                code: String::new(),
+                since: row.since,
+                retry_at: row.since,
+                refusals: 1,
+            });
+        });
+        assert_eq!(blocked, light);
+        let closing = change(|row| {
+            row.phase = Phase::Closing {
+                gone_at: row.since,
+                look_at: row.since,
+            };
+        });
+        assert_eq!(closing, light);
+    }
 }

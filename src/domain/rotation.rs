@@ -300,4 +300,42 @@ mod tests {
         assert!(!schedule.is_due(Some(&abandoned), soon, at(0) + TimeDelta::hours(5)));
         assert!(schedule.is_due(Some(&abandoned), soon, at(0) + TimeDelta::hours(6)));
     }
+
+    #[test]
+    fn a_key_may_be_given_up_only_until_it_may_be_in_the_store() {
+        let early = ["intended", "creating", "created", "storing"];
+        for stage in Stage::ALL {
+            assert_eq!(
+                stage.is_before_store(),
+                early.contains(&stage.name()),
+                "{stage:?}"
+            );
+            let is_over = matches!(stage.name(), "done" | "abandoned");
+            assert_eq!(stage.is_over(), is_over, "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_was_given_up_is_tried_again_for_a_reason_only() {
+        let schedule = Schedule {
+            every: TimeDelta::days(60),
+            lives: TimeDelta::days(90),
+        };
+        let given_up = rotation().at(Stage::Abandoned, at(0));
+        let far = Some(at(365));
+        assert!(
+            !schedule.is_due(Some(&given_up), far, at(59)),
+            "neither age nor end"
+        );
+        assert!(
+            schedule.is_due(Some(&given_up), far, at(60)),
+            "by age since it was asked for"
+        );
+        assert!(
+            schedule.is_due(Some(&given_up), None, at(1)),
+            "the end is not known"
+        );
+        let done = rotation().at(Stage::Done, at(0));
+        assert!(!schedule.is_due(Some(&done), far, at(59)));
+    }
 }

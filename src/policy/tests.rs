@@ -258,3 +258,27 @@ fn an_extension_obeys_rules_that_changed_after_the_grant() {
         Err("role_not_allowed")
     );
 }
+
+#[test]
+fn a_role_is_offered_where_both_its_scope_and_its_name_are_allowed() {
+    let mut rules = Rules::default();
+    for (organization, named, scope, offered) in [
+        (false, None, Scope::Organization, false),
+        (true, None, Scope::Organization, true),
+        (false, None, Scope::Deployment, true),
+        (true, Some("deployment-viewer"), Scope::Organization, false),
+        (true, Some("billing-admin"), Scope::Organization, true),
+        (false, Some("billing-admin"), Scope::Organization, false),
+        (false, Some("billing-admin"), Scope::Deployment, true),
+        (false, Some("deployment-viewer"), Scope::Deployment, false),
+    ] {
+        rules.organization_roles = organization;
+        rules.allowed_roles = named.map(|role| BTreeSet::from([role.to_owned()]));
+        let case = (organization, named, scope);
+        assert_eq!(
+            is_role_grantable("billing-admin", scope, &rules),
+            offered,
+            "{case:?}"
+        );
+    }
+}

@@ -294,4 +294,28 @@ mod tests {
             assert!(patience.beat() * 4 <= patience.complain_after);
         }
     }
+
+    #[test]
+    fn every_part_of_patience_has_its_own_bound() {
+        let ms = Duration::from_millis;
+        for (limit, poll, every, complain) in [
+            (60_000, 1_000, 2_500, 10_000),
+            (12_000, 1_000, 2_000, 2_000),
+            (60_000, 30_000, 2_500, 60_000),
+            (6_000, 500, 1_000, 2_000),
+        ] {
+            let patience = Patience::of(ms(limit), ms(poll));
+            assert_eq!(patience.every, ms(every), "{limit}");
+            assert_eq!(patience.complain_after, ms(complain), "{limit}");
+            assert_eq!(patience.give_up_after, ms(limit));
+        }
+        let beat = |complain| {
+            let patience = Patience {
+                complain_after: ms(complain),
+                ..PATIENCE
+            };
+            patience.beat()
+        };
+        assert_eq!((beat(8_000), beat(7_999)), (ms(2_000), ms(500)));
+    }
 }

@@ -249,3 +249,58 @@ fn a_removal_is_expected_at_once_until_it_was_sent() {
     revoking.removal_sent_at = Some(at("2026-01-01T00:10:01Z"));
     assert_eq!(revoking.removal_due(), None);
 }
+
+#[test]
+fn whoever_joins_gets_access_now_or_at_the_start_that_was_asked_for() {
+    let now = at("2026-01-01T00:10:00Z");
+    let waiting = || {
+        grant(GrantState::AwaitingMember {
+            invited_at: at("2026-01-01T00:00:00Z"),
+            lapses_at: at("2026-01-02T00:00:00Z"),
+        })
+    };
+    let now_on = GrantState::Activating {
+        since: now,
+        must_end_by: None,
+    };
+    let later = at("2026-01-01T00:10:01Z");
+    let scheduled = GrantState::Scheduled { starts_at: later };
+    for (starts_at, state) in [
+        (None, &now_on),
+        (Some(at("2026-01-01T00:09:59Z")), &now_on),
+        (Some(now), &now_on),
+        (Some(later), &scheduled),
+    ] {
+        let mut grant = waiting();
+        grant.starts_at = starts_at;
+        assert!(grant.member_joined(now));
+        assert_eq!(grant.state, *state, "{starts_at:?}");
+        assert!(!grant.member_joined(now), "only once");
+    }
+}
+
+#[test]
+fn causes_have_names_that_do_not_change() {
+    let by = || "ada".to_owned();
+    let causes = [
+        (EndCause::Expired, "expired"),
+        (
+            EndCause::Revoked {
+                by: by(),
+                reason: String::new(),
+            },
+            "revoked",
+        ),
+        (EndCause::Withdrawn { by: by() }, "withdrawn"),
+        (EndCause::Lapsed, "lapsed"),
+        (
+            EndCause::ActivationFailed { code: by() },
+            "activation_failed",
+        ),
+        (EndCause::MemberLeft, "member_left"),
+        (EndCause::Superseded, "superseded"),
+    ];
+    for (cause, name) in causes {
+        assert_eq!(cause.code(), name);
+    }
+}

@@ -159,14 +159,22 @@ impl Ledger for Gated {
         let audit = commit.audit.clone();
         if let Some(landed) = self.is_unknown() {
             if landed {
+                let record = commit.record.clone();
                 self.inner.commit(commit).await?;
+                self.world
+                    .trace
+                    .committed(self.world.now(), &record, &audit);
             }
             return Err(LedgerError::CommitUnknown {
                 action: "writing",
                 source: "the disk did not answer".into(),
             });
         }
+        let record = commit.record.clone();
         let version = self.inner.commit(commit).await?;
+        self.world
+            .trace
+            .committed(self.world.now(), &record, &audit);
         self.join_in(&audit).await?;
         self.world.crash.point().await;
         Ok(version)
@@ -176,7 +184,11 @@ impl Ledger for Gated {
         self.world.crash.point().await;
         self.writable()?;
         super::lawful::check(&into.record, self.world.now());
+        let (record, audit) = (into.record.clone(), into.audit.clone());
         let version = self.inner.rekey(from, into).await?;
+        self.world
+            .trace
+            .committed(self.world.now(), &record, &audit);
         self.world.crash.point().await;
         Ok(version)
     }
@@ -217,6 +229,7 @@ impl Ledger for Gated {
 
     async fn append(&self, events: Vec<AuditEvent>) -> Result<()> {
         self.writable()?;
+        self.world.trace.wrote(self.world.now(), &events);
         self.inner.append(events).await
     }
 
@@ -326,6 +339,7 @@ impl Ledger for Gated {
 
     async fn put_hold(&self, hold: HoldRecord, audit: Vec<AuditEvent>) -> Result<()> {
         self.writable()?;
+        self.world.trace.wrote(self.world.now(), &audit);
         self.inner.put_hold(hold, audit).await
     }
 
@@ -335,6 +349,7 @@ impl Ledger for Gated {
         audit: Vec<AuditEvent>,
     ) -> Result<bool> {
         self.writable()?;
+        self.world.trace.wrote(self.world.now(), &audit);
         self.inner.end_hold(integration, audit).await
     }
 
@@ -348,6 +363,7 @@ impl Ledger for Gated {
 
     async fn put_rotation(&self, rotation: KeyRotation, audit: Vec<AuditEvent>) -> Result<bool> {
         self.writable()?;
+        self.world.trace.wrote(self.world.now(), &audit);
         self.inner.put_rotation(rotation, audit).await
     }
 
@@ -371,6 +387,7 @@ impl Ledger for Gated {
         audit: Vec<AuditEvent>,
     ) -> Result<bool> {
         self.writable()?;
+        self.world.trace.wrote(self.world.now(), &audit);
         self.inner.close_review(id, closing, audit).await
     }
 

@@ -1,6 +1,6 @@
 //! A restored ledger, a lost one, a missing witness: what is touched, and what is not.
 
-use super::world::Call;
+use super::world::{Call, Delete};
 use super::*;
 use crate::ports::Witness;
 use crate::ports::ledger::Evidence;
@@ -505,4 +505,34 @@ fn what_is_withheld_makes_no_end_of_the_same_member_later() {
     bench.run_until(end + seconds(1));
     assert_eq!(bench.state(withheld), "activating");
     assert_eq!(bench.held("ada"), BTreeSet::new());
+}
+
+#[test]
+fn a_hold_that_another_replica_released_ends_here_and_one_that_stands_stays() {
+    let (mut bench, _) = restored();
+    // Where there is no witness there may be other replicas.
+    let hold = start(&mut bench, None);
+    assert!(hold.record().is_some());
+    ready(hold.tend());
+    assert!(hold.record().is_some(), "nobody released it");
+    // Elsewhere.
+    let name = main_integration();
+    let ended = bench.memory.end_hold(&name, Vec::new());
+    assert!(ready(ended).expect("writable"));
+    ready(hold.tend());
+    assert_eq!(hold.record(), None);
+}
+
+#[test]
+fn a_hold_puts_back_only_what_its_own_removals_took_along() {
+    let (mut bench, witness) = restored();
+    bench.world.change(|world| world.delete = Delete::WholeRole);
+    bench.gives("ada", &viewer("z"));
+    let hold = start(&mut bench, Some(&witness));
+    assert!(hold.record().is_some());
+    bench.run(HOUR);
+    // What the witness proves was removed at its end, the neighbour that went with it is back, and nobody gave more.
+    assert_eq!(bench.held("ada"), BTreeSet::from([viewer("z")]));
+    assert!(hold.record().is_some());
+    assert_eq!(bench.violations(), [""; 0]);
 }

@@ -2,6 +2,7 @@
 
 use super::world::{Fault, Lands};
 use super::*;
+use crate::ports::provider::Refusal;
 
 const EVE: &str = "eve@example.com";
 
@@ -241,4 +242,37 @@ fn nobody_is_invited_for_a_grant_that_was_withdrawn_before() {
     assert_eq!(bench.state(id), "ended");
     assert_eq!(invites(&bench), 0);
     quiet(&bench);
+}
+
+#[test]
+fn an_invitation_that_is_refused_ends_the_grant_only_where_trying_again_is_hopeless() {
+    let invalid = |code: &str| Refusal::Invalid {
+        code: code.to_owned(),
+    };
+    for (refusal, state) in [
+        (invalid("organization.membership_limit"), "ended"),
+        (
+            invalid("organization.invitation_already_exists"),
+            "awaiting_member",
+        ),
+        (
+            invalid("organization.user_already_belongs"),
+            "awaiting_member",
+        ),
+        (Refusal::Throttled { retry_after: None }, "awaiting_member"),
+    ] {
+        let mut bench = Bench::new();
+        let what = format!("{refusal:?}");
+        bench
+            .world
+            .change(|world| world.invites.push_back(Some(Fault::Refuse(refusal))));
+        let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+        bench.run(1);
+        assert_eq!(bench.state(id), state, "{what}");
+        bench.run(HOUR);
+        bench.joins("eve");
+        bench.run(60);
+        let is_given = bench.is_active(id);
+        assert_eq!(is_given, state != "ended", "{what}");
+    }
 }

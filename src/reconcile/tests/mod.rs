@@ -23,6 +23,7 @@ mod receipts;
 mod refusals;
 mod service_level;
 mod sights;
+mod traces;
 mod world;
 
 use std::collections::BTreeSet;
@@ -406,7 +407,9 @@ impl Bench {
     /// Runs one pass. Answers whether it came to an end, by itself or by an error of the ledger.
     fn pass(&mut self, key: &MemberKey) -> bool {
         self.passes += 1;
-        match self.reconciler.pass(key).now_or_never() {
+        let passed = self.reconciler.pass(key).now_or_never();
+        self.world.trace.note(self.now(), format!("{passed:?}"));
+        match passed {
             None => false,
             Some(Ok(_)) => true,
             Some(Err(LedgerError::Unavailable { .. }))

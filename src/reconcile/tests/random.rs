@@ -10,6 +10,8 @@ use super::*;
 use crate::ports::provider::Refusal;
 
 const SEEDS: u64 = 150;
+/// Histories whose traces are kept.
+const TRACED: u64 = 16;
 /// Faults stop here.
 const CALM: i64 = 1800;
 
@@ -92,11 +94,14 @@ fn turmoil(
     }
 }
 
-/// A history, and everything that is wrong at its end.
-fn history(seed: u64, is_wild: bool) -> Vec<String> {
+/// A history: everything that is wrong at its end, and its trace in one line where it is kept.
+fn history(seed: u64, is_wild: bool) -> (Vec<String>, Option<String>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut wild = ChaCha8Rng::seed_from_u64(!seed);
     let mut bench = Bench::new();
+    if seed >= TRACED {
+        bench.world.trace.stop();
+    }
     let mut wrong = Vec::new();
     if is_wild && seed.is_multiple_of(2) {
         bench.settings.reapply = crate::reconcile::Reapply::Sso;
@@ -254,19 +259,24 @@ fn history(seed: u64, is_wild: bool) -> Vec<String> {
             wrong.push(format!("{name} lost standing {assignment}"));
         }
     }
-    wrong
+    let trace = bench.world.trace.summary(&bench.world.look().calls);
+    (wrong, trace.map(|trace| format!("seed {seed}: {trace}")))
 }
 
 fn all(is_wild: bool) {
     let only = std::env::var("LATCHKEY_SEED").ok();
     let only = only.and_then(|seed| seed.parse::<u64>().ok());
     let count = std::env::var("LATCHKEY_SEEDS").ok();
-    let count = count
-        .and_then(|count| count.parse::<u64>().ok())
-        .unwrap_or(SEEDS);
-    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
+    let count = count.and_then(|count| count.parse::<u64>().ok());
+    let is_usual = only.is_none() && count.is_none();
+    let seeds = only.map_or(0..count.unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let mut traces = Vec::new();
     let failed: Vec<_> = seeds
-        .map(|seed| (seed, history(seed, is_wild)))
+        .map(|seed| {
+            let (wrong, trace) = history(seed, is_wild);
+            traces.extend(trace);
+            (seed, wrong)
+        })
         .filter(|(_, wrong)| !wrong.is_empty())
         .collect();
     assert!(
@@ -277,6 +287,10 @@ fn all(is_wild: bool) {
         failed[0].0,
         failed[0].1
     );
+    if is_usual {
+        let kind = if is_wild { "wild" } else { "calm" };
+        super::traces::keep(&format!("random-{kind}"), &traces.join("\n"));
+    }
 }
 
 #[test]
@@ -292,5 +306,5 @@ fn every_wild_history_ends_with_nothing_of_ours_left_and_standing_access_intact(
 #[test]
 fn an_upstream_that_lies_often_does_not_defeat_putting_back_what_stands() {
     // Answers "done" to one restore after another and does nothing: five tries were not enough.
-    assert_eq!(history(433, false), [""; 0]);
+    assert_eq!(history(433, false).0, [""; 0]);
 }

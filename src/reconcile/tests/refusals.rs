@@ -1,5 +1,6 @@
 //! Refused calls: one poisoned id in a set, keys without rights, the last owner, the connector's own identity.
 
+use super::world::Call;
 use super::*;
 
 #[test]
@@ -227,5 +228,76 @@ fn access_of_somebody_who_became_the_own_identity_is_blocked_not_removed() {
         .world
         .change(|world| world.status.own_user_id = Some(user("boss")));
     bench.run(HOUR);
+    bench.assert_clean(&["ada"]);
+}
+
+#[test]
+fn whoever_changed_the_reason_of_a_refusal_need_not_wait_for_the_next_try() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a"), viewer("b")], 60);
+    bench.run(10);
+    let end = bench.expires_at(id);
+    let hidden = viewer("b").target;
+    bench.world.change(|world| world.hidden.insert(hidden));
+    bench.run_until(end + seconds(30));
+    let waits_until = |bench: &Bench| {
+        let record = bench.record("ada");
+        let row = record.owned(&viewer("b")).expect("still ours");
+        row.blocked.as_ref().expect("refused").retry_at
+    };
+    assert!(waits_until(&bench) > bench.now() + seconds(60));
+    bench.world.change(|world| world.hidden.clear());
+    let key = bench.record("ada").key;
+    ready(bench.reconciler.hurry(&key)).expect("the ledger works");
+    assert_eq!(waits_until(&bench), bench.now());
+    let version = bench.record("ada").version;
+    ready(bench.reconciler.hurry(&key)).expect("the ledger works");
+    assert_eq!(
+        bench.record("ada").version,
+        version,
+        "there is nothing left to hurry"
+    );
+    bench.look_at("ada");
+    bench.run(10);
+    assert_eq!(bench.state(id), "ended");
+}
+
+#[test]
+fn a_pause_after_failures_ends_for_whoever_hurries() {
+    let mut bench = Bench::new();
+    bench.world.change(|world| world.reads_down = true);
+    let id = bench.grant("ada", &[viewer("a")], 600);
+    bench.run(120);
+    assert!(bench.record("ada").backoff.is_some());
+    bench.world.change(|world| world.reads_down = false);
+    let key = bench.record("ada").key;
+    ready(bench.reconciler.hurry(&key)).expect("the ledger works");
+    assert_eq!(bench.record("ada").backoff, None);
+    bench.look_at("ada");
+    bench.run(2);
+    assert!(bench.is_active(id));
+}
+
+#[test]
+fn one_pair_in_each_call_gives_and_takes_the_same_in_more_calls() {
+    let mut bench = Bench::new();
+    bench.settings.one_pair_per_call = true;
+    bench.restart();
+    let wants = [viewer("a"), viewer("b"), editor("c")];
+    let id = bench.grant("ada", &wants, 60);
+    bench.run(30);
+    assert!(bench.is_active(id));
+    bench.run(HOUR);
+    assert_eq!(bench.state(id), "ended");
+    let calls = bench.mutations();
+    assert_eq!(calls.len(), 2 * wants.len());
+    for call in calls {
+        match call {
+            Call::Add(set) | Call::Remove(set) => assert_eq!(set.len(), 1, "{set:?}"),
+            Call::Read | Call::Invite | Call::CancelInvitation | Call::Invitations => {
+                panic!("no change: {call:?}")
+            }
+        }
+    }
     bench.assert_clean(&["ada"]);
 }

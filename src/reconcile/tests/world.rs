@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 
+use super::traces::Trace;
 use crate::domain::Timestamp;
 use crate::domain::assignment::{Assignment, ProjectType, Target};
 use crate::domain::event::CallEvidence;
@@ -144,6 +145,15 @@ pub(super) struct World {
     state: Mutex<State>,
     clock: ManualClock,
     pub(super) crash: Crash,
+    pub(super) trace: Trace,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.trace.end(&self.look().calls);
+        }
+    }
 }
 
 fn evidence() -> CallEvidence {
@@ -185,6 +195,7 @@ impl World {
             state: Mutex::new(state),
             clock,
             crash: Crash::default(),
+            trace: Trace::default(),
         }
     }
 

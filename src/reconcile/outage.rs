@@ -57,8 +57,8 @@ struct State {
     written: BTreeMap<MemberKey, (u64, Duration)>,
     /// The same of those that callers asked for.
     decided: BTreeMap<MemberKey, (u64, Duration)>,
-    /// Writes without an answer yet, or without any.
-    under_way: BTreeMap<MemberKey, usize>,
+    /// Writes without an answer yet, by their number; where nobody knows what became of one, since when.
+    under_way: BTreeMap<MemberKey, BTreeMap<u64, Option<Duration>>>,
     /// Numbers in the journal of removals whose answer is awaited.
     sending: BTreeSet<u64>,
 }
@@ -74,7 +74,8 @@ impl State {
         !by.get(key).is_some_and(newer) && !self.under_way.contains_key(key)
     }
 
-    fn begin(&mut self, key: &MemberKey, since_boot: Duration) -> u64 {
+    /// The member changes: what was read of it before, or is being read, is not acted on.
+    fn touch(&mut self, key: &MemberKey, is_decision: bool, since_boot: Duration) {
         if self.written.len() > WRITES {
             // Whatever was being read then has been read.
             for writes in [&mut self.written, &mut self.decided] {
@@ -84,8 +85,32 @@ impl State {
         self.turn += 1;
         self.known.remove(key);
         self.written.insert(key.clone(), (self.turn, since_boot));
-        *self.under_way.entry(key.clone()).or_default() += 1;
-        self.turn
+        if is_decision {
+            self.decided.insert(key.clone(), (self.turn, since_boot));
+        }
+    }
+
+    /// Forgets what was in doubt so long ago that it has happened or never will; whatever was read meanwhile may be from
+    /// before it.
+    fn settle_doubts(&mut self, since_boot: Duration) {
+        let is_over = |since: &Option<Duration>| {
+            since.is_some_and(|since| since + LONGEST_READ <= since_boot)
+        };
+        let over: Vec<MemberKey> = self
+            .under_way
+            .iter()
+            .filter(|(_, writes)| writes.values().any(is_over))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            self.touch(&key, true, since_boot);
+            if let Some(writes) = self.under_way.get_mut(&key) {
+                writes.retain(|_, since| !is_over(since));
+                if writes.is_empty() {
+                    self.under_way.remove(&key);
+                }
+            }
+        }
     }
 }
 
@@ -140,12 +165,12 @@ impl Outage {
     pub fn begin_read(&self, now: Timestamp, since_boot: Duration) -> Option<Reading> {
         let reach = self.standing.reach()?;
         let mut state = self.lock();
-        if state.epoch != reach.epoch {
-            // A write of an earlier claim is refused, or was committed before this one could be taken.
+        if state.epoch < reach.epoch {
+            // Not what is under way: a write that was begun under an earlier claim may be committed under this one.
             state.known.clear();
-            state.under_way.clear();
             state.epoch = reach.epoch;
         }
+        state.settle_doubts(since_boot);
         let left = reach.until.saturating_sub(since_boot);
         Some(Reading {
             reach,
@@ -200,23 +225,27 @@ impl Outage {
 
     /// Before a caller's decision about a member is written: what was read before is not acted on any more.
     pub fn deciding(&self, key: &MemberKey, since_boot: Duration) -> Writing<'_> {
-        let mut state = self.lock();
-        let turn = state.begin(key, since_boot);
-        state.decided.insert(key.clone(), (turn, since_boot));
-        drop(state);
-        self.written(key)
+        self.writing(key, true, since_boot)
     }
 
     /// Before a pass writes what it found: it knows what it wrote, and nobody else acts on what was read before.
     pub(super) fn committing(&self, key: &MemberKey, since_boot: Duration) -> Writing<'_> {
-        self.lock().begin(key, since_boot);
-        self.written(key)
+        self.writing(key, false, since_boot)
     }
 
-    fn written(&self, key: &MemberKey) -> Writing<'_> {
+    fn writing(&self, key: &MemberKey, is_decision: bool, since_boot: Duration) -> Writing<'_> {
+        let mut state = self.lock();
+        state.touch(key, is_decision, since_boot);
+        let number = state.turn;
+        let writes = state.under_way.entry(key.clone()).or_default();
+        writes.insert(number, None);
+        drop(state);
         Writing {
             outage: self,
             key: key.clone(),
+            number,
+            is_decision,
+            since_boot,
             in_doubt: false,
         }
     }
@@ -329,11 +358,15 @@ fn is_ending(record: &MemberRecord, row: &Owned) -> bool {
 }
 
 /// A change of a member by this process. Dropped while nobody knows whether it happened, the member is not acted on
-/// without the ledger for as long as the claim stands.
+/// without the ledger until it has happened or never will.
 #[derive(Debug)]
 pub struct Writing<'a> {
     outage: &'a Outage,
     key: MemberKey,
+    number: u64,
+    is_decision: bool,
+    /// When it began.
+    since_boot: Duration,
     in_doubt: bool,
 }
 
@@ -357,15 +390,19 @@ impl Writing<'_> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
+        let mut state = self.outage.lock();
+        // A read that began during the write may show what was before it.
+        state.touch(&self.key, self.is_decision, self.since_boot);
+        let Some(writes) = state.under_way.get_mut(&self.key) else {
+            return;
+        };
         if self.in_doubt {
+            writes.insert(self.number, Some(self.since_boot));
             return;
         }
-        let mut state = self.outage.lock();
-        if let Some(count) = state.under_way.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                state.under_way.remove(&self.key);
-            }
+        writes.remove(&self.number);
+        if writes.is_empty() {
+            state.under_way.remove(&self.key);
         }
     }
 }

@@ -405,7 +405,8 @@ impl Draft {
             }
         }
         self.each_grant(removal.at, |grant| {
-            let first = matches!(grant.state, GrantState::Revoking { .. })
+            // What fell due later was not what went then.
+            let first = matches!(grant.state, GrantState::Revoking { since, .. } if since <= removal.at)
                 && grant.removal_sent_at.is_none()
                 && grant
                     .assignments

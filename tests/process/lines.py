@@ -20,6 +20,7 @@ class Line:
         self.target = target
         self.pause = 0.0
         self._open = {UP: threading.Event(), DOWN: threading.Event()}
+        self._lost = []
         self._began = []
         self._sockets = set()
         self._lock = threading.Lock()
@@ -40,6 +41,13 @@ class Line:
         for way in self._open.values():
             way.set()
 
+    def lose(self):
+        """Those that stand lead nowhere from now on, and nobody is told; new ones work."""
+        self.cut(UP, DOWN)
+        self._lost.append(self._open)
+        self._open = {UP: threading.Event(), DOWN: threading.Event()}
+        self.heal()
+
     def lead_to(self, target):
         """New connections go elsewhere, and those that stand end."""
         self.target = target
@@ -59,6 +67,9 @@ class Line:
     def close(self):
         self._listener.close()
         self.heal()
+        for lost in self._lost:
+            for way in lost.values():
+                way.set()
         self.hang_up()
 
     def _accept(self):
@@ -78,22 +89,23 @@ class Line:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets |= {near, far}
-            for ends in ((near, far, UP), (far, near, DOWN)):
+            for source, sink, way in ((near, far, UP), (far, near, DOWN)):
+                ends = (source, sink, way, self._open[way])
                 threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
-    def _carry(self, source, sink, way):
+    def _carry(self, source, sink, way, is_open):
         try:
             while piece := source.recv(65536):
                 # A search is a read, although it is posted.
                 if way == UP and piece.startswith(CHANGES) and b"/_search" not in piece[:200]:
                     self._began.append((time.monotonic(), piece.split(b" HTTP")[0].decode()))
-                self._open[way].wait()
+                is_open.wait()
                 if self.pause:
                     time.sleep(self.pause)
                 sink.sendall(piece)
         except OSError:
             pass
-        self._open[way].wait()
+        is_open.wait()
         with self._lock:
             self._sockets -= {source, sink}
         _end(source)

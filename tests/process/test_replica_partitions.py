@@ -2,7 +2,9 @@
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from harness import eventually, merged, never
 
@@ -175,3 +177,40 @@ def test_sessions_that_the_server_ends_all_the_time_delay_removals_and_lose_none
     for replica in pair.replicas:
         eventually(replica.is_ready, seconds=30)
     assert all(len(pair.cloud.removes(person)) <= 2 for person in people)
+
+
+def test_connections_that_lead_nowhere_any_more_keep_nobody_from_the_database(cluster):
+    readers = 3
+    pair = cluster(2, lines=True, **merged(QUICK, {"ledger": {"max_connections": readers}}))
+    owner = pair.owner()
+    client, line = pair.clients[owner], pair.lines[owner]
+    person = pair.cloud.person()
+    grant = pair.grant(owner, person, seconds=3600)
+
+    def look(timeout=1.0):
+        request = client.pb.GetGrantRequest(grant_id=grant.id)
+        try:
+            return client.access.GetGrant(request, timeout=timeout).grant
+        except grpc.RpcError:
+            return None
+
+    many = range(4 * readers)
+    with ThreadPoolExecutor(len(many)) as pool:
+        assert any(pool.map(lambda _: look(5), many)), "connections are there"
+        # As behind a gateway that forgot them: what is asked is never answered, and nobody ends them.
+        line.lose()
+        for _ in range(2):
+            list(pool.map(lambda _: look(), many))
+    eventually(look, seconds=15)
+
+    def revoked():
+        try:
+            client.revoke(grant)
+        except grpc.RpcError:
+            return False
+        return True
+
+    # The connection for writes was lost as well, which the first write finds out.
+    eventually(revoked, seconds=30)
+    eventually(lambda: gone(pair.cloud, [person]), seconds=15)
+    eventually(owner.is_ready, seconds=15)

@@ -263,6 +263,80 @@ fn what_somebody_here_decided_since_is_not_overruled() {
 }
 
 #[test]
+fn what_was_read_while_somebody_decided_is_not_acted_on_once_they_have() {
+    let mut replica = Replica::new();
+    let id = replica.bench.grant("ada", &[viewer("a")], 60);
+    replica.bench.run(5);
+    let end = replica.bench.expires_at(id);
+    replica.bench.run_until(end - seconds(2));
+    replica.owns(5);
+    let outage = replica.outage.clone();
+    let (key, boot) = (replica.ada(), replica.bench.clock.since_boot());
+    let mut deciding = outage.deciding(&key, boot);
+    deciding.begins();
+    // The read begins before the extension is committed, and ends after it.
+    let reading = outage.begin_read(replica.bench.now(), boot).expect("owned");
+    let before = replica.bench.record("ada");
+    replica.bench.extend(id, HOUR);
+    deciding.ends(&Ok::<_, LedgerError>(()));
+    drop(deciding);
+    outage.learn(&reading, &before);
+    replica.away(true);
+    replica.bench.clock.advance(seconds(3));
+    replica.pass();
+    assert_eq!(replica.bench.removals(), 0);
+    replica.back();
+    replica.bench.run(60);
+    assert!(replica.bench.is_active(id) && replica.bench.holds("ada", &viewer("a")));
+}
+
+#[test]
+fn a_decision_that_outlives_a_claim_counts_under_the_next_one() {
+    let mut replica = Replica::new();
+    let id = replica.bench.grant("ada", &[viewer("a")], 60);
+    replica.bench.run(5);
+    let end = replica.bench.expires_at(id);
+    replica.bench.run_until(end - seconds(2));
+    let outage = replica.outage.clone();
+    let mut deciding = outage.deciding(&replica.ada(), replica.bench.clock.since_boot());
+    deciding.begins();
+    replica.owns(5);
+    replica.look_ahead();
+    // Committed under the claim that came meanwhile.
+    replica.bench.extend(id, HOUR);
+    replica.away(true);
+    replica.bench.clock.advance(seconds(3));
+    replica.pass();
+    assert_eq!(replica.bench.removals(), 0);
+    deciding.ends(&Ok::<_, LedgerError>(()));
+    drop(deciding);
+    replica.back();
+    replica.bench.run(60);
+    assert!(replica.bench.is_active(id));
+}
+
+#[test]
+fn what_was_in_doubt_for_a_minute_is_read_anew_and_goes_without_the_ledger_again() {
+    let mut replica = Replica::new();
+    let id = replica.bench.grant("ada", &[viewer("a")], 180);
+    replica.bench.run(5);
+    let outage = replica.outage.clone();
+    let mut deciding = outage.deciding(&replica.ada(), replica.bench.clock.since_boot());
+    deciding.begins();
+    drop(deciding);
+    let end = replica.bench.expires_at(id);
+    replica.bench.run_until(end - seconds(2));
+    replica.owns(5);
+    // The first look forgets the doubt, the second one begins after that.
+    replica.look_ahead();
+    replica.look_ahead();
+    replica.away(true);
+    replica.bench.clock.advance(seconds(3));
+    replica.pass();
+    assert_eq!(replica.bench.removals(), 1);
+}
+
+#[test]
 fn owners_and_what_has_neighbours_to_lose_wait_for_the_ledger() {
     let mut replica = Replica::new();
     replica.bench.gives("ada", &viewer("standing"));

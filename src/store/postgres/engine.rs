@@ -170,6 +170,8 @@ pub(super) async fn patient<T>(
 pub(super) struct Reader {
     conn: PoolConnection<Postgres>,
     is_framed: bool,
+    /// Whether everything that was asked was answered.
+    is_done: bool,
 }
 
 impl Reader {
@@ -184,7 +186,11 @@ impl Reader {
                 return Err(error);
             }
         }
-        Ok(Self { conn, is_framed })
+        Ok(Self {
+            conn,
+            is_framed,
+            is_done: false,
+        })
     }
 
     /// From here on it is in a transaction, to be ended by [`done`].
@@ -195,8 +201,9 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if self.is_framed {
-            // Somebody stopped waiting in the middle: nobody else shall get this transaction.
+        if !self.is_done {
+            // Somebody stopped waiting in the middle: nobody else shall get this transaction. Nor shall the place in the
+            // pool wait for an answer to come first: from a server that is cut off none ever does.
             self.conn.close_on_drop();
         }
     }
@@ -220,8 +227,8 @@ impl DerefMut for Reader {
 pub(super) async fn done(mut reader: Reader) -> Result<(), sqlx::Error> {
     if reader.is_framed {
         patient(run(&mut reader.conn, "COMMIT")).await?;
-        reader.is_framed = false;
     }
+    reader.is_done = true;
     Ok(())
 }
 

@@ -190,7 +190,9 @@ impl PostgresLedger {
         const ACTION: &str = "checking every row";
         let mut reader = self.reader(ACTION).await?;
         match read::damaged_body(&mut reader).await {
-            Ok(None) => Ok(()),
+            Ok(None) => engine::done(reader)
+                .await
+                .map_err(|error| errors::of_statement(ACTION, error)),
             Ok(Some(detail)) => Err(errors::corrupt(ACTION, detail)),
             Err(error) => Err(errors::of_statement(ACTION, error)),
         }

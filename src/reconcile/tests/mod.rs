@@ -10,6 +10,7 @@ mod gated;
 mod hold;
 mod invitations;
 mod keys;
+mod known_ahead;
 mod lawful;
 mod lead;
 mod ledger;

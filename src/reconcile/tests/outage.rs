@@ -14,10 +14,10 @@ use crate::reconcile::Outage;
 
 /// A journal that survives the reconciler.
 #[derive(Debug, Default)]
-struct Notes(Mutex<(u64, Vec<Entry>)>);
+pub(super) struct Notes(Mutex<(u64, Vec<Entry>)>);
 
 impl Notes {
-    fn answers(&self) -> Vec<Option<Answer>> {
+    pub(super) fn answers(&self) -> Vec<Option<Answer>> {
         let waiting = self.waiting();
         waiting
             .iter()
@@ -60,16 +60,16 @@ impl Journal for Notes {
 }
 
 /// One replica of several.
-struct Replica {
-    bench: Bench,
+pub(super) struct Replica {
+    pub(super) bench: Bench,
     standing: Arc<Standing>,
-    outage: Arc<Outage>,
-    notes: Arc<Notes>,
+    pub(super) outage: Arc<Outage>,
+    pub(super) notes: Arc<Notes>,
     epoch: u64,
 }
 
 impl Replica {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut bench = Bench::new();
         let notes = Arc::new(Notes::default());
         let (standing, outage) = share(&mut bench, &notes);
@@ -91,7 +91,7 @@ impl Replica {
     }
 
     /// Another replica takes over, which knows nothing of the journal.
-    fn another(&mut self) -> Arc<Notes> {
+    pub(super) fn another(&mut self) -> Arc<Notes> {
         let own = std::mem::take(&mut self.notes);
         self.restart();
         self.standing.follows(self.bench.clock.since_boot());
@@ -100,7 +100,7 @@ impl Replica {
     }
 
     /// A new claim, that stands for so long.
-    fn owns(&mut self, seconds: u32) {
+    pub(super) fn owns(&mut self, seconds: u32) {
         self.epoch += 1;
         self.standing.hold_to(Reach {
             epoch: self.epoch,
@@ -109,7 +109,7 @@ impl Replica {
         });
     }
 
-    fn away(&self, away: bool) {
+    pub(super) fn away(&self, away: bool) {
         self.bench.ledger.away.store(away, Ordering::SeqCst);
         self.bench.ledger.read_only.store(away, Ordering::SeqCst);
     }
@@ -119,7 +119,7 @@ impl Replica {
     }
 
     /// An active grant that ends two seconds from now; the claim stands for five, and then the ledger is gone.
-    fn about_to_end(&mut self, wants: &[Assignment]) -> GrantId {
+    pub(super) fn about_to_end(&mut self, wants: &[Assignment]) -> GrantId {
         let id = self.bench.grant("ada", wants, 60);
         self.bench.run(5);
         let end = self.bench.expires_at(id);
@@ -130,11 +130,11 @@ impl Replica {
         id
     }
 
-    fn ada(&self) -> MemberKey {
+    pub(super) fn ada(&self) -> MemberKey {
         self.bench.key_of(&Subject::Member(user("ada")))
     }
 
-    fn pass(&mut self) {
+    pub(super) fn pass(&mut self) {
         let key = self.ada();
         assert!(self.bench.pass(&key), "it ends");
     }

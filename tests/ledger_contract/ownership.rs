@@ -207,3 +207,70 @@ async fn an_earlier_claim_that_is_let_go_late_takes_nothing_from_a_later_one() {
     later.stop.cancel();
     served.close().await;
 }
+
+#[tokio::test]
+async fn a_claim_that_runs_out_by_a_clock_set_ahead_is_nobody_elses_before_its_owner_stops() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let mut first = Replica::start(&database, "first");
+    first.owns().await;
+    let second = Replica::start(&database, "second");
+    first.freeze().await;
+    // What the table looks like from a server whose clock is an hour ahead.
+    database
+        .run("UPDATE ownership SET deadline = deadline - INTERVAL '1 hour'")
+        .await;
+    while first.covers() {
+        assert!(!second.covers(), "two at once");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    second.owns().await;
+    let ended = second.standing.earlier_end().expect("somebody had it");
+    let since = SystemClock.since_boot() - ended;
+    assert!(
+        since < CLAIM * 2,
+        "by that clock it ended {since:?} ago: what the first one did last is in doubt"
+    );
+    second.stop.cancel();
+    served.close().await;
+}
+
+#[tokio::test]
+async fn no_renewal_brings_a_deadline_forward_that_others_have_been_held_to() {
+    let database = database().await;
+    let served = Served::open(&database).await;
+    let first = Replica::start(&database, "first");
+    first.owns().await;
+    let epoch = first.standing.epoch();
+    let before = first.standing.reach().expect("owned").deadline;
+    // What the table looks like from a server whose clock was set back by less than a claim: the owner goes on.
+    database
+        .run("UPDATE ownership SET deadline = deadline + INTERVAL '1500 milliseconds'")
+        .await;
+    let deadline_is_beyond = |millis| {
+        let (first, bound) = (&first, before + TimeDelta::milliseconds(millis));
+        async move {
+            let begun = Instant::now();
+            while first.standing.reach().expect("owned").deadline < bound {
+                assert!(begun.elapsed() < CLAIM * 3, "it is renewed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    deadline_is_beyond(1_490).await;
+    deadline_is_beyond(2_500).await;
+    assert_eq!(first.standing.epoch(), epoch, "without a break");
+    // By more than a claim: it is given up, and free once it has stood still.
+    database
+        .run("UPDATE ownership SET deadline = deadline + INTERVAL '1 hour'")
+        .await;
+    let mut tenure = first.standing.tenure();
+    timeout(CLAIM, tenure.wait_for(|now| *now == Tenure::Not))
+        .await
+        .expect("in time")
+        .expect("open");
+    first.owns().await;
+    assert_eq!(first.standing.epoch(), epoch + 1);
+    first.stop.cancel();
+    served.close().await;
+}

@@ -38,21 +38,28 @@ const KNOWN: &str = "INSERT INTO ownership (integration, holder, epoch, deadline
 
 /// Only the very claims that are held here: one of which the answer was lost, or that ran out here before the server's
 /// last word came, has to run out there as well. Renewed under this name, nobody would ever work under it.
-const RENEW: &str = "UPDATE ownership SET deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
+///
+/// A deadline never goes back, whatever the clock of the server does: what others may not move before it has been told
+/// to whoever holds the claim. Where the clock was set back by more than a claim it is not renewed at all, and passes
+/// on as one that stands still; else nobody but the owner could move ends for as long as the clock was set back.
+const RENEW: &str = "UPDATE ownership SET deadline = \
+     GREATEST(deadline + INTERVAL '1 microsecond', clock_timestamp() + $2 * INTERVAL '1 millisecond') \
      WHERE holder = $1 AND deadline > clock_timestamp() \
+     AND deadline <= clock_timestamp() + 2 * $2 * INTERVAL '1 millisecond' \
      AND (integration, epoch) IN (SELECT * FROM UNNEST($3::text[], $4::bigint[])) \
      RETURNING integration, epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
-/// Every row: whose it is while it stands, for how long nobody has had it, its epoch and its deadline.
-const ALL: &str = "SELECT integration, CASE WHEN deadline > clock_timestamp() THEN holder ELSE '' END, \
+/// Every row: whose it is or was, whether the claim has run out, for how long, its epoch and its deadline.
+const ALL: &str = "SELECT integration, holder, deadline <= clock_timestamp(), \
      (EXTRACT(EPOCH FROM clock_timestamp() - deadline) * 1000)::bigint, epoch, \
      (EXTRACT(EPOCH FROM deadline) * 1000000)::bigint FROM ownership ORDER BY integration";
 
 const RUNNING: &str = "SELECT name FROM replicas WHERE deadline > clock_timestamp()";
 
+/// Only what was let go, or is as it was when it was seen to have stood still for long enough.
 const TAKE: &str = "UPDATE ownership SET holder = $1, epoch = epoch + 1, \
      deadline = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
-     WHERE integration = $3 AND (holder = '' OR deadline <= clock_timestamp() \
+     WHERE integration = $3 AND (holder = '' \
      OR (epoch = $4 AND (EXTRACT(EPOCH FROM deadline) * 1000000)::bigint = $5)) \
      RETURNING epoch, (EXTRACT(EPOCH FROM deadline) * 1000)::bigint";
 
@@ -244,8 +251,8 @@ impl PostgresOwnership {
             })
             .collect::<Result<_, sqlx::Error>>()?;
         let mut picture = self.look(&mut conn).await?;
-        watched.look(&mut picture, *claim, asked_at);
         let looked = self.clock.since_boot();
+        watched.look(&mut picture, *claim, (asked_at, looked));
         let wanted = |name: &str| {
             let standing = self
                 .standings
@@ -312,10 +319,11 @@ impl PostgresOwnership {
             rows.push(Claimed {
                 integration: row.try_get(0)?,
                 holder: row.try_get(1)?,
-                free_ms: row.try_get(2)?,
+                has_expired: row.try_get(2)?,
+                free_ms: row.try_get(3)?,
                 stamp: Stamp {
-                    epoch: rows::uint(row.try_get(3)?),
-                    deadline_us: row.try_get(4)?,
+                    epoch: rows::uint(row.try_get(4)?),
+                    deadline_us: row.try_get(5)?,
                 },
                 is_stuck: false,
             });
@@ -332,6 +340,7 @@ impl PostgresOwnership {
                 integration: name.to_string(),
                 holder: String::new(),
                 free_ms: 0,
+                has_expired: true,
                 stamp: Stamp {
                     epoch: 0,
                     deadline_us: 0,

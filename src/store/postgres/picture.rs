@@ -18,10 +18,12 @@ pub(super) struct Picture {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claimed {
     pub(super) integration: String,
-    /// Empty for nobody.
+    /// Empty for nobody. As it comes from the table, whoever let the claim run out stands here still.
     pub(super) holder: String,
-    /// For how many milliseconds nobody has had it.
+    /// For how many milliseconds nobody has had it, by the clock of the server.
     pub(super) free_ms: i64,
+    /// The claim has run out by the clock of the server.
+    pub(super) has_expired: bool,
     pub(super) stamp: Stamp,
     /// Somebody has it who does not renew it, and it does not run out either.
     pub(super) is_stuck: bool,
@@ -34,28 +36,44 @@ pub(super) struct Stamp {
     pub(super) deadline_us: i64,
 }
 
-/// Which claims have stood still, and since when by this process's own clock. Where the clock of the server was set
-/// back, or another server with an earlier one took over, the deadline of an owner that is gone lies far ahead: nobody
-/// could take its organizations before that. Whoever lives renews, whatever the clock says.
+/// Which claims have stood still, and since when by this process's own clock. Whoever lives renews, whatever the clock
+/// of the server says; and that clock may be set, or another server with another one may take over:
+///
+/// * Ahead, and a claim runs out there that its owner, who counts for himself, still works under. So a claim that has a
+///   name on it is free only once it has stood still for as long as a claim lasts.
+/// * Back, and the deadline of an owner that is gone lies so far ahead that nobody could take its organizations. So
+///   what stands still for two claims is free although it does not run out.
 #[derive(Debug, Default)]
 pub(super) struct Watched(BTreeMap<String, (Stamp, Duration)>);
 
 impl Watched {
-    /// Takes a look at the table, and calls free what nobody has renewed for two claims.
-    pub(super) fn look(&mut self, picture: &mut Picture, claim: Duration, now: Duration) {
-        let still = claim * 2;
+    /// Takes in a look at the table that was begun at `asked_at` and was over at `looked`, and says of each organization
+    /// whether it is free and for how long it has been.
+    pub(super) fn look(
+        &mut self,
+        picture: &mut Picture,
+        claim: Duration,
+        (asked_at, looked): (Duration, Duration),
+    ) {
         for row in &mut picture.rows {
+            // An owner may have asked for what is seen here as late as the answer came.
             let seen = self
                 .0
                 .entry(row.integration.clone())
-                .or_insert((row.stamp, now));
+                .or_insert((row.stamp, looked));
             if seen.0 != row.stamp {
-                *seen = (row.stamp, now);
+                *seen = (row.stamp, looked);
             }
-            if !row.holder.is_empty() && now.saturating_sub(seen.1) >= still {
+            let still = asked_at.saturating_sub(seen.1);
+            if row.holder.is_empty() {
+                row.free_ms = row.free_ms.min(millis(still));
+            } else if row.has_expired && still >= claim {
+                row.holder.clear();
+                row.free_ms = row.free_ms.min(millis(still.saturating_sub(claim)));
+            } else if still >= claim * 2 {
                 row.is_stuck = true;
                 row.holder.clear();
-                row.free_ms = millis(still);
+                row.free_ms = millis(claim);
             }
         }
     }
@@ -131,6 +149,7 @@ mod tests {
             integration: format!("i{n}"),
             holder: (*holder).to_owned(),
             free_ms: 0,
+            has_expired: false,
             stamp: Stamp {
                 epoch: 1,
                 deadline_us: 0,
@@ -166,21 +185,83 @@ mod tests {
         assert!(taken(&left, "a", |_| false).is_empty());
     }
 
+    /// A look without delay at one organization, and what a replica with nothing would take then.
+    fn look(watched: &mut Watched, row: Claimed, seconds: u64) -> (Picture, Vec<String>) {
+        let mut now = picture(&[""], &["a", "b"]);
+        now.rows[0] = row;
+        let at = Duration::from_secs(seconds);
+        watched.look(&mut now, CLAIM, (at, at));
+        let taken = taken(&now, "b", |_| true);
+        (now, taken)
+    }
+
+    fn claimed(holder: &str, deadline_us: i64, free_ms: i64) -> Claimed {
+        let mut row = picture(&[holder], &[]).rows.remove(0);
+        row.stamp.deadline_us = deadline_us;
+        row.has_expired = free_ms >= 0;
+        row.free_ms = free_ms;
+        row
+    }
+
     #[test]
     fn a_claim_that_nobody_renews_is_free_after_two_lives_whatever_the_server_says() {
         let mut watched = Watched::default();
-        let look = |watched: &mut Watched, deadline_us, seconds| {
-            let mut now = picture(&["a"], &["a", "b"]);
-            now.rows[0].stamp.deadline_us = deadline_us;
-            watched.look(&mut now, CLAIM, Duration::from_secs(seconds));
+        let mut taken = |deadline_us, seconds| {
+            look(&mut watched, claimed("a", deadline_us, -1_000_000), seconds).1
+        };
+        assert!(taken(7, 100).is_empty());
+        assert!(taken(7, 109).is_empty());
+        // Renewed, if only to an earlier instant of a clock that was set back.
+        assert!(taken(3, 110).is_empty());
+        assert!(taken(3, 119).is_empty());
+        assert_eq!(taken(3, 120), ["i0"]);
+    }
+
+    #[test]
+    fn a_claim_that_ran_out_by_the_servers_clock_alone_is_not_free() {
+        let mut watched = Watched::default();
+        let (_, taken) = look(&mut watched, claimed("a", 7, -5_000), 100);
+        assert!(taken.is_empty());
+        // The clock of the server was set an hour ahead: "a" works on, and says so as soon as it can.
+        let (_, taken) = look(&mut watched, claimed("a", 7, 3_600_000), 101);
+        assert!(taken.is_empty());
+        let (_, taken) = look(&mut watched, claimed("a", 8, -5_000), 102);
+        assert!(taken.is_empty());
+        let (_, taken) = look(&mut watched, claimed("a", 8, 3_600_000), 106);
+        assert!(taken.is_empty());
+        let (now, taken) = look(&mut watched, claimed("a", 8, 3_600_000), 107);
+        assert_eq!(taken, ["i0"]);
+        // It may have worked until this very moment.
+        assert_eq!(now.free_for("i0"), Duration::ZERO);
+        let (now, _) = look(&mut watched, claimed("a", 8, 3_603_000), 110);
+        assert_eq!(now.free_for("i0"), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn what_was_let_go_is_free_at_once_and_for_no_longer_than_was_watched() {
+        let mut watched = Watched::default();
+        let (now, taken) = look(&mut watched, claimed("", 7, 3_600_000), 100);
+        assert_eq!(taken, ["i0"]);
+        assert_eq!(now.free_for("i0"), Duration::ZERO);
+        let (now, _) = look(&mut watched, claimed("", 7, 3_602_000), 102);
+        assert_eq!(now.free_for("i0"), Duration::from_secs(2));
+        let (now, _) = look(&mut watched, claimed("", 7, 500), 104);
+        assert_eq!(now.free_for("i0"), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn how_long_a_look_took_counts_for_whoever_may_have_asked_meanwhile() {
+        let mut watched = Watched::default();
+        let mut at = |asked_at, looked| {
+            let mut now = picture(&[""], &["a", "b"]);
+            now.rows[0] = claimed("a", 7, 1_000);
+            let (asked_at, looked) = (Duration::from_secs(asked_at), Duration::from_secs(looked));
+            watched.look(&mut now, CLAIM, (asked_at, looked));
             taken(&now, "b", |_| true)
         };
-        assert!(look(&mut watched, 7, 100).is_empty());
-        assert!(look(&mut watched, 7, 109).is_empty());
-        // Renewed, if only to an earlier instant of a clock that was set back.
-        assert!(look(&mut watched, 3, 110).is_empty());
-        assert!(look(&mut watched, 3, 119).is_empty());
-        assert_eq!(look(&mut watched, 3, 120), ["i0"]);
+        assert!(at(100, 102).is_empty());
+        assert!(at(106, 108).is_empty());
+        assert_eq!(at(107, 107), ["i0"]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod reviews;
 mod rotations;
 mod sights;
 mod together;
+mod wanted;
 mod write;
 mod writer;
 
@@ -44,6 +45,7 @@ pub use self::bench::{BareCommits, Filled, bench_bare_commits, bench_fill, bench
 pub use self::glance::Glance;
 use self::open::Permission;
 pub use self::open::{OpenError, Options};
+use self::wanted::Wanted;
 use self::writer::{Command, Counters, Writer};
 use crate::domain::Timestamp;
 use crate::domain::ids::IntegrationName;
@@ -149,13 +151,17 @@ impl SqliteLedger {
         self.counters.writes.load(Ordering::Relaxed)
     }
 
-    /// Checks every page of the file and the checksum of every body. It reads the whole file and holds nobody up.
+    /// Checks every page of the file and the checksum of every body. It reads the whole file and holds nobody up, nor
+    /// the end of the process: dropping the future interrupts what SQLite is doing for it.
     ///
     /// # Errors
     /// `LedgerError::Corrupt` with the first thing found wrong, or `LedgerError::Unavailable`.
     pub async fn verify(&self) -> Result<()> {
         const ACTION: &str = "checking every page and every row";
         let mut conn = self.reader(ACTION).await?;
+        let wanted = Wanted::by(&mut conn)
+            .await
+            .map_err(|error| errors::of_statement(ACTION, error))?;
         let found = async {
             match open::structure(&mut conn).await? {
                 Some(detail) => Ok(Some(detail)),
@@ -164,6 +170,7 @@ impl SqliteLedger {
         }
         .await
         .map_err(|error| errors::of_statement(ACTION, error))?;
+        drop(wanted);
         match found {
             None => Ok(()),
             Some(detail) => Err(errors::corrupt(ACTION, detail)),

@@ -210,12 +210,13 @@ impl App {
             let elastic = client.wired(&section.name, Arc::clone(&ledger), Arc::clone(&standing));
             reconcile::metrics::begin(&section.name);
             let provider: Arc<dyn AccessProvider> = Arc::clone(&elastic) as Arc<dyn AccessProvider>;
-            let observer = Arc::new(Observer::new(
+            let observer = Observer::new(
                 section.name.clone(),
                 Arc::clone(&provider),
                 Arc::clone(&ledger),
                 Arc::clone(&clock),
-            ));
+            );
+            let observer = Arc::new(observer.under(Arc::clone(&standing)));
             let mut reconciler = Reconciler::new(
                 section.name.clone(),
                 Arc::clone(&provider),

@@ -130,7 +130,8 @@ pub struct Upstream {
     pub read_attempt: Period,
     /// Whole time of a read, repetitions included: the patience of a person at a console.
     pub read_budget: Period,
-    /// Whole time of reading all members. 50,000 of them are some 50 MB, which a slow line carries in this time.
+    /// Whole time of reading all members. 50,000 of them are some 50 MB, which a slow line carries in this time. The
+    /// answer has to begin within a quarter of it.
     pub members_budget: Period,
     /// Longest silence within an answer. A line that says nothing for so long is broken.
     pub idle_timeout: Period,

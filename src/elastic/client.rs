@@ -64,6 +64,8 @@ pub(super) struct Limits {
     pub(super) wait: Option<Duration>,
     pub(super) budget: Duration,
     pub(super) attempt: Duration,
+    /// From the first byte of a request to the head of its answer.
+    pub(super) head: Duration,
     pub(super) repeat: Repeat,
     /// Since boot: nothing is begun that may not have ended by then.
     pub(super) before: Option<Duration>,
@@ -183,6 +185,7 @@ impl Elastic {
             wait: Some(self.options.mutation_wait),
             budget: self.options.mutation_budget,
             attempt: self.options.mutation_budget,
+            head: self.options.mutation_budget,
             repeat: Repeat::Unsent,
             before: None,
         }
@@ -203,6 +206,7 @@ impl Elastic {
             wait: None,
             budget: self.options.read_budget,
             attempt: self.options.read_attempt,
+            head: self.options.read_attempt,
             repeat: Repeat::Read,
             before: None,
         }
@@ -304,6 +308,8 @@ impl Elastic {
         let limits = Limits {
             budget,
             attempt: budget,
+            // The list may take long to arrive; a line that leads nowhere must not be waited for as long.
+            head: budget / 4,
             ..self.read_limits()
         };
         let started = Mutex::new(None);
@@ -400,7 +406,8 @@ impl Elastic {
             used = Some(key.pin);
             note(self.clock.now(), key.pin);
             let until = until.min(now + limits.attempt);
-            let ended = match self.transport.open(call, &key, until).await {
+            let head_until = until.min(now + limits.head);
+            let ended = match self.transport.open(call, &key, head_until).await {
                 Err(SendError::NotSent(code)) => Ended::NotSent(code),
                 Err(SendError::Broken(code)) => Ended::Broken(code),
                 Ok(response) => {

@@ -30,7 +30,8 @@ pub struct Options {
     pub read_budget: Duration,
     /// Time of one attempt of a read. A third of the budget leaves room for repetition.
     pub read_attempt: Duration,
-    /// Whole time of reading the members: 50,000 of them are some 50 MB, which a slow line carries in this time.
+    /// Whole time of reading the members: 50,000 of them are some 50 MB, which a slow line carries in this time. Each
+    /// attempt has a quarter of it to begin to be answered.
     pub members_budget: Duration,
     /// Whole time of a read of the members that a removal waits for. Longer, and the removal goes without: late
     /// access is worse than a neighbour that has to be put back from memory.

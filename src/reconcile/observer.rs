@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use std::time::Duration;
+
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 
@@ -16,8 +18,14 @@ use crate::domain::event::AuditEvent;
 use crate::domain::event::EventKind;
 use crate::domain::ids::IntegrationName;
 use crate::domain::observation::{Interest, MembersRead};
+use crate::ports::ownership::{Standing, Tenure};
 use crate::ports::provider::{Priority, ReadError};
 use crate::ports::{AccessProvider, Clock, Ledger};
+
+/// How long a read may go on once its claim is asked back or lost. What has been begun under a claim ends before
+/// anybody works on the organization again: a few seconds let a pass come to its end, and one line that leads nowhere
+/// must not keep everybody else's access open.
+const GIVING_BACK: Duration = Duration::from_secs(3);
 
 type Shared = Result<Arc<MembersRead>, ReadError>;
 
@@ -32,6 +40,7 @@ pub struct Observer {
     /// A read has ended.
     ended: Notify,
     board: Arc<Board>,
+    standing: Option<Arc<Standing>>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +100,15 @@ impl Observer {
             desk: Mutex::default(),
             ended: Notify::new(),
             board: Arc::default(),
+            standing: None,
         }
+    }
+
+    /// Reads begun under this claim end soon after it does.
+    #[must_use]
+    pub fn under(mut self, standing: Arc<Standing>) -> Self {
+        self.standing = Some(standing);
+        self
     }
 
     /// What the engine of this organization knows of itself.
@@ -152,11 +169,20 @@ impl Observer {
             interest.merge(waiter.interest.clone());
         }
         let at = self.clock.now();
-        let (result, outcome, evidence) =
-            match self.provider.read_members(&interest, priority).await {
-                Ok((read, evidence)) => (Ok(Arc::new(read)), "done", evidence),
-                Err((error, evidence)) => (Err(error), "refused", evidence),
-            };
+        let read = tokio::select! {
+            biased;
+            read = self.provider.read_members(&interest, priority) => read,
+            () = self.given_back() => {
+                tracing::info!(integration = %self.integration, "A read of members was given up with the claim");
+                let code = "claim_given_back".to_owned();
+                answer(waiters, &Err(ReadError::Unavailable { code }));
+                return;
+            }
+        };
+        let (result, outcome, evidence) = match read {
+            Ok((read, evidence)) => (Ok(Arc::new(read)), "done", evidence),
+            Err((error, evidence)) => (Err(error), "refused", evidence),
+        };
         let event = EventKind::CallMade {
             outcome: outcome.to_owned(),
             evidence,
@@ -168,15 +194,33 @@ impl Observer {
         {
             tracing::warn!(integration = %self.integration, error = error.code(), "Read of members left no audit event");
         }
-        for waiter in waiters {
-            // A waiter that gave up meanwhile needs no answer.
-            drop(waiter.answer.send(result.clone()));
+        answer(waiters, &result);
+    }
+
+    /// Waits until a claim that stands now does not any more, and a little longer. Whoever reads without one, for a
+    /// caller of this replica, is not hurried.
+    async fn given_back(&self) {
+        let Some(mut tenure) = self.standing.as_ref().map(|standing| standing.tenure()) else {
+            return std::future::pending().await;
+        };
+        if *tenure.borrow_and_update() != Tenure::Held {
+            return std::future::pending().await;
         }
+        // The other end lives as long as this.
+        drop(tenure.wait_for(|now| *now != Tenure::Held).await);
+        tokio::time::sleep(GIVING_BACK).await;
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk
             .lock()
             .expect("no code panics while it holds this lock")
+    }
+}
+
+fn answer(waiters: Vec<Waiter>, result: &Shared) {
+    for waiter in waiters {
+        // A waiter that gave up meanwhile needs no answer.
+        drop(waiter.answer.send(result.clone()));
     }
 }

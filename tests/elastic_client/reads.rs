@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use latchkey::domain::assignment::ProjectType;
 use latchkey::domain::ids::{Email, ProjectId};
@@ -295,6 +297,38 @@ async fn a_stalled_list_ends_with_its_budget() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_begin_is_asked_for_again_before_its_budget_is_used_up() {
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let counter = Arc::clone(&asked);
+    // A line that leads nowhere, the first time.
+    let hang_once = middleware::from_fn(move |request: Request, next: Next| {
+        let counter = Arc::clone(&counter);
+        async move {
+            if counter.fetch_add(1, Ordering::SeqCst) == 0 {
+                std::future::pending::<()>().await;
+            }
+            next.run(request).await
+        }
+    });
+    let fake = Fake::serve_through(
+        |_, _| json_answer(200, &json!({"members": []})),
+        |router| router.layer(hang_once),
+    )
+    .await;
+    let elastic = client(Options {
+        members_budget: Duration::from_secs(4),
+        connect: Duration::from_millis(100),
+        ..options(fake.url())
+    })
+    .await;
+    let began = Instant::now();
+    read(&elastic).await.expect("the second answer");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1), "a quarter: {took:?}");
 }
 
 async fn organization(pinned: bool, body: Value) -> Result<String, String> {

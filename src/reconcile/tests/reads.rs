@@ -1,9 +1,11 @@
 //! Who waits for whose read.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use super::*;
 use crate::domain::observation::Interest;
+use crate::ports::ownership::Standing;
 use crate::ports::provider::Priority;
 
 fn ada() -> Interest {
@@ -76,4 +78,49 @@ fn those_who_ask_while_a_read_is_on_its_way_share_the_next_one() {
         5
     );
     assert_eq!(bench.reads(), 1);
+}
+
+/// An observer under a claim that is held, whose reads upstream never answers.
+fn hanging(bench: &Bench) -> (Observer, Arc<Standing>) {
+    bench.joins("ada");
+    let standing = Arc::new(Standing::none());
+    let observer = Observer::new(
+        main_integration(),
+        bench.world.clone(),
+        bench.ledger.clone(),
+        Arc::new(bench.clock.clone()),
+    );
+    bench.world.crash.after(0);
+    (observer.under(Arc::clone(&standing)), standing)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_hangs_does_not_keep_a_claim_that_is_asked_back() {
+    let bench = Bench::new();
+    let (observer, standing) = hanging(&bench);
+    standing.hold(1, Duration::from_secs(5));
+    let mut read = pin!(observer.observe(ada(), Priority::Verify));
+    assert!(read.as_mut().now_or_never().is_none());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(read.as_mut().now_or_never().is_none(), "under a claim");
+    standing.ask_back();
+    assert!(read.as_mut().now_or_never().is_none(), "a moment is left");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(read.as_mut().now_or_never().is_none(), "a moment is left");
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    let given_up = read.now_or_never().expect("over").expect_err("no answer");
+    assert_eq!(given_up.code(), "claim_given_back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_for_a_caller_of_a_replica_without_a_claim_is_not_hurried() {
+    let bench = Bench::new();
+    let (observer, standing) = hanging(&bench);
+    let mut read = pin!(observer.observe(ada(), Priority::Verify));
+    assert!(read.as_mut().now_or_never().is_none());
+    standing.hold(1, Duration::from_secs(5));
+    standing.lose();
+    assert!(read.as_mut().now_or_never().is_none());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(read.as_mut().now_or_never().is_none());
 }

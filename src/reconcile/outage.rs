@@ -4,7 +4,7 @@
 //! only for ends that nobody but the owner can have moved since ([ADR 23](../../docs/adr/0023-removals-without-the-ledger.md)).
 //! Never sends anything, and never takes what the journal says for what is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,8 +59,6 @@ struct State {
     decided: BTreeMap<MemberKey, (u64, Duration)>,
     /// Writes without an answer yet, by their number; where nobody knows what became of one, since when.
     under_way: BTreeMap<MemberKey, BTreeMap<u64, Option<Duration>>>,
-    /// Numbers in the journal of removals whose answer is awaited.
-    sending: BTreeSet<u64>,
 }
 
 impl State {
@@ -123,6 +121,8 @@ pub struct Outage {
     /// How long a read of the ledger is waited for where something is to be removed; `None` for ever.
     pub(super) patience: Option<Duration>,
     state: Mutex<State>,
+    /// The last intent of an earlier process: what it left without an ending will not get one any more.
+    earlier: u64,
     /// One at a time tells the ledger.
     pub(super) telling: tokio::sync::Mutex<()>,
 }
@@ -145,11 +145,14 @@ impl Outage {
         standing: Arc<Standing>,
         patience: Option<Duration>,
     ) -> Self {
+        let left = journal.waiting();
+        let earlier = left.iter().map(|entry| entry.number).max().unwrap_or(0);
         Self {
             journal,
             ledger,
             standing,
             patience,
+            earlier,
             state: Mutex::default(),
             telling: tokio::sync::Mutex::default(),
         }
@@ -253,7 +256,6 @@ impl Outage {
     /// Makes the intent durable. Answers its number, which [`Self::ended`] takes.
     pub(super) async fn intend(&self, removal: Removal) -> Result<u64> {
         let number = self.journal.intend(removal).await?;
-        self.lock().sending.insert(number);
         self.count();
         Ok(number)
     }
@@ -265,18 +267,15 @@ impl Outage {
     }
 
     pub(super) async fn ended(&self, number: u64, ending: Ending) -> Result<()> {
-        let noted = self.journal.ended(number, ending).await;
-        self.lock().sending.remove(&number);
-        noted
+        self.journal.ended(number, ending).await
     }
 
     /// What is to be told: of one member or of all, without what is under way.
     pub(super) fn to_tell(&self, only: Option<&MemberKey>) -> Vec<Entry> {
         let mut waiting = self.journal.waiting();
-        let state = self.lock();
         waiting.retain(|entry| {
-            !state.sending.contains(&entry.number)
-                && only.is_none_or(|key| entry.removal.key == *key)
+            let is_over = entry.ending.is_some() || entry.number <= self.earlier;
+            is_over && only.is_none_or(|key| entry.removal.key == *key)
         });
         waiting
     }

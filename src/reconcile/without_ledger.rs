@@ -37,7 +37,7 @@ impl Reconciler {
         };
         // What was sent without it comes first: a pass that did not know would take it for somebody else's doing.
         if !outage.to_tell(Some(key)).is_empty() {
-            self.tell(Some(key)).await?;
+            self.answered(key, self.tell(Some(key))).await?;
         }
         let reading = outage.begin_read(self.clock.now(), self.clock.since_boot());
         let record = self.answered(key, self.ledger.member(key)).await?;

@@ -92,3 +92,96 @@ pub fn class_of(weight: u32) -> &'static str {
         _ => "low",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::assignment::Assignment;
+    use crate::domain::ids::{IntegrationName, UserId};
+    use crate::domain::member::{Blocked, LastWrite, MemberKey, Subject, WriteOutcome};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+    }
+
+    /// Ours since long ago, to be gone by second 100, and queued for a look at second 50.
+    fn hidden() -> MemberRecord {
+        let mut record = MemberRecord::new(MemberKey {
+            integration: IntegrationName::parse("main").expect("valid"),
+            subject: Subject::Member(UserId::parse("1").expect("valid")),
+        });
+        record.due = Some(Due {
+            at: at(50),
+            kind: DueKind::Look,
+            weight: 0,
+        });
+        record.owned.push(Owned {
+            assignment: Assignment::parse("deployment-viewer on deployment/a").expect("valid"),
+            phase: Phase::Live,
+            since: at(0),
+            must_end_by: Some(at(100)),
+            last_write: LastWrite {
+                kind: WriteKind::Add,
+                at: at(0),
+                outcome: WriteOutcome::Done,
+            },
+            seen: true,
+            echo_until: None,
+            removal_echo_until: None,
+            must_survive: Vec::new(),
+            blocked: None,
+            isolate: false,
+            attempts: 0,
+        });
+        record
+    }
+
+    #[test]
+    fn a_removal_behind_a_look_is_hidden_from_its_end_on() {
+        let record = hidden();
+        assert_eq!(hidden_removal(&record, at(99)), None);
+        let found = hidden_removal(&record, at(100)).expect("due");
+        assert_eq!((found.at, found.kind), (at(100), DueKind::Remove));
+    }
+
+    #[test]
+    fn what_was_sent_is_refused_or_is_queued_as_it_should_be_is_not_hidden() {
+        let spoil: [(&str, fn(&mut MemberRecord)); 5] = [
+            ("sent", |record| {
+                record.owned[0].last_write.kind = WriteKind::Remove
+            }),
+            ("refused", |record| {
+                record.owned[0].blocked = Some(Blocked {
+                    code: "last_owner".to_owned(),
+                    since: at(100),
+                    retry_at: at(130),
+                    refusals: 1,
+                });
+            }),
+            ("queued", |record| {
+                record.due = record.due.map(|due| Due {
+                    kind: DueKind::Remove,
+                    ..due
+                });
+            }),
+            ("waits for a pause", |record| {
+                record.due = record.due.map(|due| Due { at: at(201), ..due });
+            }),
+            ("nothing is due", |record| record.due = None),
+        ];
+        for (what, spoil) in spoil {
+            let mut record = hidden();
+            spoil(&mut record);
+            assert_eq!(hidden_removal(&record, at(200)), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn power_falls_into_classes() {
+        let classes = [0, 39, 40, 59, 60, 99, 100, 4_000].map(class_of);
+        let expected = [
+            "low", "low", "medium", "medium", "high", "high", "critical", "critical",
+        ];
+        assert_eq!(classes, expected);
+    }
+}

@@ -224,4 +224,4 @@ impl JumpWatch {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -125,12 +125,6 @@ impl DueQueue {
         Some((chosen.key, due))
     }
 
-    /// Whether something is due that waits only for admission.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready_since.is_empty()
-    }
-
     /// Removals that are due and wait only for admission.
     #[must_use]
     pub fn ready_removals(&self) -> usize {
@@ -260,12 +254,28 @@ mod tests {
                 .map(|(key, _)| key),
             Some(key(2))
         );
-        assert!(queue.has_ready());
         assert_eq!(queue.oldest_ready(), Some(at(1)));
         assert_eq!(
             queue.pop_due(at(1), |_| true).map(|(key, _)| key),
             Some(key(1))
         );
+    }
+
+    #[test]
+    fn how_old_the_oldest_is_ends_with_the_last_of_that_age() {
+        let mut queue = DueQueue::default();
+        assert_eq!(queue.next_wakeup(), None);
+        for name in 1..=3 {
+            queue.schedule(key(name), due(7, DueKind::Remove, name));
+        }
+        queue.schedule(key(4), due(9, DueKind::Remove, 1));
+        assert_eq!(queue.next_wakeup(), Some(at(7)));
+        assert_eq!(queue.oldest_ready(), None, "nobody is due yet");
+        for left in (0..3).rev() {
+            assert!(queue.pop_due(at(8), |_| true).is_some());
+            assert_eq!(queue.oldest_ready(), (left > 0).then_some(at(7)));
+        }
+        assert_eq!(queue.next_wakeup(), Some(at(9)));
     }
 
     #[test]

@@ -129,3 +129,51 @@ pub fn describe_metrics() {
         "Runs of periodic sweeps, by outcome"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::runtime::SystemClock;
+
+    #[test]
+    fn a_sweep_that_runs_leaves_out_its_next_turn_and_not_the_one_after() {
+        let busy = Arc::new(AtomicBool::new(false));
+        let turn = Turn::take(&busy).expect("nobody runs");
+        assert!(Turn::take(&busy).is_none());
+        drop(turn);
+        assert!(Turn::take(&busy).is_some());
+    }
+
+    #[tokio::test]
+    async fn sweeps_run_by_their_schedule_until_they_are_stopped() {
+        let (turns, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (counter, told) = (Arc::clone(&turns), Arc::clone(&again));
+        let sweep = Sweep {
+            name: "test",
+            schedule: "* * * * * *".to_owned(),
+            run: Arc::new(move || {
+                let (counter, told) = (Arc::clone(&counter), Arc::clone(&told));
+                Box::pin(async move {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    told.notify_one();
+                    Ok(String::new())
+                })
+            }),
+        };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(vec![sweep], Arc::new(SystemClock), stop.clone()));
+        for _ in 0..2 {
+            tokio::time::timeout(Duration::from_secs(60), again.notified())
+                .await
+                .expect("every second");
+        }
+        assert!(turns.load(Ordering::SeqCst) >= 2);
+        stop.cancel();
+        running.await.expect("ended").expect("in order");
+    }
+}

@@ -286,6 +286,53 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_is_a_gap_only_beyond_three_looks() {
+        let mut attention = looking_since(1_000);
+        attention.look(4_000, PATIENCE.every);
+        assert_eq!(attention.since, 1_000, "three looks");
+        attention.look(7_001, PATIENCE.every);
+        assert_eq!(attention.since, 7_001);
+    }
+
+    #[test]
+    fn a_heart_says_when_it_beat_and_is_never_missed_once_it_rests() {
+        let clock = crate::runtime::ManualClock::default();
+        clock.advance(chrono::TimeDelta::milliseconds(1_234));
+        let heart = Heart::default();
+        heart.beat(&clock);
+        let beat = heart.0.load(Ordering::Relaxed);
+        assert_eq!(u128::try_from(beat), Ok(clock.since_boot().as_millis()));
+        heart.rest();
+        let resting = heart.0.load(Ordering::Relaxed);
+        let mut attention = looking_since(beat);
+        for second in 1..1_000 {
+            attention.look(beat + second * 1_000, PATIENCE.every);
+            assert_eq!(attention.judge(resting, &PATIENCE), Finding::Fine);
+        }
+    }
+
+    #[test]
+    fn a_heart_that_stops_ends_the_process() {
+        let quick = Patience {
+            every: Duration::from_millis(5),
+            complain_after: Duration::from_millis(10),
+            give_up_after: Duration::from_millis(20),
+        };
+        let (end, ended) = std::sync::mpsc::channel();
+        let clock: Arc<dyn Clock> = Arc::new(crate::runtime::SystemClock);
+        let heart = Arc::new(Heart::default());
+        heart.beat(clock.as_ref());
+        watch(Vec::new(), heart, clock, quick, move || {
+            // A second word comes from the spare thread, when nobody listens any more.
+            end.send(()).ok();
+        })
+        .expect("a thread");
+        ended
+            .recv_timeout(Duration::from_secs(60))
+            .expect("only a new process helps");
+    }
+
+    #[test]
     fn patience_follows_the_limit() {
         let second = Duration::from_secs(1);
         assert_eq!(Patience::of(second * 60, second), Patience::default());

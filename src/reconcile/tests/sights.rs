@@ -135,3 +135,97 @@ fn a_sight_ends_with_the_first_grant_and_with_the_next_that_is_asked_for() {
     bench.ask(&Ask::new("ada", &[editor("a")], HOUR));
     assert_eq!(listed(&bench), [one(None)]);
 }
+
+#[test]
+fn nobody_passes_for_settled_of_whom_anything_is_open() {
+    use crate::domain::drift::{DriftAction, DriftKind, OpenDrift, Watched};
+    use crate::domain::member::{Backoff, Blocked, Phase, Survivor, WriteKind};
+    type Spoil = fn(&mut MemberRecord, Timestamp);
+    let mut bench = Bench::new();
+    bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(300);
+    let settled = bench.record("ada");
+    assert!(Settled::of(&settled).is_some());
+    let open: [(&str, Spoil); 20] = [
+        ("unknown", |record, _| record.member_since = None),
+        ("never seen", |record, _| record.last_seen = None),
+        ("absent", |record, now| record.absent_since = Some(now)),
+        ("waits", |record, now| {
+            record.backoff = Some(Backoff {
+                failures: 1,
+                until: now,
+                code: "timeout".to_owned(),
+            });
+        }),
+        ("to be checked", |record, now| record.check_at = Some(now)),
+        ("tried alone", |record, _| record.isolate_adds = true),
+        ("drifted", |record, now| {
+            record.drifts.push(OpenDrift {
+                kind: DriftKind::Missing,
+                assignment: viewer("b"),
+                first_seen: now,
+                last_seen: now,
+                action: DriftAction::LeftAlone,
+            });
+        }),
+        ("watched", |record, now| {
+            record.watched.push(Watched {
+                assignment: viewer("b"),
+                gone_at: now,
+                until: now,
+            });
+        }),
+        ("not ours", |record, _| {
+            record.owned[0].assignment = viewer("b")
+        }),
+        ("going", |record, now| {
+            record.owned[0].phase = Phase::Closing {
+                gone_at: now,
+                look_at: now,
+            };
+        }),
+        ("not seen", |record, _| record.owned[0].seen = false),
+        ("removed", |record, _| {
+            record.owned[0].last_write.kind = WriteKind::Remove;
+        }),
+        ("in doubt", |record, now| {
+            record.owned[0].echo_until = Some(now)
+        }),
+        ("removal in doubt", |record, now| {
+            record.owned[0].removal_echo_until = Some(now);
+        }),
+        ("has a survivor", |record, _| {
+            record.owned[0].must_survive.push(Survivor {
+                assignment: viewer("b"),
+                restored_at: None,
+                restores: 0,
+            });
+        }),
+        ("refused", |record, now| {
+            record.owned[0].blocked = Some(Blocked {
+                code: "last_owner".to_owned(),
+                since: now,
+                retry_at: now,
+                refusals: 1,
+            });
+        }),
+        ("removed alone", |record, _| record.owned[0].isolate = true),
+        ("not shown", |record, _| {
+            if let Some(seen) = &mut record.last_seen {
+                seen.assignments.clear();
+            }
+        }),
+        ("ending", |record, now| {
+            record.grants[0].state = GrantState::Revoking {
+                since: now,
+                cause: EndCause::Expired,
+            };
+        }),
+        ("nothing given", |record, _| record.grants.clear()),
+    ];
+    for (what, spoil) in open {
+        let mut record = settled.clone();
+        spoil(&mut record, bench.now());
+        assert_eq!(Settled::of(&record), None, "{what}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Places, leads and the pulse of the loop.
 
+mod turning;
+
 use super::*;
 
 #[test]

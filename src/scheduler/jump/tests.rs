@@ -24,7 +24,7 @@ use crate::store::MemoryLedger;
 
 /// Upstream that only knows what time it is.
 #[derive(Debug, Default)]
-struct Sundial {
+pub(in crate::scheduler) struct Sundial {
     /// Difference to the connector's clock; `None` while it does not answer.
     skew_ms: Mutex<Option<i64>>,
 }
@@ -94,7 +94,7 @@ impl AccessProvider for Sundial {
 }
 
 #[derive(Debug)]
-struct NoWake;
+pub(in crate::scheduler) struct NoWake;
 
 impl Wake for NoWake {
     fn wake(&self, _: &MemberKey, _: Due) {}

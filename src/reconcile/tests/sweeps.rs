@@ -8,6 +8,7 @@ use super::*;
 use crate::domain::event::NOT_SENT;
 use crate::domain::member::{Blocked, WriteKind};
 use crate::domain::observation::{Incomplete, MembersRead, ObservedMember};
+use crate::domain::sight::Settled;
 use crate::reconcile::Reapply;
 use crate::reconcile::sweep::Swept;
 
@@ -274,4 +275,34 @@ fn every_change_of_a_grant_is_one_line_of_the_log() {
         .filter(|event| matches!(event, EventKind::GrantChanged { .. }));
     // Active, to be removed, ended.
     assert_eq!((lines.count(), changes.count()), (3, 3), "{text}");
+}
+
+#[test]
+fn what_was_settled_until_the_end_of_a_grant_is_loaded_from_then_on() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.run(300);
+    let settled = Settled::of(&bench.record("ada")).expect("calm");
+    assert_eq!(settled.until, bench.expires_at(id));
+    for (before, loaded) in [(seconds(1), false), (seconds(0), true)] {
+        bench.clock.advance(settled.until - before - bench.now());
+        assert_eq!(swept(&bench).loaded > 0, loaded, "{before} before its end");
+    }
+}
+
+#[test]
+fn a_grant_without_room_in_the_rate_budget_stays_due() {
+    let mut bench = Bench::new();
+    let id = bench.grant("ada", &[viewer("a")], HOUR);
+    bench.world.change(|world| world.only_removals = true);
+    let before = bench.record("ada");
+    bench.clock.advance(seconds(2));
+    let report = ready(bench.reconciler.pass(&before.key)).expect("writable");
+    let after = bench.record("ada");
+    let due = after.due.expect("owed");
+    assert!(due.at <= bench.now(), "it stays due: {due:?}");
+    assert_eq!((report.next, report.failure), (after.due, None));
+    bench.world.change(|world| world.only_removals = false);
+    bench.run(60);
+    assert!(bench.is_active(id));
 }

@@ -174,5 +174,47 @@ mod tests {
         assert_eq!((board.is_breaker_open(), board.held()), (false, 0));
         assert!(may("user:eve") && may("user:ada"));
         assert!(!may("user:bob"));
+        board.count_held(0);
+        assert!(may("user:cleo") && may("user:dan"), "nobody was held");
+    }
+
+    #[test]
+    fn a_repair_counts_for_less_than_its_window() {
+        let start = Timestamp::from_timestamp(1_800_000_000, 0).expect("in range");
+        let hour = TimeDelta::hours(1);
+        for (after, fits) in [(hour - TimeDelta::milliseconds(1), false), (hour, true)] {
+            let board = Board::default();
+            let may = |name: &str, now: Timestamp| {
+                let key = MemberKey {
+                    integration: IntegrationName::parse("main").expect("well formed"),
+                    subject: Subject::parse(name).expect("well formed"),
+                };
+                board.may_repair(&key, now, 1, hour)
+            };
+            assert!(may("user:ada", start));
+            assert_eq!(may("user:bob", start + after), fits, "{after}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_suspected_before_it_was_seen() {
+        let board = Board::default();
+        assert!(!board.is_breaker_open() && !board.overwrites_seen());
+        board.open_breaker();
+        assert!(board.is_breaker_open() && !board.overwrites_seen());
+        board.note_overwritten();
+        assert!(board.overwrites_seen());
+    }
+
+    #[test]
+    fn a_key_is_at_fault_from_the_second_target_and_no_more_are_remembered() {
+        let board = Board::default();
+        let pin = KeyPin(1);
+        for (target, at_fault) in [("a", false), ("a", false), ("b", true), ("c", true)] {
+            board.note_refused(pin, target.to_owned());
+            assert_eq!(board.is_key_refused(pin), at_fault, "{target}");
+        }
+        assert_eq!(lock(&board.refused).targets.len(), REFUSED_TARGETS);
+        assert!(!board.is_key_refused(KeyPin(2)));
     }
 }

@@ -298,3 +298,15 @@ fn spread_of(key: &MemberKey) -> u64 {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stronger_what_is_left_open_the_more_often_it_is_tried_again() {
+        for (weight, times) in [(0, 1), (49, 1), (50, 2), (79, 2), (80, 4), (1_000, 4)] {
+            assert_eq!(more_often(weight), times, "{weight}");
+        }
+    }
+}

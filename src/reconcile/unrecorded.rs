@@ -98,7 +98,7 @@ impl Unrecorded {
         }
     }
 
-    fn doubt(&self, key: &MemberKey, assignments: &[Assignment], until: Timestamp) {
+    pub(super) fn doubt(&self, key: &MemberKey, assignments: &[Assignment], until: Timestamp) {
         let mut state = self.lock();
         let known = state.may_land.entry(key.clone()).or_default();
         known.extend(assignments.iter().map(|one| (one.clone(), until)));
@@ -329,3 +329,6 @@ impl Reconciler {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ pub(super) struct Gated {
     pub(super) after_intent: Mutex<Option<Accept>>,
     /// The commit after so many others has an unknown outcome; whether it happened.
     unknown: Mutex<Option<(u32, bool)>>,
+    /// Somebody else writes the member while nobody knows what became of a commit.
+    pub(super) overtaken: AtomicBool,
 }
 
 impl Gated {
@@ -48,6 +50,7 @@ impl Gated {
             away: AtomicBool::new(false),
             after_intent: Mutex::new(None),
             unknown: Mutex::new(None),
+            overtaken: AtomicBool::new(false),
         }
     }
 
@@ -164,6 +167,15 @@ impl Ledger for Gated {
                 self.world
                     .trace
                     .committed(self.world.now(), &record, &audit);
+            } else if self.overtaken.load(Ordering::SeqCst) {
+                let record = self.inner.member(&commit.record.key).await?;
+                let (audit, request) = (Vec::new(), None);
+                let other = MemberCommit {
+                    record,
+                    audit,
+                    request,
+                };
+                self.inner.commit(other).await?;
             }
             return Err(LedgerError::CommitUnknown {
                 action: "writing",

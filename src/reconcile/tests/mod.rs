@@ -18,13 +18,16 @@ mod life;
 mod members;
 mod neighbours;
 mod outage;
+mod owners;
 mod random;
 mod reads;
 mod receipts;
 mod refusals;
 mod service_level;
 mod sights;
+mod sweeps;
 mod traces;
+mod unasked;
 mod world;
 
 use std::collections::BTreeSet;

@@ -62,7 +62,7 @@ impl Journal for Notes {
 /// One replica of several.
 pub(super) struct Replica {
     pub(super) bench: Bench,
-    standing: Arc<Standing>,
+    pub(super) standing: Arc<Standing>,
     pub(super) outage: Arc<Outage>,
     pub(super) notes: Arc<Notes>,
     epoch: u64,

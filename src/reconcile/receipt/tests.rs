@@ -5,23 +5,51 @@ use chrono::TimeDelta;
 use super::*;
 use crate::domain::Timestamp;
 use crate::domain::assignment::{ApplicationRoles, Target};
+use crate::domain::drift::DriftAction;
 use crate::domain::event::{CallEvidence, NOT_SENT};
+use crate::domain::evidence::Proposal;
 use crate::domain::ids::{DeploymentId, IntegrationName, UserId};
-use crate::domain::member::{MemberKey, Subject};
+use crate::domain::member::{MemberKey, Subject, Survivor};
 use crate::domain::receipt::{Fate, GivenUp, REQUEST_IDS};
+use crate::reconcile::Settings;
+use crate::reconcile::settle::Draft;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000 + seconds, 0).expect("in range")
 }
 
 fn viewer() -> Assignment {
+    viewer_of("a")
+}
+
+fn viewer_of(deployment: &str) -> Assignment {
     Assignment {
         role: "deployment-viewer".to_owned(),
         target: Target::Deployment {
-            id: DeploymentId::parse("a").expect("well formed"),
+            id: DeploymentId::parse(deployment).expect("well formed"),
         },
         application_roles: ApplicationRoles::Mapped,
     }
+}
+
+/// A member of whom these are ours since second 0.
+fn owning(deployments: &[&str]) -> MemberRecord {
+    let mut draft = Draft::new(MemberRecord::new(MemberKey {
+        integration: IntegrationName::parse("main").expect("well formed"),
+        subject: Subject::Member(UserId::parse("1").expect("well formed")),
+    }));
+    let ours: Vec<Assignment> = deployments.iter().map(|id| viewer_of(id)).collect();
+    draft.intend(WriteKind::Add, &ours, at(0), &Settings::default());
+    draft.record
+}
+
+fn drift(record: &MemberRecord, kind: &str, deployment: &str, action: &str) -> AuditEvent {
+    let kind = EventKind::Drift {
+        kind: kind.to_owned(),
+        assignment: viewer_of(deployment).to_string(),
+        action: action.to_owned(),
+    };
+    AuditEvent::member(at(9), &record.key, kind)
 }
 
 #[test]
@@ -119,4 +147,74 @@ fn a_commit_without_news_leaves_no_evidence_behind() {
     };
     keep(&mut record, &[AuditEvent::member(at(1), &key, left)]);
     assert!(record.evidence.is_empty(), "{:?}", record.evidence);
+}
+
+#[test]
+fn what_came_back_stands_on_its_own_trail_and_on_no_other() {
+    let mut record = owning(&["a", "b"]);
+    for deployment in ["a", "b"] {
+        record.evidence.trail_mut(&viewer_of(deployment));
+    }
+    let again = DriftAction::RemovedAgain.words();
+    let event = drift(&record, "resurrected", "b", again);
+    keep(&mut record, &[event]);
+    let told = |deployment| {
+        let trail = record.evidence.trail(&viewer_of(deployment));
+        let trail = trail.expect("it is ours");
+        (trail.resurrections, trail.resurrected_at, trail.look)
+    };
+    assert_eq!(told("a"), (0, None, Look::NotOwed));
+    let reopened = Look::Reopened { at: at(9) };
+    assert_eq!(told("b"), (1, Some(at(9)), reopened));
+}
+
+#[test]
+fn a_neighbour_counts_as_put_back_once_it_is_put_back_and_where_the_removal_took_it_along() {
+    let put_back = DriftAction::PutBack.words();
+    let rows = [
+        // Somebody has to give it back by hand.
+        ("n", DriftAction::GivenUp.words(), &[][..]),
+        // It was another removal that took this one along.
+        ("m", put_back, &[]),
+        ("n", put_back, &[viewer_of("n")]),
+    ];
+    for (lost, action, restored) in rows {
+        let mut record = owning(&["a"]);
+        record.owned[0].must_survive = vec![Survivor {
+            assignment: viewer_of("n"),
+            restored_at: None,
+            restores: 0,
+        }];
+        record.evidence.trail_mut(&viewer());
+        // Told again and again, it is one neighbour.
+        let event = drift(&record, "survivor_missing", lost, action);
+        keep(&mut record, &[event.clone(), event]);
+        let trail = record.evidence.trail(&viewer()).expect("it is ours");
+        assert_eq!(trail.restored, restored, "{lost}: {action}");
+    }
+}
+
+#[test]
+fn a_proposal_to_give_something_up_stands_as_long_as_it_is_held() {
+    let closing = Phase::Closing {
+        gone_at: at(5),
+        look_at: at(9),
+    };
+    for (phase, stands) in [(Some(Phase::Live), 1), (Some(closing), 0), (None, 0)] {
+        let mut record = owning(&["a"]);
+        record.evidence.proposals.push(Proposal {
+            assignment: viewer(),
+            by: "ada".to_owned(),
+            identity: None,
+            reason: "the deployment is gone".to_owned(),
+            at: at(1),
+            expires_at: at(1_000),
+        });
+        match phase {
+            Some(phase) => record.owned[0].phase = phase,
+            None => record.owned.clear(),
+        }
+        keep(&mut record, &[]);
+        assert_eq!(record.evidence.proposals.len(), stands, "{phase:?}");
+    }
 }

@@ -188,8 +188,17 @@ mod tests {
     #[test]
     fn every_instant_is_brought_back_to_where_it_could_have_been_put_at_the_latest_and_no_further()
     {
+        let usual = Settings::default();
+        check(&usual);
+        // Where a call is known to land sooner than it can be answered.
+        check(&Settings {
+            unknown_look_after: usual.bounds.request_lifetime / 2,
+            ..usual
+        });
+    }
+
+    fn check(settings: &Settings) {
         type Put = fn(&mut MemberRecord, Timestamp);
-        let settings = Settings::default();
         let now = chrono::DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
         let zero = TimeDelta::zero();
         let echo = settings.unknown_look_after;
@@ -246,16 +255,16 @@ mod tests {
             ),
         ];
         for (what, put, ahead) in rows {
-            let mut latest = full(now, &settings);
+            let mut latest = full(now, settings);
             put(&mut latest, now + ahead);
             let mut draft = Draft::new(latest.clone());
-            draft.rewind(now, &settings);
+            draft.rewind(now, settings);
             assert!(!draft.changed, "{what} could have been put there");
             let mut record = latest.clone();
             put(&mut record, now + ahead + TimeDelta::days(2));
-            assert!(is_ahead(&record, now, &settings), "{what}");
+            assert!(is_ahead(&record, now, settings), "{what}");
             let mut draft = Draft::new(record);
-            draft.rewind(now, &settings);
+            draft.rewind(now, settings);
             assert!(draft.changed, "{what}");
             assert_eq!(draft.record, latest, "{what}");
         }

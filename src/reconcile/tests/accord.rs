@@ -266,3 +266,56 @@ fn an_unreadable_witness_stops_a_release_where_another_hold_goes_by_it_and_only_
         assert_eq!(two.main.record().is_none(), is_released, "{other:?}");
     }
 }
+
+#[test]
+fn a_release_leaves_to_others_what_the_witness_holds_open_for_them_and_begins_anew_with_its_own() {
+    let witness = Slow::new();
+    let ledger = Arc::new(MemoryLedger::new());
+    drop(Two::start_on(&witness, Arc::clone(&ledger)));
+    held_by_the_ledger(&ledger);
+    let intents = [
+        open_intent(main_integration(), "over"),
+        open_intent(other_integration(), "open"),
+    ];
+    ready(witness.intend(intents.to_vec(), 0)).expect("writable");
+    let two = Two::start_on(&witness, ledger);
+    ready(two.main.release("ops", "looked")).expect("released");
+    assert_eq!(witness.open(), [viewer("open")]);
+}
+
+#[test]
+fn a_hold_by_the_ledger_takes_nothing_over_from_a_witness_that_can_be_read_again() {
+    let witness = Slow::new();
+    let ledger = Arc::new(MemoryLedger::new());
+    drop(Two::start_on(&witness, Arc::clone(&ledger)));
+    held_by_the_ledger(&ledger);
+    let intent = open_intent(main_integration(), "unknown");
+    ready(witness.intend(vec![intent.clone()], 0)).expect("writable");
+    witness.inner.hide(true);
+    let two = Two::start_on(&witness, Arc::clone(&ledger));
+    witness.inner.hide(false);
+    ready(two.main.tend());
+    assert!(two.main.record().is_some());
+    let record = ready(ledger.member(&intent.key())).expect("readable");
+    assert_eq!(record.owned, []);
+}
+
+fn held_by_the_ledger(ledger: &MemoryLedger) {
+    let record = HoldRecord {
+        integration: main_integration(),
+        since: ManualClock::default().now(),
+        reasons: Vec::new(),
+        evidence: Evidence::Ledger,
+    };
+    ready(ledger.put_hold(record, Vec::new())).expect("writable");
+}
+
+fn open_intent(integration: IntegrationName, deployment: &str) -> Intent {
+    Intent {
+        integration,
+        subject: Subject::Member(user("ada")),
+        assignment: viewer(deployment),
+        must_end_by: None,
+        at: ManualClock::default().now(),
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::hold::{codes, release, restore, restored, start, witnessed};
 use super::service_level::{measured, value};
-use super::world::Call;
+use super::world::{Call, Fault};
 use super::*;
 use crate::domain::grant::ACTIVATION_ALLOWANCE;
 use crate::ports::Witness;
@@ -50,6 +50,10 @@ fn a_witness_that_failed_from_the_start_opens_nothing_before_it_works() {
     witness.fail(false);
     ready(hold.tend());
     assert_eq!(hold.closed(), None);
+    // Also when nobody asks for anything that has to be witnessed.
+    witness.fail(true);
+    ready(hold.tend());
+    assert_eq!(hold.closed(), Some(Closed::Unwitnessed));
 }
 
 #[test]
@@ -233,4 +237,42 @@ fn a_release_gives_nothing_that_was_asked_for_before_the_hold_and_leaves_what_wa
     assert_eq!(bench.count(|call| matches!(call, Call::Add(_))), 2);
     bench.run(2 * HOUR);
     bench.assert_clean(&["ada", "bob"]);
+}
+
+#[test]
+fn what_is_there_already_is_not_listed_as_to_be_given() {
+    let (mut bench, _) = witnessed();
+    bench.gives("ada", &viewer("z"));
+    // Answered, and not there for a while.
+    bench
+        .world
+        .change(|world| world.adds.push_back(Some(Fault::Lie)));
+    let standing = bench.grant("ada", &[viewer("z")], 600);
+    bench.run(10);
+    assert!(bench.is_active(standing));
+    let sent = bench.grant("bob", &[viewer("b")], 600);
+    bench.run(1);
+    assert_eq!(bench.record("bob").owned.len(), 1);
+    assert_eq!(bench.state(sent), "activating");
+    bench.grant("boss", &[viewer("c")], 600);
+    let hold = start(&mut bench, None);
+    let items: Vec<_> = plan(&hold, 10)
+        .items
+        .into_iter()
+        .map(|item| (item.assignment, item.action))
+        .collect();
+    assert_eq!(items, [(viewer("c"), HeldAction::Add)]);
+}
+
+#[test]
+fn starts_that_the_witness_did_not_take_leave_no_gap_between_it_and_the_ledger() {
+    let (mut bench, witness) = witnessed();
+    witness.fail(true);
+    for _ in 0..4 {
+        let hold = start(&mut bench, Some(&witness));
+        assert_eq!(hold.closed(), Some(Closed::Unwitnessed));
+    }
+    witness.fail(false);
+    let hold = start(&mut bench, Some(&witness));
+    assert_eq!(hold.closed(), None);
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::drift::DriftAction;
-use crate::domain::member::Phase;
+use crate::domain::grant::Holding;
+use crate::domain::member::{Phase, WriteOutcome};
 use crate::reconcile::hold::shapes::ECHO;
 
 fn recovered(deployment: &str, until: i64) -> EventKind {
@@ -54,7 +55,11 @@ fn access_whose_end_has_come_gets_no_grant_to_stand_for_it() {
         let rebuilt = Audit::default().rebuilt(Some(&[intent("a", 50, until)]));
         let record = &rebuilt.members[0];
         assert_eq!(record.grants.len(), grants, "at 100 until {until}");
-        assert_eq!(record.owned.len(), 1, "it is to be removed");
+        let [row] = record.owned.as_slice() else {
+            panic!("it is to be removed: {record:?}");
+        };
+        // The intent is the first of perhaps several calls.
+        assert_eq!(row.echo_until, Some(at(100) + ECHO));
     }
 }
 
@@ -182,6 +187,11 @@ fn what_the_witness_knows_to_last_longer_was_given_again_where_it_was_on_its_way
             (Phase::Live, WriteKind::Add)
         );
         assert_eq!(row.must_end_by, Some(at(3_000)));
+        assert_eq!(
+            row.echo_until,
+            Some(at(100) + ECHO),
+            "sent just now perhaps"
+        );
         // Known now and not since the call, so that no read of the past counts.
         let written = if on_its_way_out { 100 } else { 3 };
         assert_eq!(
@@ -254,4 +264,122 @@ fn what_was_given_up_stays_so_until_it_is_given_again_and_not_until_it_is_remove
         let rebuilt = audit.rebuilt(Some(&stale));
         assert_eq!(rebuilt.assignments.len(), ours, "{write:?}");
     }
+}
+
+#[test]
+fn what_came_back_after_it_was_gone_is_to_be_removed_again() {
+    let mut audit = Audit::default();
+    audit.given(1, "a", 700);
+    audit.put(None, gone("a"));
+    audit.put(
+        None,
+        EventKind::Drift {
+            kind: "resurrected".to_owned(),
+            assignment: viewer("a").to_string(),
+            action: DriftAction::RemovedAgain.words().to_owned(),
+        },
+    );
+    let rebuilt = audit.rebuilt(None);
+    assert_eq!(rebuilt.members[0].owned[0].phase, Phase::Live);
+}
+
+#[test]
+fn what_is_added_again_is_live_and_unseen_and_what_is_to_be_removed_was_seen() {
+    let mut audit = Audit::default();
+    audit.given(1, "a", 700);
+    audit.put(
+        None,
+        EventKind::Observed {
+            read_started_at: at(4),
+            present: vec![viewer("a").to_string()],
+            gone: Vec::new(),
+            standing: Vec::new(),
+        },
+    );
+    audit.intended(WriteKind::Remove, "a");
+    let row = |audit: &Audit| {
+        let rebuilt = Audit(audit.0.clone()).rebuilt(None);
+        rebuilt.members[0].owned[0].clone()
+    };
+    assert!(row(&audit).seen);
+    audit.put(None, gone("a"));
+    assert!(matches!(row(&audit).phase, Phase::Closing { .. }));
+    audit.accepted(2, "a", 900);
+    audit.intended(WriteKind::Add, "a");
+    let again = row(&audit);
+    assert_eq!((again.phase, again.seen), (Phase::Live, false));
+    // Accepted in second 8 and sent in second 9; activating and verifying may take 120 more.
+    assert_eq!(again.must_end_by, Some(at(9 + 900 + 120)));
+}
+
+#[test]
+fn what_a_call_came_to_is_as_sure_as_its_answer() {
+    let rows = [
+        (None, WriteOutcome::InFlight, 2),
+        (Some("done"), WriteOutcome::Done, 3),
+        (Some("unknown"), WriteOutcome::Unknown, 3),
+    ];
+    for (answer, outcome, written) in rows {
+        let mut audit = Audit::default();
+        audit.accepted(1, "a", 600);
+        audit.intended(WriteKind::Add, "a");
+        if let Some(answer) = answer {
+            audit.ended(WriteKind::Add, "a", answer);
+        }
+        let rebuilt = audit.rebuilt(None);
+        let write = rebuilt.members[0].owned[0].last_write;
+        assert_eq!((write.outcome, write.at), (outcome, at(written)));
+    }
+}
+
+#[test]
+fn what_was_adopted_is_standing_for_whoever_wants_it_and_the_rest_stays_ours() {
+    let mut audit = Audit::default();
+    audit.given(1, "a", 700);
+    audit.given(2, "b", 700);
+    audit.put(
+        None,
+        EventKind::AccessAdopted {
+            assignment: viewer("a").to_string(),
+            by: "ops".to_owned(),
+            reason: "stays".to_owned(),
+        },
+    );
+    let rebuilt = audit.rebuilt(None);
+    let grants = &rebuilt.members[0].grants;
+    let holdings: Vec<Holding> = grants
+        .iter()
+        .map(|one| one.assignments[0].holding)
+        .collect();
+    assert_eq!(holdings, [Holding::Standing, Holding::Owned]);
+    assert_eq!(rebuilt.assignments[0].assignment, viewer("b"));
+    assert!(
+        grants.iter().all(|one| one.beneficiary == "1"),
+        "{grants:?}"
+    );
+}
+
+#[test]
+fn the_end_of_another_grant_begins_none_that_starts_later() {
+    let mut audit = Audit::default();
+    let email = Subject::parse("email:ada@example.com").expect("valid");
+    audit.accepted(1, "a", 600);
+    let accepted = &mut audit.0[0].event;
+    accepted.subject = Some(email.to_string());
+    let EventKind::GrantAccepted { state, .. } = &mut accepted.kind else {
+        panic!("accepted first");
+    };
+    *state = "awaiting_member".to_owned();
+    audit.changed(1, "scheduled", None);
+    audit.changed(2, "ended", None);
+    audit.put(
+        None,
+        EventKind::MemberJoined {
+            email: "ada@example.com".to_owned(),
+            user_id: "1".to_owned(),
+        },
+    );
+    let rebuilt = audit.rebuilt(None);
+    assert_eq!(rebuilt.members, []);
+    assert_eq!(rebuilt.left_out.len(), 1, "it is to be asked for again");
 }

@@ -89,3 +89,65 @@ fn of_several_ends_under_way_each_reaches_a_witness_that_is_begun_anew() {
     drop(other);
     assert_eq!(begun(), [viewer("a"), viewer("b")]);
 }
+
+/// A record that owns `a`, and a grant that wants `wanted` and is on its way out.
+fn ending(wanted: &str, since: i64, cause: EndCause) -> MemberRecord {
+    let mut audit = Audit::default();
+    audit.accepted(1, wanted, 600);
+    let mut record = audit.rebuilt(None).members.remove(0);
+    let since = at(since);
+    record.grants[0].state = GrantState::Revoking { since, cause };
+    record.owned = vec![owned(&viewer("a"), at(0), None, WriteOutcome::Done)];
+    record
+}
+
+#[test]
+fn without_a_witness_to_ask_only_what_somebody_ended_during_the_hold_is_proven() {
+    let revoked = || EndCause::Revoked {
+        by: "ada".to_owned(),
+        reason: String::new(),
+    };
+    let rows = [
+        ("a", 60, revoked(), true),
+        ("a", 50, revoked(), true),
+        ("a", 49, revoked(), false),
+        ("b", 60, revoked(), false),
+        ("a", 60, EndCause::Expired, false),
+    ];
+    for (wanted, since, cause, is_proven) in rows {
+        let record = ending(wanted, since, cause.clone());
+        for evidence in [Evidence::Nothing, Evidence::Witness] {
+            let mut held = held();
+            held.record.evidence = evidence;
+            let proven = held.permits_removal(&record, &viewer("a"));
+            assert_eq!(proven, is_proven, "{wanted} since {since}: {cause:?}");
+            assert!(
+                !held.permits_removal(&record, &viewer("b")),
+                "it is not ours"
+            );
+            assert!(!held.contradicts(&record, &record.owned[0]));
+        }
+    }
+}
+
+#[test]
+fn what_is_proven_and_what_is_contradicted_follows_from_what_is_held_open() {
+    let record = ending("a", 60, EndCause::Expired);
+    let row = &record.owned[0];
+    let open = |deployment| Some(Open::from([(key().subject, viewer(deployment))]));
+    let rows = [
+        (Evidence::Ledger, None, (true, false)),
+        (Evidence::Ledger, open("b"), (true, false)),
+        (Evidence::Witness, open("a"), (true, false)),
+        (Evidence::Witness, open("b"), (false, true)),
+        (Evidence::Nothing, open("a"), (false, false)),
+        (Evidence::Nothing, open("b"), (false, false)),
+    ];
+    for (evidence, open, expected) in rows {
+        let mut held = held();
+        held.record.evidence = evidence;
+        held.open = open;
+        let found = (held.permits(&record, row), held.contradicts(&record, row));
+        assert_eq!(found, expected, "{held:?}");
+    }
+}

@@ -383,3 +383,25 @@ fn the_end_of_another_grant_begins_none_that_starts_later() {
     assert_eq!(rebuilt.members, []);
     assert_eq!(rebuilt.left_out.len(), 1, "it is to be asked for again");
 }
+
+#[test]
+fn a_grant_on_its_way_out_is_rebuilt_as_such_with_its_cause() {
+    let mut audit = Audit::default();
+    audit.given(1, "a", 700);
+    audit.put(
+        Some(1),
+        EventKind::GrantChanged {
+            from: "active".to_owned(),
+            to: "revoking".to_owned(),
+            cause: Some(EndCause::MemberLeft),
+            expires_at: None,
+        },
+    );
+    let rebuilt = audit.rebuilt(None);
+    let expected = GrantState::Revoking {
+        since: at(5),
+        cause: EndCause::MemberLeft,
+    };
+    assert_eq!(rebuilt.members[0].grants[0].state, expected);
+    assert!(rebuilt.left_out.is_empty(), "{:?}", rebuilt.left_out);
+}

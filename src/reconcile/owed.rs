@@ -57,12 +57,16 @@ fn inherit(heir: &mut Owned, from: &Owned, owed: Vec<Survivor>) {
     // The removal can still land, and take the heir along as well.
     heir.removal_echo_until = heir.removal_echo_until.max(from.removal_echo_until);
     heir.echo_until = heir.echo_until.max(from.removal_echo_until);
-    for mut survivor in owed {
-        let known = |other: &Survivor| other.assignment == survivor.assignment;
-        if !heir.must_survive.iter().any(known) {
-            // A read from before that removal tells nothing of it.
-            survivor.restored_at = survivor.restored_at.max(Some(from.last_write.at));
-            heir.must_survive.push(survivor);
+    for survivor in owed {
+        // A read from before that removal tells nothing of it.
+        let restored_at = survivor.restored_at.max(Some(from.last_write.at));
+        let mut all = heir.must_survive.iter_mut();
+        match all.find(|known| known.assignment == survivor.assignment) {
+            Some(known) => known.restored_at = known.restored_at.max(restored_at),
+            None => heir.must_survive.push(Survivor {
+                restored_at,
+                ..survivor
+            }),
         }
     }
 }
@@ -175,5 +179,39 @@ mod tests {
         let own = draft.record.owned(&viewer("b")).expect("ours");
         assert!(!own.seen);
         assert_eq!(own.must_survive, []);
+    }
+
+    #[test]
+    fn what_the_other_row_owes_already_is_owed_once_and_by_a_read_after_both_removals() {
+        // The other row's own removal put it back before, later, or never.
+        for (known, expected) in [(None, 21), (Some(15), 21), (Some(40), 40)] {
+            let mut draft = removing(&["b"]);
+            let heir = draft.record.owned_mut(&viewer("b")).expect("ours");
+            heir.must_survive = vec![Survivor {
+                assignment: viewer("n"),
+                restored_at: known.map(at),
+                restores: 3,
+            }];
+            let row = draft.record.owned_mut(&viewer("a")).expect("ours");
+            row.must_survive.push(Survivor {
+                assignment: viewer("m"),
+                restored_at: None,
+                restores: 0,
+            });
+            draft.disown(&viewer("a"), at(30));
+            let heir = draft.record.owned(&viewer("b")).expect("ours");
+            let owed: Vec<_> = heir
+                .must_survive
+                .iter()
+                .map(|one| (one.assignment.clone(), one.restored_at, one.restores))
+                .collect();
+            assert_eq!(
+                owed,
+                [
+                    (viewer("n"), Some(at(expected)), 3),
+                    (viewer("m"), Some(at(21)), 0)
+                ]
+            );
+        }
     }
 }

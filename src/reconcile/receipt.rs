@@ -118,7 +118,7 @@ fn begin(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
             }
             ours
         }
-        EventKind::Observed { standing, .. } if !standing.is_empty() => record
+        EventKind::Observed { standing, .. } => record
             .grants
             .iter()
             .flat_map(|grant| &grant.assignments)
@@ -128,7 +128,6 @@ fn begin(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
             .collect(),
         _ => return,
     };
-    let sighting = sighting(record);
     for grant in &record.grants {
         let concerned = grant
             .assignments
@@ -137,7 +136,7 @@ fn begin(evidence: &mut Evidence, record: &MemberRecord, event: &AuditEvent) {
         if concerned && !grant.state.is_ended() {
             let trail = evidence.grant_mut(grant.id);
             if trail.before.is_none() {
-                trail.before.clone_from(&sighting);
+                trail.before = sighting(record);
             }
         }
     }

@@ -71,6 +71,9 @@ pub(super) fn take_over(
                 source: source.to_owned(),
             },
         ));
+        for grant in &mut record.grants {
+            bound(grant, intent);
+        }
         if let Some(end) = intent.must_end_by.filter(|end| *end > now) {
             let id = GrantId::new(now, entropy());
             let grant = stand_in(id, &record.key, intent, end, now);
@@ -87,6 +90,19 @@ pub(super) fn take_over(
         }
     }
     audit
+}
+
+/// What was given for a grant that waits for it has had its end since it was sent, although the record does not know.
+fn bound(grant: &mut Grant, intent: &Intent) {
+    if let GrantState::Activating {
+        since,
+        must_end_by: None,
+    } = grant.state
+        && assignments_of(grant).contains(&intent.assignment)
+    {
+        grant.bound_before_send(since.max(intent.at));
+        grant.version += 1;
+    }
 }
 
 /// A grant for access that is known to last until `end`, by a caller of its own.

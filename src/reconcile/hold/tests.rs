@@ -1,5 +1,8 @@
 //! When ledger and witness disagree, and what is rebuilt from which evidence.
 
+mod rebuilt;
+mod restrained;
+
 use futures::FutureExt as _;
 
 use super::*;

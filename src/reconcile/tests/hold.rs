@@ -9,7 +9,7 @@ use crate::reconcile::hold::{HeldAction, Hold, ReleaseError, settle_at_start};
 use crate::witness::MemoryWitness;
 
 /// Starts the process again, with this witness.
-fn start(bench: &mut Bench, witness: Option<&Arc<MemoryWitness>>) -> Arc<Hold> {
+pub(super) fn start(bench: &mut Bench, witness: Option<&Arc<MemoryWitness>>) -> Arc<Hold> {
     let name = main_integration();
     let witness = witness.map(|witness| Arc::clone(witness) as Arc<dyn Witness>);
     let ledger: Arc<dyn Ledger> = bench.ledger.clone();
@@ -22,12 +22,12 @@ fn start(bench: &mut Bench, witness: Option<&Arc<MemoryWitness>>) -> Arc<Hold> {
 }
 
 /// Puts another ledger in place.
-fn restore(bench: &mut Bench, memory: MemoryLedger) {
+pub(super) fn restore(bench: &mut Bench, memory: MemoryLedger) {
     bench.memory = Arc::new(memory);
     bench.ledger = Arc::new(Gated::new(bench.memory.clone(), bench.world.clone()));
 }
 
-fn release(hold: &Hold) {
+pub(super) fn release(hold: &Hold) {
     let released = ready(hold.release("ops", "looked")).expect("both work");
     assert!(released.is_some());
 }
@@ -36,7 +36,7 @@ fn open(witness: &MemoryWitness) -> usize {
     ready(witness.open_intents()).expect("readable").len()
 }
 
-fn codes(hold: &Hold) -> Vec<String> {
+pub(super) fn codes(hold: &Hold) -> Vec<String> {
     let record = hold.record().expect("in hold");
     record
         .reasons
@@ -54,7 +54,7 @@ fn items(hold: &Hold) -> Vec<(String, HeldAction, bool)> {
 }
 
 /// A bench that is witnessed from the beginning.
-fn witnessed() -> (Bench, Arc<MemoryWitness>) {
+pub(super) fn witnessed() -> (Bench, Arc<MemoryWitness>) {
     let mut bench = Bench::new();
     let witness = Arc::new(MemoryWitness::new());
     start(&mut bench, Some(&witness));
@@ -62,7 +62,7 @@ fn witnessed() -> (Bench, Arc<MemoryWitness>) {
 }
 
 /// The same after its ledger was lost: a backup is in place that knows of what ada was given and not of what bob was.
-fn restored() -> (Bench, Arc<MemoryWitness>) {
+pub(super) fn restored() -> (Bench, Arc<MemoryWitness>) {
     let (mut bench, witness) = witnessed();
     bench.grant("ada", &[viewer("a")], 600);
     bench.run(10);

@@ -7,6 +7,7 @@ mod crash;
 mod drift;
 mod faults;
 mod gated;
+mod held;
 mod hold;
 mod invitations;
 mod keys;

@@ -321,3 +321,45 @@ fn what_was_given_up_is_reported_while_it_is_there_and_then_no_more() {
     assert!(bench.record("ada").evidence.is_empty());
     assert_eq!(bench.removals(), 0, "what is not ours is not removed");
 }
+
+#[test]
+fn what_a_member_held_before_is_what_was_there_before_the_first_call_for_that_grant() {
+    let mut bench = Bench::new();
+    let first = bench.grant("ada", &[viewer("a")], 600);
+    let mut later = Ask::new("ada", &[viewer("b")], 60);
+    later.starts_at = Some(bench.now() + seconds(300));
+    let later = bench.ask(&later);
+    bench.run(10);
+    bench.gives("ada", &editor("z"));
+    bench.run(HOUR);
+    let before = |id| receipt(&bench, id).before.expect("it was read").assignments;
+    assert_eq!(before(first), []);
+    assert_eq!(before(later), [editor("z"), viewer("a")]);
+}
+
+#[test]
+fn a_read_that_began_when_access_was_given_up_does_not_prove_that_it_is_gone() {
+    for (later, gone) in [(1, 0), (0, 1)] {
+        let bench = Bench::new();
+        let mut record = bench.record("ada");
+        let at = bench.now() + TimeDelta::milliseconds(later);
+        record.evidence.forgotten.push(Forgotten {
+            assignment: viewer("a"),
+            at,
+            by: "ada".to_owned(),
+            confirmed_by: "grace".to_owned(),
+            reason: "the deployment is gone".to_owned(),
+            reported_at: None,
+        });
+        ready(bench.memory.commit(MemberCommit {
+            record,
+            audit: Vec::new(),
+            request: None,
+        }))
+        .expect("committed");
+        let watched = ready(bench.reconciler.watch_forgotten()).expect("readable");
+        let read_at = bench.world.look().calls[0].0;
+        assert_eq!(read_at - at, TimeDelta::milliseconds(1 - later));
+        assert_eq!((watched.present, watched.gone), (0, gone));
+    }
+}

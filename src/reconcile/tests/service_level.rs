@@ -6,7 +6,7 @@ use super::world::Fault;
 use super::*;
 
 /// Plays a story and hands out what was measured meanwhile, without the help texts.
-fn measured(story: impl FnOnce()) -> String {
+pub(super) fn measured(story: impl FnOnce()) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
@@ -16,7 +16,7 @@ fn measured(story: impl FnOnce()) -> String {
     handle.render()
 }
 
-fn value(text: &str, series: &str) -> f64 {
+pub(super) fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(series));
     let line = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
     let (_, value) = line.rsplit_once(' ').expect("a sample");

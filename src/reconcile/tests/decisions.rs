@@ -263,6 +263,46 @@ fn refused_additions_say_nothing_against_the_key() {
 }
 
 #[test]
+fn only_removals_of_single_pairs_that_are_refused_for_good_speak_against_the_key() {
+    let code = || "no".to_owned();
+    let for_good = Refusal::Forbidden { code: code() };
+    let for_now = Refusal::NotSent { code: code() };
+    let (a, b) = (viewer("a"), viewer("b"));
+    let alone = vec![vec![a.clone()], vec![b.clone()]];
+    let together = vec![vec![a.clone(), b.clone()]];
+    for (refusal, kind, calls, accused) in [
+        (for_good.clone(), WriteKind::Remove, alone.clone(), true),
+        (for_good.clone(), WriteKind::Remove, together, false),
+        (for_good, WriteKind::Add, alone.clone(), false),
+        (for_now, WriteKind::Remove, alone, false),
+    ] {
+        let bench = Bench::new();
+        // Nothing of it is looked at again.
+        bench.world.trace.stop();
+        let before = ada(vec![row(a.clone()), row(b.clone())]);
+        let mut progress = Progress::default();
+        for call in &calls {
+            let outcome = Outcome::Refused(refusal.clone(), CallEvidence::default());
+            ready(bench.reconciler.record_outcome(
+                &before.key,
+                kind,
+                call,
+                &before,
+                &outcome,
+                &mut progress,
+            ))
+            .expect("the ledger works");
+        }
+        let board = bench.reconciler.observer.board();
+        assert_eq!(
+            board.is_key_refused(KeyPin(1)),
+            accused,
+            "{kind:?} {calls:?}"
+        );
+    }
+}
+
+#[test]
 fn a_pair_that_is_refused_before_its_sibling_is_removed_is_blocked_by_that() {
     let mut bench = Bench::new();
     let id = bench.grant("ada", &[viewer("a"), viewer("b")], 60);

@@ -340,14 +340,6 @@ impl Draft {
         });
     }
 
-    /// Whether a read would change what is known of what is watched.
-    #[must_use]
-    pub fn is_watch_news(record: &MemberRecord, snapshot: &Snapshot, now: Timestamp) -> bool {
-        let mut draft = Self::new(record.clone());
-        draft.watch(snapshot, now);
-        draft.changed
-    }
-
     /// Begins to watch what was closed.
     pub(super) fn watch_closed(
         &mut self,

@@ -564,3 +564,6 @@ fn made(outcome: &str, evidence: crate::domain::event::CallEvidence) -> EventKin
         evidence,
     }
 }
+
+#[cfg(test)]
+mod tests;

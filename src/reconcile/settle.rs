@@ -488,10 +488,6 @@ pub fn pause(failures: u32, base: TimeDelta, cap: TimeDelta, spread: u64) -> Tim
     let factor = 1_i32 << failures.saturating_sub(1).min(16);
     let full = base.checked_mul(factor).map_or(cap, |delay| delay.min(cap));
     let quarter = full.num_milliseconds() / 4;
-    let back = if quarter > 0 {
-        i64::try_from(spread % 1000).unwrap_or(0) * quarter / 1000
-    } else {
-        0
-    };
+    let back = i64::try_from(spread % 1000).unwrap_or(0) * quarter / 1000;
     full - TimeDelta::milliseconds(back)
 }

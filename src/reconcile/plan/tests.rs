@@ -1,5 +1,6 @@
 //! The decision table row by row.
 
+mod edges;
 mod laws;
 mod neighbours;
 

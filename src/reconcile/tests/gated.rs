@@ -33,6 +33,8 @@ pub(super) struct Gated {
     pub(super) read_only: AtomicBool,
     /// Members cannot be read either.
     pub(super) away: AtomicBool,
+    /// The server is gone as soon as the next intent is written.
+    pub(super) away_after_intent: AtomicBool,
     /// Accepted right after the next intent was written.
     pub(super) after_intent: Mutex<Option<Accept>>,
     /// The commit after so many others has an unknown outcome; whether it happened.
@@ -48,6 +50,7 @@ impl Gated {
             world,
             read_only: AtomicBool::new(false),
             away: AtomicBool::new(false),
+            away_after_intent: AtomicBool::new(false),
             after_intent: Mutex::new(None),
             unknown: Mutex::new(None),
             overtaken: AtomicBool::new(false),
@@ -103,6 +106,10 @@ impl Gated {
         let joining = intent
             .then(|| self.after_intent.lock().expect("not poisoned").take())
             .flatten();
+        if intent && self.away_after_intent.swap(false, Ordering::SeqCst) {
+            self.away.store(true, Ordering::SeqCst);
+            self.read_only.store(true, Ordering::SeqCst);
+        }
         if let Some(accept) = joining {
             self.inner.accept(accept).await?;
         }

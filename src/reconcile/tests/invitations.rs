@@ -276,3 +276,93 @@ fn an_invitation_that_is_refused_ends_the_grant_only_where_trying_again_is_hopel
         assert_eq!(is_given, state != "ended", "{what}");
     }
 }
+
+#[test]
+fn an_invitation_that_expires_while_somebody_still_waits_is_sent_anew() {
+    let mut bench = Bench::new();
+    bench.settings.member_poll = TimeDelta::hours(1);
+    bench.restart();
+    let first = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+    bench.run(48 * HOUR);
+    let second = bench.ask(&Ask::invited(EVE, &[viewer("b")], 600));
+    bench.run(23 * HOUR);
+    assert_eq!(invites(&bench), 1);
+    // What has expired is not listed any more.
+    bench.world.change(|world| world.invitations.clear());
+    bench.run(4 * HOUR);
+    assert_eq!(bench.cause(first), EndCause::Lapsed);
+    assert_eq!((invites(&bench), open(&bench)), (2, 1));
+    bench.joins("eve");
+    bench.run(2 * HOUR);
+    assert_eq!(bench.cause(second), EndCause::Expired);
+}
+
+#[test]
+fn an_invitation_of_somebody_else_is_not_taken_for_the_one_that_is_needed() {
+    let mut bench = Bench::new();
+    let now = bench.now();
+    bench.world.change(|world| {
+        let email = Email::parse("mallory@example.com").expect("well formed");
+        let invitation = world.invitation(&email, now);
+        world.invitations.push(invitation);
+    });
+    let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+    bench.run(60);
+    assert_eq!(invites(&bench), 1);
+    assert!(bench.get(id).invited);
+    bench.revoke(id);
+    bench.run(HOUR);
+    assert_eq!(open(&bench), 1, "only ours is cancelled");
+    quiet(&bench);
+}
+
+#[test]
+fn somebody_invited_who_is_a_member_already_has_not_left() {
+    let mut bench = Bench::new();
+    bench.joins("eve");
+    let first = bench.grant("eve", &[viewer("a")], HOUR);
+    bench.run(5);
+    let second = bench.ask(&Ask::invited(EVE, &[viewer("b")], HOUR));
+    bench.run(60);
+    assert!(bench.is_active(first) && bench.is_active(second));
+    assert_eq!(invites(&bench), 0);
+    let left = |event: &EventKind| matches!(event, EventKind::MemberLeft { .. });
+    assert!(!bench.events().iter().any(left));
+    quiet(&bench);
+}
+
+#[test]
+fn an_administrators_invitation_in_place_of_ours_that_expired_is_never_cancelled() {
+    let mut bench = Bench::new();
+    bench.settings.member_poll = TimeDelta::hours(1);
+    bench.restart();
+    bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+    bench.run(48 * HOUR);
+    let second = bench.ask(&Ask::invited(EVE, &[viewer("b")], 600));
+    bench.run(23 * HOUR);
+    let now = bench.now();
+    bench.world.change(|world| {
+        let email = Email::parse(EVE).expect("well formed");
+        world.invitations.clear();
+        let invitation = world.invitation(&email, now);
+        world.invitations.push(invitation);
+    });
+    bench.run(4 * HOUR);
+    assert_eq!(invites(&bench), 1);
+    assert!(!bench.get(second).invited);
+    bench.revoke(second);
+    bench.run(2 * HOUR);
+    assert_eq!(open(&bench), 1);
+    quiet(&bench);
+}
+
+#[test]
+fn nobody_is_invited_for_a_grant_that_lapsed_before_anybody_looked() {
+    let mut bench = Bench::new();
+    let id = bench.ask(&Ask::invited(EVE, &[viewer("a")], 600));
+    bench.clock.advance(TimeDelta::hours(73));
+    bench.run(60);
+    assert_eq!(bench.cause(id), EndCause::Lapsed);
+    assert_eq!(invites(&bench), 0);
+    quiet(&bench);
+}

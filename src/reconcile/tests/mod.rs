@@ -4,7 +4,9 @@
 
 mod accord;
 mod crash;
+mod decisions;
 mod drift;
+mod facts;
 mod faults;
 mod gated;
 mod held;

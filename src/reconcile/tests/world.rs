@@ -131,6 +131,12 @@ pub(super) struct State {
     pub(super) only_removals: bool,
     /// Whether removals are sent and never answered.
     pub(super) removals_hang: bool,
+    /// How long everybody waits for a turn; nobody does when zero.
+    pub(super) turn_takes: TimeDelta,
+    /// Additions that came in a turn that was waited for.
+    pub(super) added_in_turn: usize,
+    /// Removals that came as repeats of what was refused.
+    pub(super) removed_again: usize,
     pub(super) invitations: Vec<ObservedInvitation>,
     pub(super) calls: Vec<(Timestamp, Call)>,
     pub(super) status: KeyStatus,
@@ -180,6 +186,9 @@ impl World {
             reads_down: false,
             only_removals: false,
             removals_hang: false,
+            turn_takes: TimeDelta::zero(),
+            added_in_turn: 0,
+            removed_again: 0,
             invitations: Vec::new(),
             calls: Vec::new(),
             status: KeyStatus {
@@ -461,7 +470,17 @@ impl AccessProvider for World {
         self.mutate(WriteKind::Add, user, set).await
     }
 
+    async fn remove_again(&self, pin: KeyPin, user: &UserId, set: &[Assignment]) -> Outcome<()> {
+        self.look().removed_again += 1;
+        self.remove(pin, user, set).await
+    }
+
     async fn turn(&self, claim: Claim) -> Option<Turn> {
+        let takes = self.look().turn_takes;
+        if !takes.is_zero() {
+            self.clock.advance(takes);
+            return Some(Turn::holding(()));
+        }
         if !self.look().only_removals {
             return Some(Turn::free());
         }
@@ -475,6 +494,7 @@ impl AccessProvider for World {
         user: &UserId,
         set: &[Assignment],
     ) -> Outcome<()> {
+        self.look().added_in_turn += 1;
         self.mutate(WriteKind::Add, user, set).await
     }
 

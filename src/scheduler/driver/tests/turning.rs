@@ -194,26 +194,6 @@ fn what_is_due_within_the_horizon_is_brought_in_and_the_rest_is_not() {
     stage.keep(3, stage.due(DueKind::Remove, HORIZON_MS + 1));
     stage.refill();
     assert_eq!(stage.driver.queue.len(), 2);
-    let until = stage.driver.answered.0.expect("all of it is known").1;
-    assert_eq!(
-        until,
-        stage.clock.now() + TimeDelta::milliseconds(HORIZON_MS)
-    );
-}
-
-#[test]
-fn a_window_that_is_full_knows_not_everything() {
-    for (window, knows) in [(3, true), (2, false)] {
-        let mut stage = Stage::new(Limits {
-            window,
-            ..Limits::default()
-        });
-        stage.keep(1, stage.due(DueKind::Remove, 10));
-        stage.driver.woken(key(2), stage.due(DueKind::Remove, 20));
-        stage.refill();
-        assert_eq!(stage.driver.queue.len(), 2);
-        assert_eq!(stage.driver.answered.0.is_some(), knows, "{window}");
-    }
 }
 
 #[test]

@@ -100,6 +100,8 @@ mod tests {
     use crate::domain::ids::{IntegrationName, UserId};
     use crate::domain::member::{Blocked, LastWrite, MemberKey, Subject, WriteOutcome};
 
+    type Spoil = fn(&mut MemberRecord);
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_timestamp(1_800_000_000 + second, 0).expect("in range")
     }
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_is_refused_or_is_queued_as_it_should_be_is_not_hidden() {
-        let spoil: [(&str, fn(&mut MemberRecord)); 5] = [
+        let spoil: [(&str, Spoil); 5] = [
             ("sent", |record| {
                 record.owned[0].last_write.kind = WriteKind::Remove
             }),

@@ -166,14 +166,17 @@ mod tests {
             }),
         };
         let stop = CancellationToken::new();
-        let running = tokio::spawn(run(vec![sweep], Arc::new(SystemClock), stop.clone()));
-        for _ in 0..2 {
-            tokio::time::timeout(Duration::from_secs(60), again.notified())
-                .await
-                .expect("every second");
-        }
+        let running = run(vec![sweep], Arc::new(SystemClock), stop.clone());
+        let waiting = async {
+            for _ in 0..2 {
+                tokio::time::timeout(Duration::from_secs(60), again.notified())
+                    .await
+                    .expect("every second");
+            }
+            stop.cancel();
+        };
+        let (ended, ()) = tokio::join!(running, waiting);
+        ended.expect("in order");
         assert!(turns.load(Ordering::SeqCst) >= 2);
-        stop.cancel();
-        running.await.expect("ended").expect("in order");
     }
 }

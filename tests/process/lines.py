@@ -13,12 +13,13 @@ class Line:
     """Forwards connections from a port of its own to `target`, written `host:port`.
 
     What is sent into a direction that is cut is kept and arrives once it is open again, as packets do that were held
-    up on their way; nobody is told meanwhile.
+    up on their way; nobody is told meanwhile. A piece upwards that is `swallowed` never arrives.
     """
 
     def __init__(self, target):
         self.target = target
         self.pause = 0.0
+        self.swallowed = None
         self._open = {UP: threading.Event(), DOWN: threading.Event()}
         self._lost = []
         self._began = []
@@ -100,6 +101,8 @@ class Line:
                 if way == UP and piece.startswith(CHANGES) and b"/_search" not in piece[:200]:
                     self._began.append((time.monotonic(), piece.split(b" HTTP")[0].decode()))
                 is_open.wait()
+                if way == UP and piece == self.swallowed:
+                    continue
                 if self.pause:
                     time.sleep(self.pause)
                 sink.sendall(piece)

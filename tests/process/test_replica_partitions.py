@@ -16,6 +16,8 @@ CLAIM = 3.0
 QUICK = {"ledger": {"claim": "3s"}, "upstream": {"mutation_budget": "1500ms"}, "limits": EAGER}
 # What this test needs to notice a change of hands.
 LOOK = 0.5
+# What a pool of connections asks one that was given back: Sync, without anything before it.
+SIGN_OF_LIFE = b"S\x00\x00\x00\x04"
 
 
 def began(pair, replica, since):
@@ -214,3 +216,47 @@ def test_connections_that_lead_nowhere_any_more_keep_nobody_from_the_database(cl
     eventually(revoked, seconds=30)
     eventually(lambda: gone(pair.cloud, [person]), seconds=15)
     eventually(owner.is_ready, seconds=15)
+
+
+def test_a_connection_that_is_cut_off_right_after_its_answer_keeps_no_place(cluster):
+    readers = 3
+    pair = cluster(2, lines=True, **merged(QUICK, {"ledger": {"max_connections": readers}}))
+    owner = pair.owner()
+    client, line = pair.clients[owner], pair.lines[owner]
+    grant = pair.grant(owner, pair.cloud.person(), seconds=3600)
+
+    def look():
+        try:
+            return client.access.GetGrant(client.pb.GetGrantRequest(grant_id=grant.id), timeout=1).grant
+        except grpc.RpcError:
+            return None
+
+    # What is given back, of the pool for reads and of the one for claims, is asked for a sign of life and gets no answer.
+    line.swallowed = SIGN_OF_LIFE
+    for _ in range(4 * readers):
+        look()
+    line.swallowed = None
+    eventually(look, seconds=15)
+    # It can still claim, once nobody else is there.
+    (other,) = pair.others(owner)
+    other.stop()
+    eventually(lambda: pair.is_owner(owner), seconds=15)
+    eventually(owner.is_ready, seconds=15)
+
+
+def test_a_replica_that_went_deaf_listens_anew(cluster):
+    pair = cluster(2, lines=True, **QUICK)
+    owner = pair.owner()
+    (other,) = pair.others(owner)
+    listening = f"SELECT pid FROM pg_stat_activity WHERE datname = '{pair.database}' AND query LIKE 'LISTEN%'"
+    before = {pid for [pid] in pair.postgres.ask("postgres", listening)}
+    assert len(before) == len(pair.replicas)
+    pair.lines[owner].lose()
+
+    def anew():
+        # Something that only the other one tells of.
+        pair.grant(other, pair.cloud.person(), seconds=3600, wait="ACCEPTED")
+        now = {pid for [pid] in pair.postgres.ask("postgres", listening)}
+        return now - before
+
+    eventually(anew, seconds=20, every=0.5)

@@ -9,7 +9,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{
+    PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, PgSslMode,
+};
 use sqlx::{ConnectOptions, Postgres, Row};
 use tokio::time::Instant;
 
@@ -201,14 +203,31 @@ impl Connector {
 
     /// A pool of connections that are made when they are needed.
     pub(super) fn pool(&self, connections: u32) -> Result<PgPool, OpenError> {
-        let settings = self
-            .settings()
-            .map_err(|source| OpenError::Connect { source })?;
+        self.pool_of(connections.max(3))
+            .map_err(|source| OpenError::Connect { source })
+    }
+
+    fn pool_of(&self, connections: u32) -> Result<PgPool, sqlx::Error> {
         Ok(PgPoolOptions::new()
-            .max_connections(connections.max(3))
+            .max_connections(connections)
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
-            .connect_lazy_with(settings))
+            .connect_lazy_with(self.settings()?))
+    }
+
+    /// A connection that listens on a channel. It is in no pool that others wait for: one that nobody hears from any
+    /// more cannot be told from one on which there is nothing to hear, and would keep its place.
+    pub(super) async fn listen(&self, channel: &str) -> Result<PgListener, sqlx::Error> {
+        let alone = self.pool_of(1)?;
+        let listen = async {
+            let mut listener = PgListener::connect_with(&alone).await?;
+            // Whoever lost it listens anew, with the password as it is then.
+            listener.eager_reconnect(false);
+            listener.listen(channel).await?;
+            Ok(listener)
+        };
+        let listening = listen.await;
+        listening.map_err(|error| hush::hushed(error, &alone.connect_options()))
     }
 
     /// A connection of the pool. Where the password was refused it is read anew, once: it may have been rotated.

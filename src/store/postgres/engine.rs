@@ -48,6 +48,9 @@ const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'
 /// Longest wait for a step, beyond which the server counts as gone. Longer than its own time-outs, which say more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest wait until a connection that has answered everything is fit for the next, which takes one round trip.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
 /// Channel on which replicas tell each other that there is something new.
 pub(super) const CHANNEL: &str = "latchkey";
 
@@ -201,12 +204,24 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if !self.is_done {
+        if self.is_done {
+            give_back(&mut self.conn);
+        } else {
             // Somebody stopped waiting in the middle: nobody else shall get this transaction. Nor shall the place in the
             // pool wait for an answer to come first: from a server that is cut off none ever does.
             self.conn.close_on_drop();
         }
     }
+}
+
+/// Gives a connection back to its pool, which asks it for a sign of life first. Left to itself the pool waits for that
+/// without end, and the place is lost where the server was cut off right then.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pool spawns the same in its own drop, without a limit"
+)]
+fn give_back(conn: &mut PoolConnection<Postgres>) {
+    tokio::spawn(timeout(GIVE_BACK, conn.return_to_pool()));
 }
 
 impl Deref for Reader {

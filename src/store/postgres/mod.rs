@@ -108,7 +108,7 @@ impl PostgresLedger {
         }
         connect::examine(&mut conn).await?;
         let readers = connector.pool(options.max_connections)?;
-        let is_pooled = !follow::hears(&readers).await;
+        let is_pooled = !follow::hears(&connector, &readers).await;
         tracing::info!(
             pooler = is_pooled,
             "The ledger is a PostgreSQL database{}",
@@ -136,6 +136,12 @@ impl PostgresLedger {
             is_pooled,
             bound_to: None,
         };
+        let follower = follow::follow(
+            Arc::clone(&connector),
+            readers.clone(),
+            is_pooled,
+            sender.clone(),
+        );
         let writer = Writer {
             source: engine::Source {
                 connector,
@@ -143,12 +149,11 @@ impl PostgresLedger {
             },
             conn: Some(conn),
             commands: receiver,
-            last_sequence: sender.clone(),
+            last_sequence: sender,
             counters,
-            readers: readers.clone(),
+            readers,
             held: engine::Held::default(),
         };
-        let follower = follow::follow(readers, is_pooled, sender);
         Ok((ledger, async move {
             futures::join!(writer.run(), follower);
         }))

@@ -180,6 +180,11 @@ impl Evidence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::grant::EndCause;
+    use crate::domain::ids::{CallerName, IntegrationName, RequestId, UserId};
+    use crate::domain::member::Subject;
+    use crate::domain::receipt::{Fate, Line};
+    use crate::domain::ttl::Ttl;
     use chrono::TimeDelta;
 
     #[test]
@@ -201,6 +206,42 @@ mod tests {
         assert!(!counts(&one, TimeDelta::hours(1)));
         assert!(!counts(&one, TimeDelta::hours(2)));
         assert!(!counts(&other, TimeDelta::zero()));
+    }
+
+    /// A receipt of a grant of these, all of them seen gone and to be looked at again.
+    fn waiting(now: Timestamp, number: u8, assignments: &[&Assignment]) -> Receipt {
+        let lines = assignments.iter().map(|assignment| {
+            let mut trail = Trail::new((*assignment).clone());
+            trail.look = Look::Owed { from: now };
+            Line {
+                fate: Fate::Removed,
+                trail,
+            }
+        });
+        Receipt {
+            grant_id: GrantId::new(now, [number; 10]),
+            integration: IntegrationName::parse("main").expect("well formed"),
+            subject: Subject::Member(UserId::parse("1").expect("well formed")),
+            caller: CallerName::parse("local").expect("well formed"),
+            request_id: RequestId::parse("r").expect("well formed"),
+            beneficiary: "1".to_owned(),
+            requester: "ada".to_owned(),
+            justification: String::new(),
+            duration: Ttl::from_seconds(60).expect("a minute"),
+            starts_at: None,
+            not_after: None,
+            created_at: now,
+            verified_at: Some(now),
+            extensions: 0,
+            due_at: Some(now),
+            ended_at: now,
+            cause: EndCause::Expired,
+            before: None,
+            after: None,
+            lines: lines.collect(),
+            membership_outlives: false,
+            externally_modified: false,
+        }
     }
 
     #[test]
@@ -227,8 +268,12 @@ mod tests {
         let mut evidence = Evidence {
             proposals: vec![proposal(&one), proposal(&other)],
             forgotten: vec![forgotten(&other)],
+            open: vec![waiting(now, 1, &[&one, &other]), waiting(now, 2, &[&other])],
             ..Evidence::default()
         };
+        let mut closed = waiting(now, 3, &[&one]);
+        closed.lines[0].trail.look = Look::Done { at: now };
+        evidence.open.push(closed.clone());
         assert!(evidence.forgotten(&one).is_none());
         assert_eq!(
             evidence.forgotten(&other).map(|found| &found.assignment),
@@ -248,5 +293,17 @@ mod tests {
             .map(|trail| (&trail.assignment, trail.given_up.as_ref()))
             .collect();
         assert_eq!(given_up, [(&one, Some(&how))]);
+        let told: Vec<GrantId> = evidence.outbox.iter().map(|told| told.grant_id).collect();
+        assert_eq!(told, [evidence.open[0].grant_id]);
+        let [mine, neighbour] = evidence.open[0].lines.as_slice() else {
+            panic!("two lines");
+        };
+        assert_eq!((mine.fate, mine.trail.look), (how.fate(), Look::NotOwed));
+        assert_eq!(neighbour.fate, Fate::Removed, "it is still watched");
+        assert!(neighbour.trail.look.is_open());
+        assert_eq!(
+            evidence.open[2], closed,
+            "what was seen gone twice stays so"
+        );
     }
 }

@@ -181,6 +181,14 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_as_late_as_the_bound_counts_for_a_window_more_and_the_second_it_was_rounded_by()
+    {
+        let full = endings(&[(0, 10)]);
+        assert_eq!(seconds(&full, 71), 12);
+        assert_eq!(seconds(&full, 72), 2);
+    }
+
+    #[test]
     fn a_steady_stream_below_the_limit_waits_for_one_window_at_most() {
         let stream: Vec<(i64, u64)> = (0..600).map(|second| (second, 8)).collect();
         assert_eq!(seconds(&endings(&stream), 300), 12);

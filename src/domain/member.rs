@@ -405,6 +405,7 @@ impl MemberRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::drift::DriftAction;
 
     #[test]
     fn weight_classes_keep_the_order_are_few_and_lose_at_most_a_sixteenth() {
@@ -433,6 +434,30 @@ mod tests {
         };
         assert!(due(1, 80) < due(1, 20));
         assert!(due(1, 20) < due(2, 80));
+    }
+
+    #[test]
+    fn a_drift_is_found_by_its_kind_and_its_assignment() {
+        let now = chrono::DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+        let one = |text: &str| Assignment::parse(text).expect("well formed");
+        let (a, b) = (
+            one("deployment-viewer on deployment/a"),
+            one("deployment-viewer on deployment/b"),
+        );
+        let mut record = MemberRecord::new(MemberKey {
+            integration: IntegrationName::parse("main").expect("well formed"),
+            subject: Subject::Member(UserId::parse("1").expect("well formed")),
+        });
+        record.drifts = vec![OpenDrift {
+            kind: DriftKind::Missing,
+            assignment: a.clone(),
+            first_seen: now,
+            last_seen: now,
+            action: DriftAction::GrantEnds,
+        }];
+        assert!(record.drift(DriftKind::Missing, &a).is_some());
+        assert!(record.drift(DriftKind::Missing, &b).is_none());
+        assert!(record.drift(DriftKind::Reappeared, &a).is_none());
     }
 
     #[test]

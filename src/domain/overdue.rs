@@ -94,7 +94,7 @@ pub fn class_of(weight: u32) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::domain::assignment::Assignment;
     use crate::domain::ids::{IntegrationName, UserId};
@@ -102,15 +102,15 @@ mod tests {
 
     type Spoil = fn(&mut MemberRecord);
 
-    fn at(second: i64) -> Timestamp {
+    pub(crate) fn at(second: i64) -> Timestamp {
         Timestamp::from_timestamp(1_800_000_000 + second, 0).expect("in range")
     }
 
     /// Ours since long ago, to be gone by second 100, and queued for a look at second 50.
-    fn hidden() -> MemberRecord {
+    pub(crate) fn hidden(user: &str) -> MemberRecord {
         let mut record = MemberRecord::new(MemberKey {
             integration: IntegrationName::parse("main").expect("valid"),
-            subject: Subject::Member(UserId::parse("1").expect("valid")),
+            subject: Subject::Member(UserId::parse(user).expect("valid")),
         });
         record.due = Some(Due {
             at: at(50),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_removal_behind_a_look_is_hidden_from_its_end_on() {
-        let record = hidden();
+        let record = hidden("1");
         assert_eq!(hidden_removal(&record, at(99)), None);
         let found = hidden_removal(&record, at(100)).expect("due");
         assert_eq!((found.at, found.kind), (at(100), DueKind::Remove));
@@ -172,7 +172,7 @@ mod tests {
             ("nothing is due", |record| record.due = None),
         ];
         for (what, spoil) in spoil {
-            let mut record = hidden();
+            let mut record = hidden("1");
             spoil(&mut record);
             assert_eq!(hidden_removal(&record, at(200)), None, "{what}");
         }

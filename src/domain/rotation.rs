@@ -338,4 +338,25 @@ mod tests {
         let done = rotation().at(Stage::Done, at(0));
         assert!(!schedule.is_due(Some(&done), far, at(59)));
     }
+
+    #[test]
+    fn a_rotated_key_goes_by_its_age_or_by_its_end_whichever_comes_first() {
+        let schedule = Schedule {
+            every: TimeDelta::days(60),
+            lives: TimeDelta::days(90),
+        };
+        let mut last = rotation().at(Stage::Done, at(0));
+        last.switched_at = Some(at(0));
+        let far = Some(at(365));
+        assert!(!schedule.is_due(Some(&last), far, at(59)));
+        assert!(schedule.is_due(Some(&last), far, at(60)), "by age alone");
+        assert!(
+            schedule.is_due(Some(&last), Some(at(40)), at(20)),
+            "by its end alone"
+        );
+        assert!(
+            !schedule.is_due(Some(&last), None, at(59)),
+            "no end is known, but its age is"
+        );
+    }
 }

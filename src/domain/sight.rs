@@ -391,6 +391,8 @@ mod tests {
             assert!(known.push(&user(who), sight), "{who}");
         }
         assert!(!known.push(&user("2"), None), "out of order is left out");
+        assert!(!known.push(&user("3"), None), "nobody is there twice");
+        assert!(known.contains(&user("3")) && !known.contains(&user("4")));
         let known = Arc::new(known);
         let mut read = Recognized::new(Arc::clone(&known), ROOM);
         assert_eq!(read.meet(&one), Met::Alike);
@@ -410,12 +412,17 @@ mod tests {
         for who in ["1", "2", "3"] {
             known.push(&user(who), None);
         }
-        let mut read = Recognized::new(Arc::new(known), 2);
-        let met: Vec<Met> = ["1", "2", "3"]
-            .iter()
-            .map(|who| read.meet(&shown(who, &["a", "b"])))
-            .collect();
-        assert_eq!(met, [Met::Different, Met::NoRoom, Met::NoRoom]);
+        let known = Arc::new(known);
+        let mut read = Recognized::new(Arc::clone(&known), 2);
+        let met = |read: &mut Recognized| -> Vec<Met> {
+            let each = ["1", "2", "3"].iter();
+            each.map(|who| read.meet(&shown(who, &["a", "b"])))
+                .collect()
+        };
+        assert_eq!(met(&mut read), [Met::Different, Met::NoRoom, Met::NoRoom]);
+        // A member takes a place besides those of what it holds.
+        let mut roomy = Recognized::new(known, 3);
+        assert_eq!(met(&mut roomy), [Met::Different, Met::NoRoom, Met::NoRoom]);
         assert!(
             read.others().all(|(_, shown)| shown),
             "shown, not looked at"

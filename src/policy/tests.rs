@@ -167,6 +167,7 @@ fn each_rule_can_be_set_on_its_own() {
         refusal(&invite, &uninvited),
         Some((Kind::Denied, "invitations_disabled", "invite"))
     );
+    assert_eq!(refusal(&viewer(), &uninvited), None);
 
     let listed = Rules {
         allowed_roles: Some(BTreeSet::from(["deployment-editor".to_owned()])),
@@ -222,6 +223,22 @@ fn active(expires_at: &str, not_after: Option<&str>) -> Grant {
 }
 
 #[test]
+fn a_refusal_says_what_would_be_allowed_and_is_an_error() {
+    let rules = Rules {
+        max_start_delay: TimeDelta::hours(6),
+        ..Rules::default()
+    };
+    let late = GrantRequest {
+        starts_at: Some(at("2026-01-02T00:00:00Z")),
+        ..viewer()
+    };
+    let refused = decide(&late, &rules, at(NOW)).into_result();
+    let refusal = refused.expect_err("it starts too late");
+    assert!(refusal.remedy.contains("at most 6h "), "{}", refusal.remedy);
+    assert_eq!(decide(&viewer(), &rules, at(NOW)).into_result(), Ok(()));
+}
+
+#[test]
 fn an_extension_stops_at_the_hard_end_and_at_the_total_of_the_approval() {
     let rules = Rules {
         max_total: TimeDelta::hours(4),
@@ -244,6 +261,12 @@ fn an_extension_stops_at_the_hard_end_and_at_the_total_of_the_approval() {
     assert_eq!(by(&hard, 3600), Ok(600));
     let full = active("2026-01-01T01:10:00Z", Some("2026-01-01T01:10:00Z"));
     assert_eq!(by(&full, 3600), Err("hard_end_reached"));
+    let both = active("2026-01-01T04:00:00Z", Some("2026-01-01T04:00:00Z"));
+    assert_eq!(
+        by(&both, 1),
+        Err("total_reached"),
+        "what the approval allowed is said first"
+    );
 }
 
 #[test]

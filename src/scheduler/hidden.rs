@@ -56,3 +56,55 @@ pub async fn raise_hidden(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::domain::member::{Due, DueKind, MemberRecord};
+    use crate::domain::overdue::tests::{at, hidden};
+    use crate::ports::ledger::MemberCommit;
+    use crate::store::MemoryLedger;
+
+    #[derive(Debug, Default)]
+    struct Woken(Mutex<Vec<(MemberKey, Due)>>);
+
+    impl Wake for Woken {
+        fn wake(&self, key: &MemberKey, due: Due) {
+            self.0
+                .lock()
+                .expect("not poisoned")
+                .push((key.clone(), due));
+        }
+    }
+
+    async fn raised(ledger: &MemoryLedger, second: i64) -> (usize, Vec<(MemberKey, DueKind)>) {
+        let woken = Woken::default();
+        let main = IntegrationName::parse("main").expect("valid");
+        let raised = raise_hidden(ledger, &woken, &main, at(second)).await;
+        let woken = woken.0.into_inner().expect("not poisoned");
+        let kinds = woken.into_iter().map(|(key, due)| (key, due.kind));
+        (raised.expect("readable"), kinds.collect())
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_has_waited_too_long_behind_a_look_goes_as_a_removal() {
+        let ledger = MemoryLedger::new();
+        let (one, other) = (hidden("1"), hidden("2"));
+        let mut sent = hidden("3");
+        sent.owned.clear();
+        for record in [&one, &other, &sent] {
+            let commit = MemberCommit {
+                record: MemberRecord::clone(record),
+                audit: Vec::new(),
+                request: None,
+            };
+            ledger.commit(commit).await.expect("committed");
+        }
+        let late = LATE.num_seconds();
+        assert_eq!(raised(&ledger, 100 + late - 1).await, (0, Vec::new()));
+        let both = [&one, &other].map(|record| (record.key.clone(), DueKind::Remove));
+        assert_eq!(raised(&ledger, 100 + late).await, (2, both.to_vec()));
+    }
+}

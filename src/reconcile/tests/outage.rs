@@ -13,8 +13,18 @@ use crate::ports::ownership::{Reach, Standing};
 use crate::reconcile::Outage;
 
 /// A journal that survives the reconciler.
-#[derive(Debug, Default)]
-pub(super) struct Notes(Mutex<(u64, Vec<Entry>)>);
+#[derive(Default)]
+pub(super) struct Notes {
+    held: Mutex<(u64, Vec<Entry>)>,
+    /// What happens while the next intent is written.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Notes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Notes").field(&self.held).finish()
+    }
+}
 
 impl Notes {
     pub(super) fn answers(&self) -> Vec<Option<Answer>> {
@@ -29,7 +39,10 @@ impl Notes {
 #[async_trait::async_trait]
 impl Journal for Notes {
     async fn intend(&self, removal: Removal) -> Noted<u64> {
-        let mut held = self.0.lock().expect("not poisoned");
+        if let Some(meanwhile) = self.meanwhile.lock().expect("not poisoned").take() {
+            meanwhile();
+        }
+        let mut held = self.held.lock().expect("not poisoned");
         held.0 += 1;
         let number = held.0;
         held.1.push(Entry {
@@ -41,7 +54,7 @@ impl Journal for Notes {
     }
 
     async fn ended(&self, number: u64, ending: Ending) -> Noted<()> {
-        let mut held = self.0.lock().expect("not poisoned");
+        let mut held = self.held.lock().expect("not poisoned");
         for entry in held.1.iter_mut().filter(|entry| entry.number == number) {
             entry.ending = Some(ending.clone());
         }
@@ -49,13 +62,13 @@ impl Journal for Notes {
     }
 
     async fn told(&self, number: u64) -> Noted<()> {
-        let mut held = self.0.lock().expect("not poisoned");
+        let mut held = self.held.lock().expect("not poisoned");
         held.1.retain(|entry| entry.number != number);
         Ok(())
     }
 
     fn waiting(&self) -> Vec<Entry> {
-        self.0.lock().expect("not poisoned").1.clone()
+        self.held.lock().expect("not poisoned").1.clone()
     }
 }
 
@@ -260,6 +273,24 @@ fn what_somebody_here_decided_since_is_not_overruled() {
     replica.back();
     replica.bench.run(60);
     assert!(replica.bench.is_active(id) && replica.bench.holds("ada", &viewer("a")));
+}
+
+#[test]
+fn what_somebody_here_decides_while_the_intent_is_written_is_not_overruled_either() {
+    let mut replica = Replica::new();
+    replica.about_to_end(&[viewer("a")]);
+    replica.bench.clock.advance(seconds(2));
+    let (outage, key) = (replica.outage.clone(), replica.ada());
+    let since_boot = replica.bench.clock.since_boot();
+    let decide = move || drop(outage.deciding(&key, since_boot));
+    *replica.notes.meanwhile.lock().expect("not poisoned") = Some(Box::new(decide));
+    replica.pass();
+    assert_eq!(replica.bench.removals(), 0);
+    assert_eq!(
+        replica.notes.answers(),
+        [Some(Answer::Refused)],
+        "it is told as not sent"
+    );
 }
 
 #[test]

@@ -93,11 +93,12 @@ fn each_kind_has_places_of_its_own_and_gives_back_what_it_took() {
 #[test]
 fn a_heavier_removal_gets_another_place_up_to_as_many_again() {
     let limits = Limits {
-        changing: 2,
+        changing: 3,
         ..Limits::default()
     };
     let mut lanes = Lanes::default();
     lanes.begin(&due_of(DueKind::Remove, 20));
+    lanes.begin(&due_of(DueKind::Remove, 80));
     lanes.begin(&due_of(DueKind::Remove, 80));
     assert!(!lanes.admits(&due_of(DueKind::Remove, 20), &limits));
     assert!(lanes.admits(&due_of(DueKind::Remove, 21), &limits));
@@ -107,7 +108,7 @@ fn a_heavier_removal_gets_another_place_up_to_as_many_again() {
         !lanes.admits(&due_of(DueKind::Remove, 80), &limits),
         "the lightest of those"
     );
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert!(lanes.admits(&due_of(DueKind::Remove, 200), &limits));
         lanes.begin(&due_of(DueKind::Remove, 200));
     }

@@ -112,6 +112,11 @@ struct Bench {
 impl Bench {
     /// So many members lose access in an hour.
     async fn with(members: u32) -> Self {
+        Self::having(members, DueKind::Remove, TimeDelta::hours(1)).await
+    }
+
+    /// So many members are due after that time.
+    async fn having(members: u32, kind: DueKind, after: TimeDelta) -> Self {
         let wall = ManualClock::default();
         let begun = wall.now();
         let inner: Arc<dyn Clock> = Arc::new(wall.clone());
@@ -125,8 +130,8 @@ impl Bench {
                 subject: Subject::Member(UserId::parse(member.to_string()).expect("valid")),
             });
             record.due = Some(Due {
-                at: begun + TimeDelta::hours(1),
-                kind: DueKind::Remove,
+                at: begun + after,
+                kind,
                 weight: 1,
             });
             let commit = MemberCommit {
@@ -168,19 +173,22 @@ impl Bench {
     }
 
     async fn actions(&self) -> Vec<String> {
-        let events = self.ledger.events(&EventFilter::default(), 0, 100).await;
-        events
-            .expect("readable")
-            .into_iter()
-            .filter_map(|stored| {
-                if let EventKind::ClockJumped { action, .. } = stored.event.kind {
-                    Some(action)
-                } else {
-                    None
-                }
-            })
-            .collect()
+        let jumps = jumps(&self.ledger).await.into_iter();
+        jumps.map(|(_, action)| action).collect()
     }
+}
+
+/// By how many seconds the clock was set, and what came of it, as the audit tells.
+async fn jumps(ledger: &MemoryLedger) -> Vec<(i64, String)> {
+    let events = ledger.events(&EventFilter::default(), 0, 100).await;
+    let jumps = events.expect("readable").into_iter().filter_map(|stored| {
+        if let EventKind::ClockJumped { seconds, action } = stored.event.kind {
+            Some((seconds, action))
+        } else {
+            None
+        }
+    });
+    jumps.collect()
 }
 
 const DAY: i64 = 86_400;
@@ -238,5 +246,33 @@ async fn a_clock_set_back_is_audited_once_and_moves_no_end() {
         bench.wall.advance(TimeDelta::seconds(1));
     }
     assert_eq!(bench.passed(), 3);
-    assert_eq!(bench.actions().await, ["no end moves later"]);
+    let expected = (-7_200, "no end moves later".to_owned());
+    assert_eq!(jumps(&bench.ledger).await, [expected]);
+}
+
+#[tokio::test]
+async fn only_removals_that_the_jump_would_make_due_count_against_it() {
+    for (kind, after) in [
+        (DueKind::Grant, TimeDelta::hours(1)),
+        (DueKind::Remove, TimeDelta::zero()),
+        (DueKind::Remove, TimeDelta::days(2)),
+    ] {
+        let mut bench = Bench::having(21, kind, after).await;
+        bench.wall.jump(TimeDelta::seconds(DAY));
+        bench.watch.look().await;
+        assert_eq!(bench.passed(), DAY, "{kind:?} after {after}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_looks_until_it_is_stopped() {
+    let bench = Bench::with(1).await;
+    bench.wall.jump(TimeDelta::hours(-2));
+    let stop = CancellationToken::new();
+    let seconds = async {
+        tokio::time::sleep(EVERY * 3).await;
+        stop.cancel();
+    };
+    tokio::join!(bench.watch.run(stop.clone()), seconds);
+    assert_eq!(jumps(&bench.ledger).await.len(), 1);
 }

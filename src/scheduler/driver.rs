@@ -521,14 +521,19 @@ impl Driver {
                 }
             }
         }
-        if self.queue.len() < self.limits.window {
-            self.answered = Answered(stamp.map(|stamp| (stamp, now + self.limits.horizon)));
-        }
+        self.answered = self.answered(stamp, now);
         if self.reconciler.goes_on_without_ledger() {
             let reconciler = Arc::clone(&self.reconciler);
             self.meanwhile(async move { reconciler.look_ahead().await })
                 .await;
         }
+    }
+
+    /// What the ledger answered, now that it was asked for everything. A full window may have left somebody out.
+    fn answered(&self, stamp: Option<u64>, now: Timestamp) -> Answered {
+        let is_whole = self.queue.len() < self.limits.window;
+        let until = now + self.limits.horizon;
+        Answered(stamp.filter(|_| is_whole).map(|stamp| (stamp, until)))
     }
 
     /// Waits for an answer of the ledger. Where removals go on without it, what falls due in memory is begun meanwhile:

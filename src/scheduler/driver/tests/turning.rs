@@ -187,6 +187,28 @@ fn who_gives_way_in_a_full_window_is_asked_for_again() {
 }
 
 #[test]
+fn an_answer_stands_for_the_horizon_unless_the_window_is_full() {
+    let mut stage = Stage::new(Limits {
+        window: 2,
+        ..Limits::default()
+    });
+    let now = stage.clock.now();
+    for (member, known) in [(1, true), (2, false), (3, false)] {
+        let due = stage.due(DueKind::Remove, i64::from(member));
+        stage.driver.queue.schedule(key(member), due);
+        let Answered(answered) = stage.driver.answered(Some(7), now);
+        let until = now + TimeDelta::milliseconds(HORIZON_MS);
+        assert_eq!(answered, known.then_some((7, until)), "{member}");
+    }
+    stage.driver.queue = DueQueue::default();
+    assert_eq!(
+        stage.driver.answered(None, now).0,
+        None,
+        "it may have changed"
+    );
+}
+
+#[test]
 fn what_is_due_within_the_horizon_is_brought_in_and_the_rest_is_not() {
     let mut stage = Stage::new(Limits::default());
     stage.keep(1, stage.due(DueKind::Remove, 0));

@@ -7,9 +7,14 @@ import os
 import pathlib
 
 import pytest
+from _pytest import runner
 
 # The client library would otherwise act between fork and exec of the processes that the tests start.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+# Threads of tests go through the environment (for proxies, for processes that they start) while the main thread comes to
+# the next test. pytest would write that test's name into it then, and take it out again under their hands.
+runner._update_current_test_var = lambda item, when: None
 
 from grpc_client.protocol import Protocol
 from harness import ROOT, Bench, Connector, Process, Simulator

@@ -43,7 +43,8 @@ pub struct Ledger {
     /// Certificates in PEM that the server's certificate must come from; its name is checked as well. Needed unless
     /// the server is on this machine.
     pub ca_file: Option<PathBuf>,
-    /// Connections for reading; one more writes, one listens, up to three claim. Eight, so that a dozen replicas fit into a small server.
+    /// Connections for reading; one more writes, one listens, up to three claim. Eight, so that a dozen replicas fit
+    /// into a small server.
     pub max_connections: u32,
     /// Whether `serve` brings the schema up. Turn it off where another role does that with `latchkey migrate`; then an
     /// older schema is refused.

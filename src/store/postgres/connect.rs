@@ -31,7 +31,7 @@ pub struct Options {
     pub password_file: Option<PathBuf>,
     /// Certificates that the server's must come from; with it the server's name is checked as well.
     pub ca_file: Option<PathBuf>,
-    /// Connections for reading; one more writes. Default 8.
+    /// Connections for reading; one more writes, and one listens. Default 8.
     pub max_connections: u32,
     /// Whether the schema is brought up at start. Otherwise one that is older is refused.
     pub migrate: bool,

@@ -147,20 +147,45 @@ impl Settled {
     }
 }
 
-/// Where the id of a known member stands among the names, and how the member should look.
+/// Members that are kept together: one allocation for all grows by doubling, and the C library keeps what such a large
+/// one gives back for good, once for each thread.
+const PER_LEAF: usize = 512;
+
+/// How a known member should look, and where the name ends among those of its leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    start: u32,
     end: u32,
     sight: Option<Sight>,
+}
+
+/// Some members in the order of their ids, the ids joined into one text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Leaf {
+    names: String,
+    entries: Vec<Entry>,
+}
+
+impl Leaf {
+    fn name(&self, at: usize) -> &str {
+        let end = |entry: &Entry| entry.end as usize;
+        let start = at
+            .checked_sub(1)
+            .and_then(|before| self.entries.get(before))
+            .map_or(0, end);
+        let end = self.entries.get(at).map_or(0, end);
+        self.names.get(start..end).unwrap_or_default()
+    }
+
+    fn last(&self) -> &str {
+        self.name(self.entries.len().saturating_sub(1))
+    }
 }
 
 /// Members with what they should look like. Some forty bytes each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    names: String,
-    /// In the order of the names.
-    entries: Vec<Entry>,
+    /// All but the last are full.
+    leaves: Vec<Leaf>,
 }
 
 impl Known {
@@ -173,32 +198,38 @@ impl Known {
     /// Adds a member who looks like `sight`, or like nothing that is known. Members come in the order of their ids;
     /// answers whether this one did, and leaves it out otherwise.
     pub fn push(&mut self, user: &UserId, sight: Option<Sight>) -> bool {
-        let is_next = self
-            .entries
-            .last()
-            .is_none_or(|last| self.name(last) < user.as_str());
-        let (start, end) = (
-            u32::try_from(self.names.len()),
-            u32::try_from(self.names.len() + user.as_str().len()),
-        );
-        let (true, Ok(start), Ok(end)) = (is_next, start, end) else {
+        let id = user.as_str();
+        if self.leaves.last().is_some_and(|leaf| leaf.last() >= id) {
+            return false;
+        }
+        let is_full = |leaf: &Leaf| leaf.entries.len() == PER_LEAF;
+        if self.leaves.last().is_none_or(is_full) {
+            self.leaves.push(Leaf::default());
+        }
+        let Some(leaf) = self.leaves.last_mut() else {
             return false;
         };
-        self.names.push_str(user.as_str());
-        self.entries.push(Entry { start, end, sight });
+        let Ok(end) = u32::try_from(leaf.names.len() + id.len()) else {
+            return false;
+        };
+        leaf.names.push_str(id);
+        leaf.entries.push(Entry { end, sight });
+        if is_full(leaf) {
+            leaf.names.shrink_to_fit();
+        }
         true
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.leaves.iter().map(|leaf| leaf.entries.len()).sum()
     }
 
     /// Whether there is nobody.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.leaves.is_empty()
     }
 
     /// Whether a member is among them.
@@ -207,15 +238,28 @@ impl Known {
         self.place(user).is_some()
     }
 
-    fn name(&self, entry: &Entry) -> &str {
-        let (start, end) = (entry.start as usize, entry.end as usize);
-        self.names.get(start..end).unwrap_or_default()
+    /// Where a member stands among all of them, and how the member should look.
+    fn place(&self, user: &UserId) -> Option<(usize, Option<Sight>)> {
+        let id = user.as_str();
+        let number = self.leaves.partition_point(|leaf| leaf.last() < id);
+        let leaf = self.leaves.get(number)?;
+        let (mut low, mut high) = (0, leaf.entries.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if leaf.name(middle) < id {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let entry = leaf.entries.get(low).filter(|_| leaf.name(low) == id)?;
+        Some((number * PER_LEAF + low, entry.sight))
     }
 
-    fn place(&self, user: &UserId) -> Option<usize> {
-        self.entries
-            .binary_search_by(|entry| self.name(entry).cmp(user.as_str()))
-            .ok()
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.leaves
+            .iter()
+            .flat_map(|leaf| (0..leaf.entries.len()).map(|at| leaf.name(at)))
     }
 }
 
@@ -261,7 +305,7 @@ impl Recognized {
 
     /// Takes note of a member that is shown.
     pub fn meet(&mut self, member: &ObservedMember) -> Met {
-        let Some(place) = self.known.place(&member.user_id) else {
+        let Some((place, wanted)) = self.known.place(&member.user_id) else {
             return Met::Stranger;
         };
         if std::mem::replace(&mut self.shown[place], true) {
@@ -274,7 +318,6 @@ impl Recognized {
             assignments,
             ..
         } = member;
-        let wanted = self.known.entries[place].sight;
         if wanted.is_some_and(|sight| sight == Sight::of(user_id, *member_since, assignments)) {
             self.alike[place] = true;
             return Met::Alike;
@@ -302,13 +345,10 @@ impl Recognized {
     /// Everybody who was not shown exactly as known, and whether shown at all.
     pub fn others(&self) -> impl Iterator<Item = (UserId, bool)> {
         let both = self.shown.iter().zip(&self.alike);
-        let places = self.known.entries.iter().zip(both);
-        places
+        let names = self.known.names().zip(both);
+        names
             .filter(|(_, (_, alike))| !**alike)
-            .map(|(entry, (shown, _))| {
-                let user = UserId::parse(self.known.name(entry));
-                (user.expect("the name of a user id"), *shown)
-            })
+            .map(|(name, (shown, _))| (UserId::parse(name).expect("the name of a user id"), *shown))
     }
 }
 
@@ -404,6 +444,40 @@ mod tests {
         assert!(read.is_of(&known) && !read.is_of(&Arc::new(Known::new())));
         assert_eq!(read.meet(&one), Met::Again, "two of one id prove nothing");
         assert_eq!(read.alike(), 0);
+    }
+
+    #[test]
+    fn a_large_organization_is_known_to_the_last_member() {
+        let ids: Vec<String> = (0..3 * PER_LEAF + 1)
+            .map(|number| format!("{:05}", 2 * number))
+            .collect();
+        let looks = |number: usize| {
+            number
+                .is_multiple_of(2)
+                .then(|| sight(&shown(&ids[number], &["a"])))
+        };
+        let mut known = Known::new();
+        for (number, id) in ids.iter().enumerate() {
+            assert!(!known.contains(&user(id)), "{id}");
+            assert!(known.push(&user(id), looks(number)), "{id}");
+            assert!(!known.push(&user(id), None), "{id} twice");
+            assert_eq!(known.len(), number + 1);
+        }
+        for id in ["0", "00000-", "00511", "01023", "99999"] {
+            assert!(!known.contains(&user(id)), "{id}");
+        }
+        let known = Arc::new(known);
+        let mut read = Recognized::new(Arc::clone(&known), usize::MAX);
+        for (number, id) in ids.iter().enumerate() {
+            let expected = match looks(number) {
+                Some(_) => Met::Alike,
+                None => Met::Different,
+            };
+            assert_eq!(read.meet(&shown(id, &["a"])), expected, "{id}");
+        }
+        let others: Vec<String> = read.others().map(|(id, _)| id.to_string()).collect();
+        let odd: Vec<String> = ids.iter().skip(1).step_by(2).cloned().collect();
+        assert_eq!(others, odd);
     }
 
     #[test]

@@ -186,6 +186,15 @@ def test_the_dockerfile_builds_with_the_compiler_of_the_project():
     assert f"USER {USER}:{USER}" in text.rpartition("FROM")[2]
 
 
+def test_whoever_starts_the_binary_bounds_what_the_c_library_keeps():
+    # What is measured is what is shipped.
+    assert "MALLOC_ARENA_MAX=2" in DOCKERFILE.read_text().rpartition("FROM")[2]
+    unit = (ROOT / "deploy" / "systemd" / "latchkey.service").read_text()
+    assert "Environment=MALLOC_ARENA_MAX=2\n" in unit
+    stage = (ROOT / "src" / "cli" / "bench" / "stage.rs").read_text()
+    assert '.env("MALLOC_ARENA_MAX", "2")' in stage
+
+
 def test_the_context_of_the_build_has_what_the_build_reads():
     ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
     kept = {line[1:].split("/")[0] for line in ignored if line.startswith("!")}

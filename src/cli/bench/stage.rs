@@ -258,6 +258,8 @@ impl Process {
         let child = Command::new(binary)
             .args(args)
             .env_remove("LATCHKEY_CONFIG")
+            // As the image and the systemd unit have it.
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -154,7 +154,7 @@ async fn fill(
     per_commit: usize,
 ) -> Result<u64, sqlx::Error> {
     query(
-        "PRAGMA synchronous = OFF; PRAGMA cache_size = -262144; PRAGMA wal_autocheckpoint = 100000",
+        "PRAGMA synchronous = OFF; PRAGMA soft_heap_limit = 0; PRAGMA cache_size = -262144; PRAGMA wal_autocheckpoint = 100000",
     )
     .execute(&mut *conn)
     .await?;

@@ -25,6 +25,11 @@ const WRITER_CACHE: &str = "-2048";
 /// Page cache of each connection that reads: the system's own cache holds the file, and this one must not grow with it.
 const READER_CACHE: &str = "-512";
 
+/// What SQLite may hold in all, in bytes; beyond it a cache uses its own oldest page again instead of growing. The
+/// caches above are bounds of each connection, and together with what the connections need they would come to twice
+/// as much.
+const HEAP: &str = "3145728";
+
 /// "LKEY" in the header of the file, so that another application's database is not taken for a ledger.
 const APPLICATION_ID: i64 = 0x4c4b_4559;
 
@@ -232,6 +237,7 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(Duration::from_secs(5))
         // Mapped pages would count as ours and grow with the file.
         .pragma("mmap_size", "0")
+        .pragma("soft_heap_limit", HEAP)
         .disable_statement_logging()
 }
 

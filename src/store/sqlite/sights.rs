@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::TryStreamExt as _;
 use sqlx::Row;
 
 use super::engine::{Conn, query, query_scalar, watched};
@@ -60,18 +61,18 @@ pub(super) async fn sights(
             .await?;
         found.extend(subjects.into_iter().map(|subject| (subject, None)));
     }
-    let settled = query(SETTLED)
+    let mut settled = query(SETTLED)
         .bind(integration.to_string())
         .bind(after)
         .bind(most)
-        .fetch_all(conn)
-        .await?;
-    for row in settled {
-        let (subject, sight, until): (String, &[u8], i64) =
+        .fetch(conn);
+    // One by one: a thousand rows at a time would stay with the thread that made them.
+    while let Some(row) = settled.try_next().await? {
+        let (subject, sight, until): (&str, &[u8], i64) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let settled = readable!(action, rows::settled(sight, until));
         // One whose grants ended between the questions is no longer asked for.
-        if let Some(slot) = found.get_mut(&subject) {
+        if let Some(slot) = found.get_mut(subject) {
             *slot = Some(settled);
         }
     }
